@@ -1,0 +1,190 @@
+//! Addresses, ports and indexes as they stand in packets and map keys: network byte order, aligned to their words.
+
+use bytemuck::{Pod, Zeroable};
+
+/// An IPv4 address, in network byte order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Ipv4(pub u32);
+
+/// An IPv6 address, in network byte order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Ipv6(pub [u32; 4]);
+
+/// A 16-bit number of the wire (a port, an ICMP identifier, an ethertype), in network byte order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Be16(pub u16);
+
+/// An Ethernet address. Held in 16-bit words: that is how a frame aligns it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Mac(pub [u16; 3]);
+
+/// An interface index in the daemon's network namespace. 0 is no interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct IfIndex(pub u32);
+
+/// An address of either family: what the datapath's generic code is generic over.
+pub trait Address: Copy + Eq + Pod {
+    /// Zeros that bring three addresses and three words to a multiple of eight bytes, for [`crate::nat::Flow`].
+    type Gap: Copy + Default + Eq + core::fmt::Debug + Pod;
+    /// Whether the address is 0.0.0.0 or `::`.
+    fn is_unspecified(self) -> bool;
+    /// The address in 32-bit words of network byte order, the unused ones zero.
+    fn words(self) -> [u32; 4];
+}
+
+impl Ipv4 {
+    /// Whether the address is in 224.0.0.0/4 or is 255.255.255.255: nothing that is routed to one host.
+    #[inline(always)]
+    pub const fn is_multicast_or_broadcast(self) -> bool {
+        let first = self.0.to_ne_bytes()[0];
+        first >= 224
+    }
+
+    /// Whether the address is in 127.0.0.0/8.
+    #[inline(always)]
+    pub const fn is_loopback(self) -> bool {
+        self.0.to_ne_bytes()[0] == 127
+    }
+}
+
+impl Address for Ipv4 {
+    type Gap = [u8; 0];
+    #[inline(always)]
+    fn is_unspecified(self) -> bool {
+        self.0 == 0
+    }
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        [self.0, 0, 0, 0]
+    }
+}
+
+impl Ipv6 {
+    /// Whether the address is in fe80::/10.
+    #[inline(always)]
+    pub const fn is_link_local(self) -> bool {
+        let first = u32::from_be(self.0[0]);
+        first >> 22 == 0xfe80 >> 6
+    }
+
+    /// Whether the address is in ff00::/8.
+    #[inline(always)]
+    pub const fn is_multicast(self) -> bool {
+        u32::from_be(self.0[0]) >> 24 == 0xff
+    }
+}
+
+impl Address for Ipv6 {
+    type Gap = [u8; 4];
+    #[inline(always)]
+    fn is_unspecified(self) -> bool {
+        self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
+    }
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        self.0
+    }
+}
+
+impl Be16 {
+    /// From a number of the host.
+    #[inline(always)]
+    pub const fn new(value: u16) -> Self {
+        Self(value.to_be())
+    }
+
+    /// As a number of the host.
+    #[inline(always)]
+    pub const fn get(self) -> u16 {
+        u16::from_be(self.0)
+    }
+}
+
+impl Mac {
+    /// From the six bytes, first on the wire first.
+    pub const fn new(b: [u8; 6]) -> Self {
+        Self([
+            u16::from_ne_bytes([b[0], b[1]]),
+            u16::from_ne_bytes([b[2], b[3]]),
+            u16::from_ne_bytes([b[4], b[5]]),
+        ])
+    }
+
+    /// The six bytes, first on the wire first.
+    pub const fn octets(self) -> [u8; 6] {
+        let [a, b, c] = [self.0[0].to_ne_bytes(), self.0[1].to_ne_bytes(), self.0[2].to_ne_bytes()];
+        [a[0], a[1], b[0], b[1], c[0], c[1]]
+    }
+
+    /// Whether the group bit is set: multicast, and broadcast with it.
+    #[inline(always)]
+    pub const fn is_multicast(self) -> bool {
+        self.0[0].to_ne_bytes()[0] & 1 == 1
+    }
+}
+
+impl From<core::net::Ipv4Addr> for Ipv4 {
+    fn from(address: core::net::Ipv4Addr) -> Self {
+        Self(u32::from_ne_bytes(address.octets()))
+    }
+}
+
+impl From<Ipv4> for core::net::Ipv4Addr {
+    fn from(address: Ipv4) -> Self {
+        address.0.to_ne_bytes().into()
+    }
+}
+
+impl From<core::net::Ipv6Addr> for Ipv6 {
+    fn from(address: core::net::Ipv6Addr) -> Self {
+        Self(bytemuck::cast(address.octets()))
+    }
+}
+
+impl From<Ipv6> for core::net::Ipv6Addr {
+    fn from(address: Ipv6) -> Self {
+        bytemuck::cast::<_, [u8; 16]>(address.0).into()
+    }
+}
+
+impl core::fmt::Display for Mac {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let [a, b, c, d, e, g] = self.octets();
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_round_trip() {
+        let v4 = Ipv4Addr::new(172, 17, 0, 2);
+        assert_eq!(Ipv4Addr::from(Ipv4::from(v4)), v4);
+        let v6: Ipv6Addr = "fd00:18::2".parse().unwrap();
+        assert_eq!(Ipv6Addr::from(Ipv6::from(v6)), v6);
+        let mac = [0x02, 0x42, 0xac, 0x11, 0x00, 0x02];
+        assert_eq!(Mac::new(mac).octets(), mac);
+        assert_eq!(Mac::new(mac).to_string(), "02:42:ac:11:00:02");
+    }
+
+    #[test]
+    fn special_ranges_are_told_apart() {
+        assert!(Ipv6::from("fe80::1".parse::<Ipv6Addr>().unwrap()).is_link_local());
+        assert!(Ipv6::from("febf::1".parse::<Ipv6Addr>().unwrap()).is_link_local());
+        assert!(!Ipv6::from("fec0::1".parse::<Ipv6Addr>().unwrap()).is_link_local());
+        assert!(Ipv6::from("ff02::1".parse::<Ipv6Addr>().unwrap()).is_multicast());
+        assert!(Ipv4::from(Ipv4Addr::BROADCAST).is_multicast_or_broadcast());
+        assert!(!Ipv4::from(Ipv4Addr::new(223, 255, 255, 255)).is_multicast_or_broadcast());
+        assert!(Mac::new([0x33, 0x33, 0, 0, 0, 1]).is_multicast());
+        assert!(!Mac::new([0x02, 0x33, 0, 0, 0, 1]).is_multicast());
+    }
+}

@@ -1,0 +1,34 @@
+//! A bridge network as the datapath needs it.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::addr::{IfIndex, Ipv4, Ipv6, Mac};
+
+/// Containers of this network have no way out and nobody has a way in.
+pub const INTERNAL: u32 = 1 << 0;
+/// Traffic to the outside takes an address of the uplink.
+pub const MASQUERADE: u32 = 1 << 1;
+/// Endpoints of the network may talk to each other.
+pub const ICC: u32 = 1 << 2;
+
+/// One network: a value of `NETWORKS`, an array indexed by the network's number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Network {
+    /// The kernel bridge; 0 while the number is unused.
+    pub bridge: IfIndex,
+    /// [`INTERNAL`], [`MASQUERADE`], [`ICC`].
+    pub flags: u32,
+    /// The bridge's IPv4 address; 0.0.0.0 if it has none.
+    pub gateway4: Ipv4,
+    /// The bridge's IPv6 address; `::` if it has none.
+    pub gateway6: Ipv6,
+    /// The bridge's own MAC: frames to it are to be routed.
+    pub mac: Mac,
+    /// Always zero.
+    pub pad: [u8; 2],
+}
+
+/// Key of the longest-prefix tables that tell which network an address belongs to.
+/// Value: the network's number, a `u32`.
+pub type SubnetKey<A> = A;

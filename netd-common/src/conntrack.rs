@@ -1,0 +1,266 @@
+//! States of a flow and how long each lasts without traffic.
+//!
+//! TCP follows RFC 6146 section 3.5.2.2 with the timers of RFC 5382 and RFC 7857. Flags and time are arguments; nothing
+//! here reads a clock.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::tuple::{OUTBOUND, protocol};
+
+/// TCP flags, as in byte 13 of the header.
+pub mod flags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgement field counts.
+    pub const ACK: u8 = 0x10;
+}
+
+/// Where a flow stands. A `u8` in memory: see [`Clock`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct State(pub u8);
+
+impl State {
+    /// The record is free, or about to be.
+    pub const DEAD: Self = Self(0);
+    /// A protocol without states of its own: UDP, ICMP echo, SCTP.
+    pub const PLAIN: Self = Self(1);
+    /// TCP: the container has spoken, the remote has not ("V6 INIT" in RFC 6146).
+    pub const OPENING: Self = Self(2);
+    /// TCP: both have spoken.
+    pub const ESTABLISHED: Self = Self(3);
+    /// TCP: the container has closed its half.
+    pub const FIN_OUT: Self = Self(4);
+    /// TCP: the remote has closed its half.
+    pub const FIN_IN: Self = Self(5);
+    /// TCP: both have closed.
+    pub const CLOSED: Self = Self(6);
+    /// TCP: one has reset; data from either side takes it back, for the reset may be forged ("TRANS" in RFC 6146).
+    pub const RESET: Self = Self(7);
+
+    /// The name in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PLAIN => "active",
+            Self::OPENING => "opening",
+            Self::ESTABLISHED => "established",
+            Self::FIN_OUT => "fin-out",
+            Self::FIN_IN => "fin-in",
+            Self::CLOSED => "closed",
+            Self::RESET => "reset",
+            _ => "dead",
+        }
+    }
+
+    /// The state of a flow whose first packet is this one.
+    #[inline(always)]
+    pub const fn first(protocol: u8) -> Self {
+        if protocol == protocol::TCP { Self::OPENING } else { Self::PLAIN }
+    }
+
+    /// The state after a packet in `direction` with TCP `flags`.
+    #[inline(always)]
+    pub const fn after(self, direction: u8, tcp: u8) -> Self {
+        let outbound = direction == OUTBOUND;
+        if tcp & flags::RST != 0 {
+            return match self {
+                Self::PLAIN | Self::DEAD => self,
+                _ => Self::RESET,
+            };
+        }
+        match self {
+            // Only a segment from the remote proves that it is there.
+            Self::OPENING if !outbound => Self::ESTABLISHED,
+            Self::ESTABLISHED | Self::RESET if tcp & flags::FIN != 0 => {
+                if outbound {
+                    Self::FIN_OUT
+                } else {
+                    Self::FIN_IN
+                }
+            }
+            Self::FIN_OUT if !outbound && tcp & flags::FIN != 0 => Self::CLOSED,
+            Self::FIN_IN if outbound && tcp & flags::FIN != 0 => Self::CLOSED,
+            // The container opens the same connection again.
+            Self::CLOSED | Self::RESET if outbound && tcp & (flags::SYN | flags::ACK) == flags::SYN => {
+                Self::OPENING
+            }
+            Self::RESET => Self::ESTABLISHED,
+            _ => self,
+        }
+    }
+
+    /// Seconds without traffic after which the flow ends.
+    #[inline(always)]
+    pub const fn timeout(self, protocol: u8) -> u32 {
+        match self {
+            // RFC 5382 REQ-5: established at least 2 hours 4 minutes, transitory at least 4 minutes.
+            Self::ESTABLISHED | Self::FIN_OUT | Self::FIN_IN => 7440,
+            Self::OPENING | Self::CLOSED | Self::RESET => 240,
+            // RFC 5508 REQ-2: at least 60 s. RFC 4787 REQ-5: at least 2 minutes, 5 recommended.
+            _ if protocol == protocol::ICMP || protocol == protocol::ICMPV6 => 60,
+            _ => 300,
+        }
+    }
+
+    /// Whether a new flow may take this one's place although its time is not up: both sides have ended it.
+    #[inline(always)]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::DEAD | Self::CLOSED | Self::RESET)
+    }
+
+    /// Whether packets in this state keep the flow alive. RFC 7857 section 2.2: after a reset only what takes it back does;
+    /// RFC 6146: after both FINs nothing does.
+    #[inline(always)]
+    pub const fn is_refreshed(self) -> bool {
+        !matches!(self, Self::DEAD | Self::CLOSED | Self::RESET)
+    }
+}
+
+/// A flow's state and the time it was last refreshed, in one word so that both change at once:
+/// whoever ends a flow does it by compare-and-swap against the word that it judged, and fails if a packet came between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Clock(pub u64);
+
+impl Clock {
+    /// `jiffies` as `bpf_jiffies64` gives them.
+    #[inline(always)]
+    pub const fn new(state: State, jiffies: u64) -> Self {
+        Self(jiffies << 8 | state.0 as u64)
+    }
+
+    /// The state.
+    #[inline(always)]
+    pub const fn state(self) -> State {
+        State(self.0 as u8)
+    }
+
+    /// When the flow was last refreshed, in jiffies (their lower 56 bits).
+    #[inline(always)]
+    pub const fn jiffies(self) -> u64 {
+        self.0 >> 8
+    }
+
+    /// Jiffies since the last refresh. A clock that is ahead of `now` (another CPU wrote it) is as fresh as can be.
+    #[inline(always)]
+    pub const fn age(self, now: u64) -> u64 {
+        (now & (u64::MAX >> 8)).saturating_sub(self.jiffies())
+    }
+
+    /// Whether the flow has outlived its time.
+    #[inline(always)]
+    pub const fn is_expired(self, protocol: u8, now: u64, hz: u32) -> bool {
+        self.age(now) > self.state().timeout(protocol) as u64 * hz as u64
+    }
+
+    /// What the word becomes after a packet, or `None` if it need not be written: the state stays and the last refresh is
+    /// less than a second ago.
+    #[inline(always)]
+    pub const fn after(self, direction: u8, tcp: u8, now: u64, hz: u32) -> Option<Self> {
+        let state = self.state().after(direction, tcp);
+        if state.0 != self.state().0 {
+            return Some(Self::new(state, now));
+        }
+        if state.is_refreshed() && self.age(now) > hz as u64 { Some(Self::new(state, now)) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{flags::*, *};
+    use crate::tuple::INBOUND;
+
+    const HZ: u32 = 250;
+
+    fn walk(packets: &[(u8, u8)]) -> State {
+        packets
+            .iter()
+            .fold(State::first(protocol::TCP), |state, (direction, tcp)| state.after(*direction, *tcp))
+    }
+
+    #[test]
+    fn a_connection_lives_and_dies() {
+        let open = [(OUTBOUND, SYN), (INBOUND, SYN | ACK), (OUTBOUND, ACK)];
+        assert_eq!(walk(&open), State::ESTABLISHED);
+        assert_eq!(walk(&[&open[..], &[(OUTBOUND, FIN | ACK)]].concat()), State::FIN_OUT);
+        assert_eq!(walk(&[&open[..], &[(INBOUND, FIN | ACK)]].concat()), State::FIN_IN);
+        let closed = [&open[..], &[(OUTBOUND, FIN | ACK), (INBOUND, FIN | ACK), (OUTBOUND, ACK)]].concat();
+        assert_eq!(walk(&closed), State::CLOSED);
+        assert_eq!(walk(&[&closed[..], &[(OUTBOUND, SYN)]].concat()), State::OPENING);
+    }
+
+    #[test]
+    fn simultaneous_open_is_an_open() {
+        // RFC 5382 REQ-2a.
+        assert_eq!(walk(&[(OUTBOUND, SYN), (INBOUND, SYN), (OUTBOUND, SYN | ACK)]), State::ESTABLISHED);
+    }
+
+    #[test]
+    fn a_forged_reset_is_taken_back_by_data() {
+        let reset = [(OUTBOUND, SYN), (INBOUND, SYN | ACK), (INBOUND, RST)];
+        assert_eq!(walk(&reset), State::RESET);
+        assert_eq!(walk(&[&reset[..], &[(INBOUND, RST)]].concat()), State::RESET);
+        assert_eq!(walk(&[&reset[..], &[(OUTBOUND, ACK)]].concat()), State::ESTABLISHED);
+    }
+
+    #[test]
+    fn only_the_remote_establishes() {
+        assert_eq!(walk(&[(OUTBOUND, SYN), (OUTBOUND, SYN), (OUTBOUND, ACK)]), State::OPENING);
+    }
+
+    #[test]
+    fn timers_are_those_of_the_rfcs() {
+        let at = |state: State, protocol, seconds: u64| {
+            Clock::new(state, 1000).is_expired(protocol, 1000 + seconds * u64::from(HZ), HZ)
+        };
+        assert!(!at(State::ESTABLISHED, protocol::TCP, 7440));
+        assert!(at(State::ESTABLISHED, protocol::TCP, 7441));
+        assert!(!at(State::OPENING, protocol::TCP, 240));
+        assert!(at(State::CLOSED, protocol::TCP, 241));
+        assert!(!at(State::PLAIN, protocol::UDP, 300));
+        assert!(at(State::PLAIN, protocol::UDP, 301));
+        assert!(!at(State::PLAIN, protocol::ICMP, 60));
+        assert!(at(State::PLAIN, protocol::ICMPV6, 61));
+    }
+
+    #[test]
+    fn a_packet_a_second_keeps_a_flow_and_more_write_nothing() {
+        let clock = Clock::new(State::PLAIN, 1000);
+        assert_eq!(clock.after(OUTBOUND, 0, 1000 + u64::from(HZ), HZ), None);
+        assert_eq!(clock.after(OUTBOUND, 0, 1001 + u64::from(HZ), HZ), Some(Clock::new(State::PLAIN, 1251)));
+        // A resent RST does not keep a reset flow (RFC 7857 section 2.2).
+        assert_eq!(Clock::new(State::RESET, 1000).after(INBOUND, RST, 100_000, HZ), None);
+    }
+
+    #[test]
+    fn another_cpu_may_be_ahead() {
+        let clock = Clock::new(State::PLAIN, 2000);
+        assert_eq!(clock.age(1999), 0);
+        assert!(!clock.is_expired(protocol::UDP, 0, HZ));
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_revives_the_dead(direction in 0u8..2, tcp: u8) {
+            prop_assert_eq!(State::DEAD.after(direction, tcp), State::DEAD);
+        }
+
+        #[test]
+        fn a_state_is_always_a_known_one(packets in prop::collection::vec((0u8..2, any::<u8>()), 0..40)) {
+            let state = walk(&packets);
+            prop_assert!((State::OPENING.0..=State::RESET.0).contains(&state.0));
+        }
+
+        #[test]
+        fn clock_keeps_both_halves(state in 0u8..8, jiffies in 0u64..1 << 56) {
+            let clock = Clock::new(State(state), jiffies);
+            prop_assert_eq!((clock.state(), clock.jiffies()), (State(state), jiffies));
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! An endpoint: one container's attachment to one network.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::addr::{IfIndex, Ipv4, Ipv6, Mac};
+
+/// The far end of the veth is in another network namespace, so `bpf_redirect_peer` may be used:
+/// the kernel drops what it would redirect within one namespace.
+/// <https://github.com/torvalds/linux/blob/v6.18/net/core/filter.c#L2520-L2550>
+pub const PEER_IN_OTHER_NETNS: u32 = 1 << 0;
+
+/// One endpoint: a value of `ENDPOINTS`, an array indexed by the endpoint's slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Endpoint {
+    /// The host's end of the veth; 0 while the slot is unused.
+    pub port: IfIndex,
+    /// The network's number, an index of `NETWORKS`.
+    pub network: u32,
+    /// [`PEER_IN_OTHER_NETNS`].
+    pub flags: u32,
+    /// The only IPv4 source that the guard lets through; 0.0.0.0 if the endpoint has none.
+    pub ipv4: Ipv4,
+    /// The only global IPv6 source that the guard lets through; `::` if the endpoint has none.
+    pub ipv6: Ipv6,
+    /// The only source MAC that the guard lets through.
+    pub mac: Mac,
+    /// Always zero.
+    pub pad: [u8; 2],
+}

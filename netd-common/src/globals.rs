@@ -1,0 +1,21 @@
+//! What every program reads and only the daemon writes: the one value of the array `GLOBALS`.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::nat::PortRanges;
+
+/// Settings that hold for all networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Globals {
+    /// Bumped when a route, an address or a link changes: next hops of older generations are looked up anew.
+    pub fib_generation: u32,
+    /// Jiffies in a second (CONFIG_HZ).
+    pub hz: u32,
+    /// Ports that masquerade may take.
+    pub ports: PortRanges,
+    /// Flows that one endpoint may hold, per family.
+    pub flows_per_endpoint: u32,
+    /// 1 where `bpf_fib_lookup` knows BPF_FIB_LOOKUP_SRC (6.7), else 0.
+    pub fib_source: u32,
+}

@@ -1,0 +1,28 @@
+//! Capacities. Every map is preallocated at these sizes; the daemon shows their fill.
+
+/// Networks on one host.
+pub const NETWORKS: u32 = 1024;
+/// Endpoints on one host.
+pub const ENDPOINTS: u32 = 16384;
+/// Stations in the forwarding database.
+pub const FDB: u32 = ENDPOINTS;
+/// Prefixes of all networks, per family.
+pub const SUBNETS: u32 = 4096;
+/// Interfaces that lead outside.
+pub const UPLINKS: u32 = 256;
+/// Flows through NAT, IPv4.
+pub const FLOWS4: u32 = 131_072;
+/// Flows through NAT, IPv6.
+pub const FLOWS6: u32 = 65_536;
+/// Flows of one endpoint and family: half of the IPv4 table, so that no container can starve all others (RFC 6888 REQ-4).
+pub const FLOWS_PER_ENDPOINT: u32 = 65_536;
+/// Datagrams whose fragments are under way, per family.
+pub const FRAGMENTS: u32 = 8192;
+/// Fragments that wait for the first of their datagram.
+pub const HELD: u32 = 1024;
+/// Bytes of the event ring; a power of two and a multiple of the page size.
+pub const EVENT_RING: u32 = 65_536;
+/// Draws for a free port before a new flow is refused.
+pub const PORT_DRAWS: u32 = 32;
+/// Flows that one run of the `sweep` program looks at.
+pub const SWEEP_BATCH: u32 = 4096;

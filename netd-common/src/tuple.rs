@@ -1,0 +1,54 @@
+//! What names a flow: addresses, ports, protocol, and the side it is seen from.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::addr::{Be16, Ipv4, Ipv6};
+
+/// Seen at the container's veth: source is the container, untranslated.
+pub const OUTBOUND: u8 = 0;
+/// Seen at the uplink: source is the remote, destination the external address.
+pub const INBOUND: u8 = 1;
+
+/// IANA protocol numbers that the datapath tells apart.
+pub mod protocol {
+    /// Internet Control Message Protocol.
+    pub const ICMP: u8 = 1;
+    /// Transmission Control Protocol.
+    pub const TCP: u8 = 6;
+    /// User Datagram Protocol.
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+    /// Stream Control Transmission Protocol.
+    pub const SCTP: u8 = 132;
+}
+
+/// One side's view of a flow, and the key of the flow table. For ICMP echo the identifier is the port of
+/// whoever asks, and the other port is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Tuple<A> {
+    /// Source address of the packet.
+    pub source: A,
+    /// Destination address of the packet.
+    pub destination: A,
+    /// Source port of the packet.
+    pub source_port: Be16,
+    /// Destination port of the packet.
+    pub destination_port: Be16,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// [`OUTBOUND`] or [`INBOUND`].
+    pub direction: u8,
+    /// Always zero: a map compares keys byte by byte.
+    pub pad: [u8; 2],
+}
+
+// SAFETY: `repr(C)`, and the golden test of `abi` holds that the fields leave no padding.
+unsafe impl Zeroable for Tuple<Ipv4> {}
+// SAFETY: as above.
+unsafe impl Pod for Tuple<Ipv4> {}
+// SAFETY: as above.
+unsafe impl Zeroable for Tuple<Ipv6> {}
+// SAFETY: as above.
+unsafe impl Pod for Tuple<Ipv6> {}

@@ -1,0 +1,38 @@
+//! Inside a network: a frame for a station whose port is known goes there, unchanged and untracked.
+
+use netd_common::{
+    addr::Mac,
+    bridge::{ICC, Network},
+    drop::DropReason,
+    endpoint::Endpoint,
+    fdb::FdbKey,
+    stats::Path,
+};
+
+use crate::{
+    maps::{ENDPOINTS, FDB},
+    packet::Packet,
+    redirect, stats,
+    verdict::{Outcome, Verdict},
+};
+
+#[inline(always)]
+pub fn forward(packet: &Packet, from: &Endpoint, network: &Network, to: Mac) -> Outcome {
+    let key = FdbKey { network: from.network, mac: to, pad: [0; 2] };
+    // SAFETY: the value is copied at once.
+    let Some(slot) = (unsafe { FDB.get(key) }).copied() else { return flood() };
+    let Some(endpoint) = ENDPOINTS.get(slot) else { return flood() };
+    if network.flags & ICC == 0 {
+        return Err(DropReason::Icc);
+    }
+    stats::took(Path::Bridged);
+    stats::delivered(slot, packet.len());
+    Ok(redirect::into(packet, endpoint))
+}
+
+/// The kernel bridge does the rest: flooding, snooping, learning, spanning tree.
+#[inline(always)]
+pub fn flood() -> Outcome {
+    stats::took(Path::Flooded);
+    Ok(Verdict::NEXT)
+}

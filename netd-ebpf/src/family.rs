@@ -1,0 +1,189 @@
+//! What differs between IPv4 and IPv6, so that every stage is written once.
+
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, Queue, lpm_trie::Key};
+use netd_common::{
+    addr::{Address, Ipv4, Ipv6},
+    bridge::Network,
+    drop::DropReason,
+    fib::{AF_INET, AF_INET6, Uplink},
+    frag::FragmentKey,
+    limits,
+    nat::Flow,
+    tuple::{Tuple, protocol},
+};
+
+use crate::{
+    conntrack, maps,
+    packet::Packet,
+    parse::{Ip, ip4, ip6},
+};
+
+pub trait Family: Sized + 'static {
+    type Address: Address;
+
+    const AF: u32;
+    /// ICMP's protocol number.
+    const ICMP: u8;
+    /// Where the transport header begins if there are no options.
+    const L4: usize;
+    /// Which half of the counters that are kept per family.
+    const INDEX: u32;
+    /// Flow records there are.
+    const FLOWS: u32;
+
+    fn parse(packet: &Packet) -> Result<Ip<Self::Address>, DropReason>;
+    /// The address as words of the kernel's `bpf_fib_lookup` and the flow's next hop have it.
+    fn from_words(words: [u32; 4]) -> Self::Address;
+    fn gateway(network: &Network) -> Self::Address;
+    fn uplink(uplink: &Uplink) -> Self::Address;
+    /// Addresses that mean more than one host, or no host that could be routed to.
+    fn is_unroutable(address: Self::Address) -> bool;
+
+    fn flows() -> &'static Array<Flow<Self::Address>>;
+    fn flow_keys() -> &'static HashMap<Tuple<Self::Address>, u32>;
+    fn free_flows() -> &'static Queue<u32>;
+    fn fragments() -> &'static LruHashMap<FragmentKey<Self::Address>, u32>;
+    fn addresses() -> &'static HashMap<Self::Address, u32>;
+    fn subnets() -> &'static LpmTrie<Self::Address, u32>;
+
+    /// Ends the flow at `index` if its clock still is `seen`; 0 if it is not. A global function: see [`crate::open::Open`].
+    fn end(index: u32, seen: u64) -> i64;
+
+    /// Ends some flows that are over, of the endpoint or of any; 0 if none was found.
+    fn make_room(endpoint: u32) -> i64;
+
+    /// The network whose prefix holds the address.
+    #[inline(always)]
+    fn network_of(address: Self::Address) -> Option<u32> {
+        Self::subnets().get(Key::new(size_of::<Self::Address>() as u32 * 8, address)).copied()
+    }
+}
+
+pub struct V4;
+pub struct V6;
+
+impl Family for V4 {
+    type Address = Ipv4;
+
+    const AF: u32 = AF_INET;
+    const ICMP: u8 = protocol::ICMP;
+    const L4: usize = ip4::L4;
+    const INDEX: u32 = 0;
+    const FLOWS: u32 = limits::FLOWS4;
+
+    #[inline(always)]
+    fn parse(packet: &Packet) -> Result<Ip<Ipv4>, DropReason> {
+        ip4::parse(packet)
+    }
+    #[inline(always)]
+    fn from_words(words: [u32; 4]) -> Ipv4 {
+        Ipv4(words[0])
+    }
+    #[inline(always)]
+    fn gateway(network: &Network) -> Ipv4 {
+        network.gateway4
+    }
+    #[inline(always)]
+    fn uplink(uplink: &Uplink) -> Ipv4 {
+        uplink.ipv4
+    }
+    #[inline(always)]
+    fn is_unroutable(address: Ipv4) -> bool {
+        address.is_multicast_or_broadcast() || address.is_loopback() || address.0 == 0
+    }
+    #[inline(always)]
+    fn flows() -> &'static Array<Flow<Ipv4>> {
+        &maps::FLOWS4
+    }
+    #[inline(always)]
+    fn flow_keys() -> &'static HashMap<Tuple<Ipv4>, u32> {
+        &maps::FLOW_KEYS4
+    }
+    #[inline(always)]
+    fn free_flows() -> &'static Queue<u32> {
+        &maps::FREE_FLOWS4
+    }
+    #[inline(always)]
+    fn fragments() -> &'static LruHashMap<FragmentKey<Ipv4>, u32> {
+        &maps::FRAGMENTS4
+    }
+    #[inline(always)]
+    fn addresses() -> &'static HashMap<Ipv4, u32> {
+        &maps::ADDRESSES4
+    }
+    #[inline(always)]
+    fn subnets() -> &'static LpmTrie<Ipv4, u32> {
+        &maps::SUBNETS4
+    }
+    #[inline(always)]
+    fn end(index: u32, seen: u64) -> i64 {
+        conntrack::end4(index, seen)
+    }
+    #[inline(always)]
+    fn make_room(endpoint: u32) -> i64 {
+        conntrack::make_room4(endpoint)
+    }
+}
+
+impl Family for V6 {
+    type Address = Ipv6;
+
+    const AF: u32 = AF_INET6;
+    const ICMP: u8 = protocol::ICMPV6;
+    const L4: usize = ip6::L4;
+    const INDEX: u32 = 1;
+    const FLOWS: u32 = limits::FLOWS6;
+
+    #[inline(always)]
+    fn parse(packet: &Packet) -> Result<Ip<Ipv6>, DropReason> {
+        ip6::parse(packet)
+    }
+    #[inline(always)]
+    fn from_words(words: [u32; 4]) -> Ipv6 {
+        Ipv6(words)
+    }
+    #[inline(always)]
+    fn gateway(network: &Network) -> Ipv6 {
+        network.gateway6
+    }
+    #[inline(always)]
+    fn uplink(uplink: &Uplink) -> Ipv6 {
+        uplink.ipv6
+    }
+    #[inline(always)]
+    fn is_unroutable(address: Ipv6) -> bool {
+        address.is_multicast() || address.is_link_local() || address.is_unspecified()
+    }
+    #[inline(always)]
+    fn flows() -> &'static Array<Flow<Ipv6>> {
+        &maps::FLOWS6
+    }
+    #[inline(always)]
+    fn flow_keys() -> &'static HashMap<Tuple<Ipv6>, u32> {
+        &maps::FLOW_KEYS6
+    }
+    #[inline(always)]
+    fn free_flows() -> &'static Queue<u32> {
+        &maps::FREE_FLOWS6
+    }
+    #[inline(always)]
+    fn fragments() -> &'static LruHashMap<FragmentKey<Ipv6>, u32> {
+        &maps::FRAGMENTS6
+    }
+    #[inline(always)]
+    fn addresses() -> &'static HashMap<Ipv6, u32> {
+        &maps::ADDRESSES6
+    }
+    #[inline(always)]
+    fn subnets() -> &'static LpmTrie<Ipv6, u32> {
+        &maps::SUBNETS6
+    }
+    #[inline(always)]
+    fn end(index: u32, seen: u64) -> i64 {
+        conntrack::end6(index, seen)
+    }
+    #[inline(always)]
+    fn make_room(endpoint: u32) -> i64 {
+        conntrack::make_room6(endpoint)
+    }
+}

@@ -1,0 +1,87 @@
+//! Routing: the kernel's FIB decides, a flow remembers.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_FIB_LKUP_RET_NO_SRC_ADDR, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SKIP_NEIGH,
+        BPF_FIB_LOOKUP_SRC, bpf_fib_lookup,
+    },
+    helpers::generated::bpf_fib_lookup as lookup_fib,
+};
+use netd_common::{
+    addr::{Address as _, IfIndex},
+    fib::NextHop,
+    globals::Globals,
+    tuple::Tuple,
+};
+
+use crate::{
+    family::Family,
+    maps::{GLOBALS, UPLINKS},
+    packet::Packet,
+};
+
+/// What the FIB says of a packet.
+pub enum Route<A> {
+    /// It is to be forwarded; `source` is the address that the host itself would use, unspecified if it has none.
+    Forward { hop: NextHop, source: A },
+    /// The stack has to see to it: it is for the host, or there is no route, or one that a program cannot follow.
+    Stack,
+}
+
+#[inline(always)]
+pub fn globals() -> Option<&'static Globals> {
+    GLOBALS.get(0)
+}
+
+/// Looks up where a packet goes that comes from `bridge`, with routing rules applied to its source as the container wrote it.
+#[inline(always)]
+pub fn lookup<F: Family>(
+    packet: &Packet,
+    tuple: &Tuple<F::Address>,
+    bridge: IfIndex,
+    globals: &Globals,
+) -> Route<F::Address> {
+    // SAFETY: a C struct of numbers and unions of numbers.
+    let mut params: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    params.family = F::AF as u8;
+    params.l4_protocol = tuple.protocol;
+    params.sport = tuple.source_port.0;
+    params.dport = tuple.destination_port.0;
+    params.ifindex = bridge.0;
+    params.__bindgen_anon_3.ipv6_src = tuple.source.words();
+    params.__bindgen_anon_4.ipv6_dst = tuple.destination.words();
+    // Any length makes the kernel report the route's MTU; one that always fits keeps it from judging.
+    params.__bindgen_anon_1.tot_len = 1;
+    let mut flags = BPF_FIB_LOOKUP_SKIP_NEIGH;
+    if globals.fib_source != 0 {
+        flags |= BPF_FIB_LOOKUP_SRC;
+    }
+    // SAFETY: the helper reads and writes `params` and no more than its size.
+    let result = unsafe {
+        lookup_fib(packet.skb().cast(), &raw mut params, size_of::<bpf_fib_lookup>() as i32, flags)
+    } as u32;
+    if result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_SRC_ADDR {
+        return Route::Stack;
+    }
+    let uplink = IfIndex(params.ifindex);
+    // SAFETY: the kernel filled these unions; all their members are plain numbers.
+    let (mut source, address, mtu) = unsafe {
+        (
+            F::from_words(params.__bindgen_anon_3.ipv6_src),
+            params.__bindgen_anon_4.ipv6_dst,
+            u32::from(params.__bindgen_anon_1.mtu_result),
+        )
+    };
+    if globals.fib_source == 0 || result == BPF_FIB_LKUP_RET_NO_SRC_ADDR {
+        // SAFETY: a shared reference to a map value that only the daemon replaces.
+        source = unsafe { UPLINKS.get(uplink) }.map_or(F::from_words([0; 4]), F::uplink);
+    }
+    let hop = NextHop {
+        uplink,
+        family: u32::from(params.family),
+        address,
+        mtu,
+        generation: globals.fib_generation,
+    };
+    Route::Forward { hop, source }
+}

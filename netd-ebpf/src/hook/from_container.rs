@@ -1,0 +1,172 @@
+//! What a container sends: tcx ingress of the host's end of its veth.
+
+use aya_ebpf::programs::TcContext;
+use netd_common::{
+    addr::IfIndex, bridge::Network, drop::DropReason, endpoint::Endpoint, stats::Path, tuple::OUTBOUND,
+};
+
+use crate::{
+    bridge, conntrack,
+    family::{Family, V4, V6},
+    fib,
+    frag::{self, Hold},
+    guard,
+    icmp::{self, Quoted},
+    maps::{ENDPOINTS, NETWORKS, PORTS},
+    nat,
+    open::{self, ENDED, FIT, OPTIONS, Opened, Request},
+    packet::Packet,
+    parse::{
+        Ip, eth,
+        icmp::Kind,
+        l4::{self, L4, L4Kind},
+    },
+    redirect::REPLAYED,
+    refuse::{self, Refuse},
+    stats,
+    verdict::{Outcome, Verdict},
+};
+
+/// The sender.
+struct From<'a> {
+    slot: u32,
+    endpoint: &'a Endpoint,
+    network: &'a Network,
+}
+
+#[inline(always)]
+pub fn run(ctx: &TcContext) -> Outcome {
+    let packet = Packet::new(ctx);
+    // SAFETY: the value is copied at once.
+    let slot = unsafe { PORTS.get(IfIndex(packet.ifindex())) }.copied().ok_or(DropReason::UnknownEndpoint)?;
+    let endpoint = ENDPOINTS.get(slot).ok_or(DropReason::UnknownEndpoint)?;
+    let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
+    let from = From { slot, endpoint, network };
+    if !packet.take_mark(REPLAYED) {
+        stats::sent(slot, packet.len());
+    }
+
+    let frame = eth::parse(&packet)?;
+    guard::frame(frame, endpoint)?;
+    if packet.is_tagged() {
+        return bridge::flood(); // The bridge knows what its VLANs are.
+    }
+    match frame.ethertype {
+        eth::IPV4 => {
+            let ip = V4::parse(&packet)?;
+            guard::source(&ip, endpoint.ipv4)?;
+            if frame.destination == network.mac {
+                return outside::<V4>(&packet, &ip, &from);
+            }
+        }
+        eth::IPV6 => {
+            let ip = V6::parse(&packet)?;
+            guard::source6(&packet, &ip, endpoint.ipv6)?;
+            if frame.destination == network.mac {
+                return outside::<V6>(&packet, &ip, &from);
+            }
+        }
+        eth::ARP => guard::arp(&packet, endpoint)?,
+        _ => {}
+    }
+    if frame.destination.is_multicast() || frame.destination == network.mac {
+        return bridge::flood();
+    }
+    bridge::forward(&packet, endpoint, network, frame.destination)
+}
+
+/// To the gateway's MAC: for the host, for another network, for the outside.
+#[inline(always)]
+fn outside<F: Quoted + Refuse>(packet: &Packet, ip: &Ip<F::Address>, from: &From) -> Outcome {
+    if ip.destination == F::gateway(from.network) {
+        return stack(Path::StackHost);
+    }
+    if ip.ttl <= 1 {
+        return stack(Path::StackTtl);
+    }
+    let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
+    let is_opaque = ip.fragment.later || ip.options;
+    let l4 = if is_opaque { None } else { Some(l4::parse(packet, ip, F::L4, F::ICMP)?) };
+    if let Some(l4) = &l4
+        && l4.kind == L4Kind::Icmp(Kind::Error)
+        && let Some(outcome) = icmp::error_out::<F>(packet, ip, false)
+    {
+        return outcome;
+    }
+    let request = request::<F>(ip, l4.as_ref(), from);
+    let mut known = match &l4 {
+        None if ip.options => None,
+        None => frag::find::<F>(ip, OUTBOUND),
+        Some(_) if request.unfit == FIT => conntrack::find::<F>(&request.tuple),
+        Some(_) => None,
+    };
+    if let Some(found) = &known
+        // SAFETY: the flow points into an array map.
+        && unsafe { (*found.flow).next_hop.generation } != globals.fib_generation
+    {
+        match F::reroute(packet, found.index, from.network.bridge) {
+            0.. => {}
+            ENDED => known = None,
+            refused => match Opened::decode(refused) {
+                Opened::Drop(reason) => return Err(reason),
+                _ => return stack(Path::StackHost),
+            },
+        }
+    }
+    let flags = l4.as_ref().map_or(0, |l4| l4.flags);
+    let found = match known {
+        Some(found) if conntrack::refresh(found.flow, OUTBOUND, flags, globals) => found,
+        _ => match open::open::<F>(packet, &request) {
+            Opened::Flow(index) => conntrack::at::<F>(index).ok_or(DropReason::FlowTableFull)?,
+            Opened::Stack => return stack(if ip.options { Path::StackOptions } else { Path::StackHost }),
+            Opened::Drop(DropReason::Fragment) => return early(frag::hold::<F>(packet, OUTBOUND)),
+            Opened::Drop(reason) => return refuse::answer::<F>(packet, from.slot, ip.protocol, reason),
+        },
+    };
+    if ip.fragment.more && l4.is_some() {
+        frag::note::<F>(ip, OUTBOUND, found.index);
+        if frag::replay::<F>(packet, OUTBOUND) {
+            return Ok(Verdict::CONSUMED);
+        }
+    }
+    nat::masquerade::<F>(packet, ip, l4.as_ref(), found.flow)
+}
+
+/// A fragment that came before the first of its datagram.
+#[inline(always)]
+fn early(hold: Hold) -> Outcome {
+    if hold == Hold::Lost { Err(DropReason::Fragment) } else { Ok(Verdict::CONSUMED) }
+}
+
+/// Why a message cannot begin a flow, or [`FIT`].
+#[inline(always)]
+pub fn unfit(kind: L4Kind) -> u32 {
+    match kind {
+        L4Kind::Ports | L4Kind::Icmp(Kind::EchoRequest) => FIT,
+        L4Kind::Icmp(_) => DropReason::IcmpUnrelated as u32,
+        L4Kind::Other => DropReason::Protocol as u32,
+    }
+}
+
+#[inline(always)]
+fn request<F: Family>(ip: &Ip<F::Address>, l4: Option<&L4>, from: &From) -> Request<F::Address> {
+    let (source, destination) =
+        l4.map_or_else(Default::default, |l4| (l4.ports.source, l4.ports.destination));
+    Request {
+        tuple: open::outbound(ip.source, ip.destination, source, destination, ip.protocol),
+        endpoint: from.slot,
+        network: from.endpoint.network,
+        unfit: match l4 {
+            Some(l4) => unfit(l4.kind),
+            None if ip.options => OPTIONS,
+            None => DropReason::Fragment as u32,
+        },
+        uplink: IfIndex(0),
+    }
+}
+
+#[inline(always)]
+fn stack(path: Path) -> Outcome {
+    stats::took(path);
+    Ok(Verdict::NEXT)
+}

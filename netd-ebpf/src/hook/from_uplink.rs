@@ -1,0 +1,90 @@
+//! What the outside sends: tcx ingress of each uplink.
+//!
+//! The flow table is asked first, by the full tuple: a published port must not capture the replies of a container's own flow.
+
+use aya_ebpf::programs::TcContext;
+use netd_common::{drop::DropReason, tuple::INBOUND};
+
+use crate::{
+    conntrack,
+    family::{Family as _, V4, V6},
+    fib,
+    frag::{self, Hold},
+    icmp::{self, Quoted},
+    nat, open,
+    packet::Packet,
+    parse::{
+        Ip, eth,
+        icmp::Kind,
+        l4::{self, L4Kind},
+    },
+    verdict::{Outcome, Verdict},
+};
+
+/// `__sk_buff::pkt_type` of a frame that is addressed to this host.
+const PACKET_HOST: u32 = 0;
+
+#[inline(always)]
+pub fn run(ctx: &TcContext) -> Outcome {
+    let packet = Packet::new(ctx);
+    // SAFETY: the kernel hands a valid context.
+    if unsafe { (*packet.skb()).pkt_type } != PACKET_HOST {
+        return Ok(Verdict::NEXT);
+    }
+    // What cannot be parsed cannot be a reply; the stack drops it as it would without netd.
+    let Ok(frame) = eth::parse(&packet) else { return Ok(Verdict::NEXT) };
+    match frame.ethertype {
+        eth::IPV4 => V4::parse(&packet).map_or(Ok(Verdict::NEXT), |ip| inside::<V4>(&packet, &ip)),
+        eth::IPV6 => V6::parse(&packet).map_or(Ok(Verdict::NEXT), |ip| inside::<V6>(&packet, &ip)),
+        _ => Ok(Verdict::NEXT),
+    }
+}
+
+#[inline(always)]
+fn inside<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
+    let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
+    if ip.fragment.later {
+        return match frag::find::<F>(ip, INBOUND) {
+            Some(found) if conntrack::refresh(found.flow, INBOUND, 0, globals) => {
+                nat::restore::<F>(packet, ip, None, found.flow)
+            }
+            // The host's own perhaps: its stack gets it as well, and forgets it if the first never comes there.
+            _ => {
+                let verdict = stranger::<F>(ip)?;
+                let is_under_way = frag::hold::<F>(packet, INBOUND) == Hold::Replayed;
+                Ok(if is_under_way { Verdict::CONSUMED } else { verdict })
+            }
+        };
+    }
+    let Ok(l4) = l4::parse(packet, ip, F::L4, F::ICMP) else { return stranger::<F>(ip) };
+    match l4.kind {
+        L4Kind::Ports | L4Kind::Icmp(Kind::EchoReply) => {
+            let (source, destination) = (l4.ports.source, l4.ports.destination);
+            let key = open::inbound(ip.source, ip.destination, source, destination, ip.protocol);
+            if let Some(found) = conntrack::find::<F>(&key)
+                && conntrack::refresh(found.flow, INBOUND, l4.flags, globals)
+            {
+                if ip.fragment.more {
+                    frag::note::<F>(ip, INBOUND, found.index);
+                    if frag::replay::<F>(packet, INBOUND) {
+                        return Ok(Verdict::CONSUMED);
+                    }
+                }
+                return nat::restore::<F>(packet, ip, Some(&l4), found.flow);
+            }
+        }
+        L4Kind::Icmp(Kind::Error) => {
+            if let Some(outcome) = icmp::error_in::<F>(packet, ip) {
+                return outcome;
+            }
+        }
+        _ => {}
+    }
+    stranger::<F>(ip)
+}
+
+/// No flow of ours: the host's affair, unless it is aimed straight at a container.
+#[inline(always)]
+fn stranger<F: Quoted>(ip: &Ip<F::Address>) -> Outcome {
+    if F::network_of(ip.destination).is_some() { Err(DropReason::DirectAccess) } else { Ok(Verdict::NEXT) }
+}

@@ -1,0 +1,6 @@
+//! The order of stages at each hook, a page each. Hooks are named by who speaks.
+
+pub mod from_container;
+pub mod from_uplink;
+pub mod sweep;
+pub mod to_uplink;

@@ -1,0 +1,161 @@
+//! What leaves by an uplink: tcx egress. The catch-all: what went by the host's stack is translated over the same table,
+//! and nothing leaves with a container's address.
+
+use aya_ebpf::programs::TcContext;
+use netd_common::{
+    addr::IfIndex,
+    bridge::MASQUERADE,
+    drop::DropReason,
+    nat::HOST,
+    tuple::{OUTBOUND, protocol},
+};
+
+use crate::{
+    conntrack,
+    family::{Family as _, V4, V6},
+    fib, frag,
+    hook::from_container::unfit,
+    icmp::{self, Quoted},
+    maps::NETWORKS,
+    nat,
+    open::{self, FIT, Opened, Request},
+    packet::Packet,
+    parse::{
+        Ip, eth,
+        icmp::Kind,
+        l4::{self, L4, L4Kind},
+    },
+    redirect::TRANSLATED,
+    verdict::{Outcome, Verdict},
+};
+
+#[inline(always)]
+pub fn run(ctx: &TcContext) -> Outcome {
+    let packet = Packet::of(ctx);
+    if packet.take_mark(TRANSLATED) {
+        return Ok(Verdict::NEXT);
+    }
+    let packet = Packet::new(ctx);
+    let Ok(frame) = eth::parse(&packet) else { return Ok(Verdict::NEXT) };
+    match frame.ethertype {
+        eth::IPV4 => V4::parse(&packet).map_or(Ok(Verdict::NEXT), |ip| leave::<V4>(&packet, &ip)),
+        eth::IPV6 => V6::parse(&packet).map_or(Ok(Verdict::NEXT), |ip| leave::<V6>(&packet, &ip)),
+        _ => Ok(Verdict::NEXT),
+    }
+}
+
+#[inline(always)]
+fn leave<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
+    match F::network_of(ip.source) {
+        Some(network) => container::<F>(packet, ip, network),
+        None => host::<F>(packet, ip),
+    }
+}
+
+/// From an address of a network: a container's, or the bridge's own.
+#[inline(always)]
+fn container<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -> Outcome {
+    let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
+    let masquerade = NETWORKS.get(network).ok_or(DropReason::UnknownEndpoint)?.flags & MASQUERADE != 0;
+    if ip.fragment.later {
+        return match frag::find::<F>(ip, OUTBOUND) {
+            Some(found) if conntrack::refresh(found.flow, OUTBOUND, 0, globals) => {
+                nat::masquerade_from_stack::<F>(packet, ip, None, found.flow)
+            }
+            _ if masquerade => Err(DropReason::Fragment),
+            _ => Ok(Verdict::NEXT),
+        };
+    }
+    let l4 = l4::parse(packet, ip, F::L4, F::ICMP)?;
+    if l4.kind == L4Kind::Icmp(Kind::Error)
+        && let Some(outcome) = icmp::error_out::<F>(packet, ip, true)
+    {
+        return outcome;
+    }
+    // SAFETY: the value is copied at once.
+    let endpoint = unsafe { F::addresses().get(ip.source) }.copied().unwrap_or(HOST);
+    let request = request::<F>(packet, ip, &l4, endpoint, network, unfit(l4.kind));
+    let index = match conntrack::find::<F>(&request.tuple) {
+        Some(found)
+            if request.unfit == FIT && conntrack::refresh(found.flow, OUTBOUND, l4.flags, globals) =>
+        {
+            found.index
+        }
+        _ => match open::open::<F>(packet, &request) {
+            Opened::Flow(index) => index,
+            Opened::Stack if masquerade => return Err(DropReason::Protocol),
+            Opened::Stack => return Ok(Verdict::NEXT),
+            Opened::Drop(reason) => return Err(reason),
+        },
+    };
+    let found = conntrack::at::<F>(index).ok_or(DropReason::FlowTableFull)?;
+    if ip.fragment.more {
+        frag::note::<F>(ip, OUTBOUND, index);
+    }
+    nat::masquerade_from_stack::<F>(packet, ip, Some(&l4), found.flow)
+}
+
+/// From the host itself. Its own port range is disjoint from masquerade's, so only two kinds can meet a container's flow:
+/// sockets that were bound to a port by hand, and echo requests.
+#[inline(always)]
+fn host<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
+    if ip.fragment.later || F::is_unroutable(ip.destination) {
+        return Ok(Verdict::NEXT);
+    }
+    let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
+    let Ok(l4) = l4::parse(packet, ip, F::L4, F::ICMP) else { return Ok(Verdict::NEXT) };
+    let is_echo = l4.kind == L4Kind::Icmp(Kind::EchoRequest);
+    let is_bound =
+        matches!(ip.protocol, protocol::TCP | protocol::UDP) && globals.ports.keeps(l4.ports.source.get());
+    if !is_echo && !is_bound {
+        return Ok(Verdict::NEXT);
+    }
+    let request = request::<F>(packet, ip, &l4, HOST, 0, FIT);
+    let index = match conntrack::find::<F>(&request.tuple) {
+        Some(found) => found.index,
+        // A connection that the host accepted came to a listener, whose port is never taken.
+        None if ip.protocol == protocol::TCP && !is_first(&l4) => return Ok(Verdict::NEXT),
+        None => {
+            let (source, destination) = (ip.destination, ip.source);
+            let key = open::inbound(source, destination, l4.ports.destination, l4.ports.source, ip.protocol);
+            if !is_echo && conntrack::find::<F>(&key).is_none() {
+                return Ok(Verdict::NEXT);
+            }
+            match open::open_for_host::<F>(packet, &request) {
+                Opened::Flow(index) => index,
+                Opened::Stack => return Ok(Verdict::NEXT),
+                Opened::Drop(reason) => return Err(reason),
+            }
+        }
+    };
+    let found = conntrack::at::<F>(index).ok_or(DropReason::FlowTableFull)?;
+    if ip.fragment.more {
+        frag::note::<F>(ip, OUTBOUND, index);
+    }
+    nat::masquerade_from_stack::<F>(packet, ip, Some(&l4), found.flow)
+}
+
+/// Whether the segment asks for a connection.
+#[inline(always)]
+fn is_first(l4: &L4) -> bool {
+    use netd_common::conntrack::flags::{ACK, SYN};
+    l4.flags & (SYN | ACK) == SYN
+}
+
+#[inline(always)]
+fn request<F: Quoted>(
+    packet: &Packet,
+    ip: &Ip<F::Address>,
+    l4: &L4,
+    endpoint: u32,
+    network: u32,
+    unfit: u32,
+) -> Request<F::Address> {
+    Request {
+        tuple: open::outbound(ip.source, ip.destination, l4.ports.source, l4.ports.destination, ip.protocol),
+        endpoint,
+        network,
+        unfit,
+        uplink: IfIndex(packet.ifindex()),
+    }
+}

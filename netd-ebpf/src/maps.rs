@@ -1,0 +1,97 @@
+//! Every map of the datapath. The daemon pins them by these names; nothing else names a map.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, Queue, RingBuf},
+};
+use netd_common::{
+    addr::{IfIndex, Ipv4, Ipv6},
+    bridge::Network,
+    drop::DropReason,
+    endpoint::Endpoint,
+    fdb::FdbKey,
+    fib::Uplink,
+    frag::{FragmentKey, Held, HeldKey},
+    globals::Globals,
+    limits,
+    nat::Flow,
+    stats::{EndpointTraffic, Path},
+    tuple::Tuple,
+};
+
+/// BPF_F_NO_PREALLOC, which longest-prefix tries demand.
+const NO_PREALLOC: u32 = 1;
+
+#[map]
+pub static GLOBALS: Array<Globals> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static NETWORKS: Array<Network> = Array::with_max_entries(limits::NETWORKS, 0);
+#[map]
+pub static ENDPOINTS: Array<Endpoint> = Array::with_max_entries(limits::ENDPOINTS, 0);
+/// The host's end of a veth to the endpoint's slot.
+#[map]
+pub static PORTS: HashMap<IfIndex, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
+#[map]
+pub static FDB: HashMap<FdbKey, u32> = HashMap::with_max_entries(limits::FDB, 0);
+/// An endpoint's address to its slot.
+#[map]
+pub static ADDRESSES4: HashMap<Ipv4, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
+#[map]
+pub static ADDRESSES6: HashMap<Ipv6, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
+/// An address to the network whose prefix holds it.
+#[map]
+pub static SUBNETS4: LpmTrie<Ipv4, u32> = LpmTrie::with_max_entries(limits::SUBNETS, NO_PREALLOC);
+#[map]
+pub static SUBNETS6: LpmTrie<Ipv6, u32> = LpmTrie::with_max_entries(limits::SUBNETS, NO_PREALLOC);
+#[map]
+pub static UPLINKS: HashMap<IfIndex, Uplink> = HashMap::with_max_entries(limits::UPLINKS, 0);
+
+/// Flow records. Memory-mapped by the daemon, which lists them without a system call each.
+#[map]
+pub static FLOWS4: Array<Flow<Ipv4>> = Array::with_max_entries(limits::FLOWS4, BPF_F_MMAPABLE);
+#[map]
+pub static FLOWS6: Array<Flow<Ipv6>> = Array::with_max_entries(limits::FLOWS6, BPF_F_MMAPABLE);
+/// Both directions' tuples to the index of their flow.
+#[map]
+pub static FLOW_KEYS4: HashMap<Tuple<Ipv4>, u32> = HashMap::with_max_entries(2 * limits::FLOWS4, 0);
+#[map]
+pub static FLOW_KEYS6: HashMap<Tuple<Ipv6>, u32> = HashMap::with_max_entries(2 * limits::FLOWS6, 0);
+/// Indexes of ended flows, oldest first.
+#[map]
+pub static FREE_FLOWS4: Queue<u32> = Queue::with_max_entries(limits::FLOWS4, 0);
+#[map]
+pub static FREE_FLOWS6: Queue<u32> = Queue::with_max_entries(limits::FLOWS6, 0);
+/// How many indexes were ever drawn, per family: those beyond it are free and in no queue.
+#[map]
+pub static FLOWS_DRAWN: Array<u64> = Array::with_max_entries(2, 0);
+/// Live flows of each endpoint: index is twice the slot, plus one for IPv6.
+#[map]
+pub static ENDPOINT_FLOWS: Array<u64> = Array::with_max_entries(2 * limits::ENDPOINTS, 0);
+
+/// Forgetting a fragment's note loses one datagram, so this one table may evict.
+#[map]
+pub static FRAGMENTS4: LruHashMap<FragmentKey<Ipv4>, u32> =
+    LruHashMap::with_max_entries(limits::FRAGMENTS, 0);
+#[map]
+pub static FRAGMENTS6: LruHashMap<FragmentKey<Ipv6>, u32> =
+    LruHashMap::with_max_entries(limits::FRAGMENTS, 0);
+/// Fragments that overtook the first of their datagram.
+#[map]
+pub static HELD: LruHashMap<HeldKey, Held> = LruHashMap::with_max_entries(limits::HELD, 0);
+/// Where a frame is put together before it goes into `HELD`: too large for a program's stack.
+#[map]
+pub static HOLDING: PerCpuArray<Held> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub static TRAFFIC: PerCpuArray<EndpointTraffic> = PerCpuArray::with_max_entries(limits::ENDPOINTS, 0);
+#[map]
+pub static PATHS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Path::ALL.len() as u32, 0);
+#[map]
+pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::ALL.len() as u32, 0);
+/// New flows by the number of ports that were tried; the last entry counts those that found none.
+#[map]
+pub static DRAWS: PerCpuArray<u64> = PerCpuArray::with_max_entries(limits::PORT_DRAWS + 2, 0);
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(limits::EVENT_RING, 0);

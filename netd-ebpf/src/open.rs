@@ -1,0 +1,661 @@
+//! The first packet of a flow: where does it go, may it, and under which address and port?
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_CURRENT_NETNS, BPF_NOEXIST, bpf_sock_tuple},
+    helpers::generated::{bpf_get_prandom_u32, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
+    programs::TcContext,
+};
+use netd_common::{
+    addr::{Address as _, Be16, IfIndex, Ipv4, Ipv6},
+    bridge::{ICC, INTERNAL, MASQUERADE, Network},
+    drop::DropReason,
+    event::{Refused, Sweep},
+    fib::NextHop,
+    globals::Globals,
+    limits,
+    nat::Flow,
+    stats::Path,
+    tuple::{INBOUND, OUTBOUND, Tuple, protocol},
+};
+
+use crate::{
+    conntrack::{self, repeat},
+    family::{Family, V4, V6},
+    fib::{self, Route},
+    maps::{EVENTS, NETWORKS, UPLINKS},
+    packet::Packet,
+    rewrite::{self, Rewrite},
+    stats,
+};
+
+/// What a flow is asked for.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Request<A> {
+    /// As the sender wrote it.
+    pub tuple: Tuple<A>,
+    /// The sender's slot, or [`netd_common::nat::HOST`].
+    pub endpoint: u32,
+    /// The sender's network.
+    pub network: u32,
+    /// Why the packet cannot begin a flow, a `DropReason` or [`OPTIONS`], or [`FIT`]. If it cannot, it may only stay within
+    /// the host, or go out un-NATed.
+    pub unfit: u32,
+    /// The uplink that the packet is about to leave by, if the stack has chosen already; else 0.
+    pub uplink: IfIndex,
+}
+
+/// The packet can begin a flow.
+pub const FIT: u32 = u32::MAX;
+/// The packet has options: the stack sends it, if it may go where it wants to.
+pub const OPTIONS: u32 = u32::MAX - 1;
+
+/// The answer.
+pub enum Opened {
+    /// The flow's index.
+    Flow(u32),
+    /// Let the stack see to it.
+    Stack,
+    Drop(DropReason),
+}
+
+// A subprogram returns one register.
+const STACK: i64 = -1;
+const DROP: i64 = -2;
+/// The flow's address does not fit its new route, and the flow is no more.
+pub const ENDED: i64 = i64::MIN;
+/// Beside the index of the flow that holds the port.
+const HELD: i64 = 1 << 32;
+
+impl Opened {
+    #[inline(always)]
+    fn encode(self) -> i64 {
+        match self {
+            Self::Flow(index) => i64::from(index),
+            Self::Stack => STACK,
+            Self::Drop(reason) => DROP - i64::from(reason as u32),
+        }
+    }
+
+    #[inline(always)]
+    pub fn decode(code: i64) -> Self {
+        match code {
+            0.. => Self::Flow(code as u32),
+            STACK => Self::Stack,
+            _ => Self::Drop(DropReason::of((DROP - code) as u32)),
+        }
+    }
+}
+
+/// The subprograms of this file, by family.
+///
+/// They are global functions: the verifier walks each once, for any argument, and not once for each way that leads to a
+/// call. That is why they take a context, numbers and plain memory, and why pointers into maps are looked up again.
+pub trait Open: Rewrite {
+    /// Where a container's packet goes, and whether it may: a record for its flow that is not live yet, or no flow.
+    fn admit(packet: &Packet, request: &Request<Self::Address>) -> i64;
+    /// The same for a packet of the host itself.
+    fn admit_host(packet: &Packet, request: &Request<Self::Address>) -> i64;
+    /// Gives an admitted flow its external port, and the inbound key that holds it. The index; or, if there is only the port
+    /// of a flow that is over, that flow's index and [`HELD`].
+    fn take_port(packet: &Packet, index: u32) -> i64;
+    /// Takes the port that `take_port` found from a flow that is over.
+    fn take_over(index: u32, holder: u32) -> i64;
+    /// Sets the flow's clock going and gives it its outbound key. The index of the flow that serves the packet, or no flow.
+    fn go_live(index: u32) -> i64;
+    /// Tells the daemon that a flow was refused.
+    fn tell(request: &Request<Self::Address>, reason: u32) -> i64;
+    /// Looks the route of a flow up again. The flow's index, or why this packet cannot follow it, or [`ENDED`].
+    fn reroute(packet: &Packet, index: u32, bridge: IfIndex) -> i64;
+}
+
+impl Open for V4 {
+    #[inline(always)]
+    fn admit(packet: &Packet, request: &Request<Ipv4>) -> i64 {
+        admit4(packet.skb(), request)
+    }
+    #[inline(always)]
+    fn admit_host(_packet: &Packet, request: &Request<Ipv4>) -> i64 {
+        admit_host4(request)
+    }
+    #[inline(always)]
+    fn take_port(packet: &Packet, index: u32) -> i64 {
+        take_port4(packet.skb(), index)
+    }
+    #[inline(always)]
+    fn take_over(index: u32, holder: u32) -> i64 {
+        take_over4(index, holder)
+    }
+    #[inline(always)]
+    fn go_live(index: u32) -> i64 {
+        go_live4(index)
+    }
+    #[inline(always)]
+    fn tell(request: &Request<Ipv4>, reason: u32) -> i64 {
+        tell4(request, reason)
+    }
+    #[inline(always)]
+    fn reroute(packet: &Packet, index: u32, bridge: IfIndex) -> i64 {
+        reroute4(packet.skb(), index, bridge.0)
+    }
+}
+
+impl Open for V6 {
+    #[inline(always)]
+    fn admit(packet: &Packet, request: &Request<Ipv6>) -> i64 {
+        admit6(packet.skb(), request)
+    }
+    #[inline(always)]
+    fn admit_host(_packet: &Packet, request: &Request<Ipv6>) -> i64 {
+        admit_host6(request)
+    }
+    #[inline(always)]
+    fn take_port(packet: &Packet, index: u32) -> i64 {
+        take_port6(packet.skb(), index)
+    }
+    #[inline(always)]
+    fn take_over(index: u32, holder: u32) -> i64 {
+        take_over6(index, holder)
+    }
+    #[inline(always)]
+    fn go_live(index: u32) -> i64 {
+        go_live6(index)
+    }
+    #[inline(always)]
+    fn tell(request: &Request<Ipv6>, reason: u32) -> i64 {
+        tell6(request, reason)
+    }
+    #[inline(always)]
+    fn reroute(packet: &Packet, index: u32, bridge: IfIndex) -> i64 {
+        reroute6(packet.skb(), index, bridge.0)
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn admit4(skb: *mut __sk_buff, request: *const Request<Ipv4>) -> i64 {
+    admit::<V4>(skb, request)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn admit6(skb: *mut __sk_buff, request: *const Request<Ipv6>) -> i64 {
+    admit::<V6>(skb, request)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn admit_host4(request: *const Request<Ipv4>) -> i64 {
+    admit_host::<V4>(request)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn take_port4(skb: *mut __sk_buff, index: u32) -> i64 {
+    take_port::<V4>(skb, index)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn take_over4(index: u32, holder: u32) -> i64 {
+    take_over::<V4>(index, holder)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tell4(request: *const Request<Ipv4>, reason: u32) -> i64 {
+    tell::<V4>(request, reason)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn go_live4(index: u32) -> i64 {
+    go_live::<V4>(index)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn admit_host6(request: *const Request<Ipv6>) -> i64 {
+    admit_host::<V6>(request)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn take_port6(skb: *mut __sk_buff, index: u32) -> i64 {
+    take_port::<V6>(skb, index)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn take_over6(index: u32, holder: u32) -> i64 {
+    take_over::<V6>(index, holder)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tell6(request: *const Request<Ipv6>, reason: u32) -> i64 {
+    tell::<V6>(request, reason)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn go_live6(index: u32) -> i64 {
+    go_live::<V6>(index)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn reroute4(skb: *mut __sk_buff, index: u32, bridge: u32) -> i64 {
+    reroute::<V4>(skb, index, bridge)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn reroute6(skb: *mut __sk_buff, index: u32, bridge: u32) -> i64 {
+    reroute::<V6>(skb, index, bridge)
+}
+
+/// Opens a flow for a packet from a container.
+#[inline(always)]
+pub fn open<F: Open>(packet: &Packet, request: &Request<F::Address>) -> Opened {
+    let mut admitted = F::admit(packet, request);
+    if let Opened::Drop(reason) = Opened::decode(admitted) {
+        let whose = match reason {
+            DropReason::FlowTableFull => Sweep::ANY,
+            DropReason::EndpointQuota => request.endpoint,
+            _ => return Opened::Drop(reason),
+        };
+        if F::make_room(whose) != 0 {
+            admitted = F::admit(packet, request);
+        }
+    }
+    let opened = establish::<F>(packet, admitted);
+    if let Opened::Drop(reason) = opened {
+        F::tell(request, reason as u32);
+    }
+    opened
+}
+
+/// Opens a flow for a packet of the host itself, whose port or echo identifier a container's flow may hold already.
+#[inline(always)]
+pub fn open_for_host<F: Open>(packet: &Packet, request: &Request<F::Address>) -> Opened {
+    establish::<F>(packet, F::admit_host(packet, request))
+}
+
+#[inline(always)]
+fn admit<F: Family>(skb: *mut __sk_buff, request: *const Request<F::Address>) -> i64 {
+    // SAFETY: the caller's frame holds it; the verifier demands the check for null.
+    match unsafe { request.as_ref() } {
+        Some(request) => judge::<F>(&Packet::of(&TcContext::new(skb)), request).encode(),
+        None => STACK,
+    }
+}
+
+#[inline(always)]
+fn admit_host<F: Family>(request: *const Request<F::Address>) -> i64 {
+    // SAFETY: as in `admit`.
+    let (Some(globals), Some(request)) = (fib::globals(), unsafe { request.as_ref() }) else { return STACK };
+    let hop = NextHop { uplink: request.uplink, generation: globals.fib_generation, ..NextHop::default() };
+    match record::<F>(request, request.tuple.source, hop, globals) {
+        Ok(index) => Opened::Flow(index),
+        Err(reason) => Opened::Drop(reason),
+    }
+    .encode()
+}
+
+#[inline(always)]
+fn judge<F: Family>(packet: &Packet, request: &Request<F::Address>) -> Opened {
+    let (Some(globals), Some(network)) = (fib::globals(), NETWORKS.get(request.network)) else {
+        return Opened::Drop(DropReason::UnknownEndpoint);
+    };
+    // Nothing that is to be forwarded; the stack knows how to drop it (RFC 4291 section 2.5.6, RFC 1812 section 5.3.7).
+    if F::is_unroutable(request.tuple.destination) || F::is_unroutable(request.tuple.source) {
+        return Opened::Stack;
+    }
+    let Route::Forward { mut hop, mut source } =
+        fib::lookup::<F>(packet, &request.tuple, network.bridge, globals)
+    else {
+        return Opened::Stack;
+    };
+    if hop.uplink == network.bridge {
+        // By way of the gateway to a neighbour.
+        return if network.flags & ICC == 0 { Opened::Drop(DropReason::Icc) } else { Opened::Stack };
+    }
+    if request.uplink.0 != 0 && request.uplink != hop.uplink {
+        // A rule that the lookup could not see sent the packet elsewhere; the stack is right.
+        hop.uplink = request.uplink;
+        source = F::from_words([0; 4]);
+    }
+    // SAFETY: a shared reference to a map value that only the daemon replaces.
+    let Some(uplink) = (unsafe { UPLINKS.get(hop.uplink) }) else {
+        return Opened::Drop(match F::network_of(request.tuple.destination) {
+            Some(_) if network.flags & INTERNAL == 0 => DropReason::Isolated,
+            Some(_) => DropReason::Internal,
+            None => DropReason::NoUplink,
+        });
+    };
+    if network.flags & INTERNAL != 0 {
+        return Opened::Drop(DropReason::Internal);
+    }
+    if request.unfit == OPTIONS {
+        return Opened::Stack;
+    }
+    if request.unfit != FIT {
+        let masquerade = network.flags & MASQUERADE != 0;
+        return if masquerade { Opened::Drop(DropReason::of(request.unfit)) } else { Opened::Stack };
+    }
+    let external = match external_address::<F>(request, network, source, F::uplink(uplink)) {
+        Some(address) => address,
+        None => return Opened::Drop(DropReason::NoExternalAddress),
+    };
+    match record::<F>(request, external, hop, globals) {
+        Ok(index) => Opened::Flow(index),
+        Err(reason) => Opened::Drop(reason),
+    }
+}
+
+/// The address to leave with. Without masquerade that is the container's own: the flow then serves to let replies in.
+#[inline(always)]
+fn external_address<F: Family>(
+    request: &Request<F::Address>,
+    network: &Network,
+    of_route: F::Address,
+    of_uplink: F::Address,
+) -> Option<F::Address> {
+    if network.flags & MASQUERADE == 0 {
+        return Some(request.tuple.source);
+    }
+    // An uplink without an address makes the kernel fall back on any other, a bridge's too.
+    let is_outside = !of_route.is_unspecified() && F::network_of(of_route).is_none();
+    let address = if is_outside { of_route } else { of_uplink };
+    if address.is_unspecified() { None } else { Some(address) }
+}
+
+/// Draws a record and fills it in, but for the external port.
+#[inline(always)]
+fn record<F: Family>(
+    request: &Request<F::Address>,
+    external: F::Address,
+    hop: NextHop,
+    globals: &Globals,
+) -> Result<u32, DropReason> {
+    let index = conntrack::draw::<F>(request.endpoint, globals)?;
+    let flow = F::flows().get_ptr_mut(index).ok_or(DropReason::FlowTableFull)?;
+    let tuple = &request.tuple;
+    // SAFETY: a drawn record is nobody else's until its keys are in the table.
+    unsafe {
+        (*flow).created = conntrack::now();
+        (*flow).outbound = Default::default();
+        (*flow).inbound = Default::default();
+        (*flow).next_hop = hop;
+        (*flow).local = tuple.source;
+        (*flow).remote = tuple.destination;
+        (*flow).external = external;
+        (*flow).local_port = tuple.source_port;
+        (*flow).remote_port = tuple.destination_port;
+        (*flow).protocol = tuple.protocol;
+        (*flow).endpoint = request.endpoint;
+    }
+    Ok(index)
+}
+
+/// Step by step, each in a frame of its own, for all frames of a call chain share 512 bytes.
+#[inline(always)]
+fn establish<F: Open>(packet: &Packet, admitted: i64) -> Opened {
+    if admitted < 0 {
+        return Opened::decode(admitted);
+    }
+    let index = admitted as u32;
+    let mut taken = F::take_port(packet, index);
+    if taken & HELD != 0 && taken > 0 {
+        taken = F::take_over(index, taken as u32);
+    }
+    if taken < 0 {
+        return Opened::decode(taken);
+    }
+    Opened::decode(F::go_live(index))
+}
+
+#[inline(always)]
+fn go_live<F: Family>(index: u32) -> i64 {
+    let Some(flow) = F::flows().get_ptr_mut(index) else { return STACK };
+    // SAFETY: as in `record`.
+    let outbound = unsafe { (*flow).outbound_key() };
+    conntrack::start(flow, outbound.protocol);
+    if F::flow_keys().insert(outbound, index, u64::from(BPF_NOEXIST)).is_ok() {
+        stats::took(Path::FlowCreated);
+        return Opened::Flow(index).encode();
+    }
+    // Another CPU has opened the same flow at the same time: its record serves both. Or the table has no room.
+    conntrack::end_unkeyed::<F>(index, flow);
+    match conntrack::find::<F>(&outbound) {
+        Some(found) => Opened::Flow(found.index).encode(),
+        None => Opened::Drop(DropReason::FlowTableFull).encode(),
+    }
+}
+
+/// A search for a free external port, as its body sees it.
+struct Search<'a, F: Family> {
+    packet: &'a Packet<'a>,
+    globals: &'a Globals,
+    flow: *mut Flow<F::Address>,
+    index: u32,
+    /// The inbound tuple; its destination port is what is searched.
+    key: Tuple<F::Address>,
+    /// The port that the sender uses.
+    own: Be16,
+    /// The protocol's ports are shared with the host's sockets.
+    is_port: bool,
+    /// The address is not translated: the port is in nobody's way, or it is the host's own socket's.
+    same_address: bool,
+    draws: u32,
+    claimed: bool,
+    /// The last flow seen that is over, and its port.
+    over: Option<(u32, Be16)>,
+}
+
+/// Finds an external port and claims it for the flow: the sender's own if it may be kept, else random ones. Only if none of
+/// the draws is free, the place of a flow that is over is taken: a remote may yet remember the old connection.
+#[inline(always)]
+fn take_port<F: Family>(skb: *mut __sk_buff, index: u32) -> i64 {
+    let (Some(globals), Some(flow)) = (fib::globals(), F::flows().get_ptr_mut(index)) else { return STACK };
+    let context = TcContext::new(skb);
+    let packet = &Packet::of(&context);
+    // SAFETY: as in `record`.
+    let record = unsafe { &*flow };
+    let key = record.inbound_key();
+    let mut search = Search::<F> {
+        packet,
+        globals,
+        flow,
+        index,
+        key,
+        own: record.local_port,
+        is_port: key.protocol == protocol::TCP || key.protocol == protocol::UDP,
+        same_address: record.local == record.external,
+        draws: 0,
+        claimed: false,
+        over: None,
+    };
+    repeat(limits::PORT_DRAWS, &mut search, try_port::<F>);
+    if search.claimed {
+        stats::drew(search.draws);
+        return Opened::Flow(index).encode();
+    }
+    if let Some((holder, port)) = search.over {
+        // SAFETY: as in `record`.
+        unsafe { (*flow).external_port = port };
+        return HELD | i64::from(holder);
+    }
+    no_port::<F>(index, flow)
+}
+
+#[inline(always)]
+fn take_over<F: Family>(index: u32, holder: u32) -> i64 {
+    let (Some(globals), Some(flow)) = (fib::globals(), F::flows().get_ptr_mut(index)) else { return STACK };
+    if conntrack::end_if_over::<F>(holder, globals)
+        // SAFETY: as in `record`.
+        && conntrack::claim::<F>(&unsafe { (*flow).inbound_key() }, index)
+    {
+        stats::drew(limits::PORT_DRAWS);
+        return Opened::Flow(index).encode();
+    }
+    no_port::<F>(index, flow)
+}
+
+/// Gives the record back.
+#[inline(always)]
+fn no_port<F: Family>(index: u32, flow: *mut Flow<F::Address>) -> i64 {
+    // SAFETY: as in `record`.
+    let (protocol, endpoint) = unsafe { ((*flow).protocol, (*flow).endpoint) };
+    stats::drew(limits::PORT_DRAWS + 1);
+    conntrack::give_back::<F>(index, endpoint);
+    let fixed = rewrite::has_fixed_port(protocol);
+    Opened::Drop(if fixed { DropReason::SctpPort } else { DropReason::PortsExhausted }).encode()
+}
+
+/// Tries one port. Returns 1 when the search is at its end, as `bpf_loop` has it.
+extern "C" fn try_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {
+    // SAFETY: `repeat` passes the pointer that it was given.
+    let search = unsafe { &mut *search };
+    let first = search.draws == 0;
+    let keeps =
+        first && (!search.is_port || search.same_address || search.globals.ports.keeps(search.own.get()));
+    if !first && rewrite::has_fixed_port(search.key.protocol) {
+        return 1;
+    }
+    search.draws += 1;
+    search.key.destination_port = if keeps {
+        search.own
+    } else {
+        // SAFETY: a plain helper call.
+        let random = unsafe { bpf_get_prandom_u32() };
+        if search.is_port {
+            match search.globals.ports.draw(search.own.get(), random) {
+                Some(port) => Be16::new(port),
+                None => return 1,
+            }
+        } else {
+            Be16(random as u16)
+        }
+    };
+    // SAFETY: the value is copied at once, and what it leads to is checked before it is ended.
+    if let Some(holder) = unsafe { F::flow_keys().get(&search.key) }.copied() {
+        if is_over::<F>(holder, search.globals) {
+            search.over = Some((holder, search.key.destination_port));
+        }
+        return 0;
+    }
+    // Never a port that the host itself uses towards this remote or listens on (port shadowing).
+    let own_socket = search.same_address && first;
+    if search.is_port && !own_socket && is_hosts::<F>(search.packet, &search.key) {
+        return 0;
+    }
+    search.claimed = claim::<F>(search);
+    i64::from(search.claimed)
+}
+
+#[inline(always)]
+fn claim<F: Family>(search: &Search<F>) -> bool {
+    // SAFETY: as in `record`.
+    unsafe { (*search.flow).external_port = search.key.destination_port };
+    conntrack::claim::<F>(&search.key, search.index)
+}
+
+#[inline(always)]
+fn is_over<F: Family>(index: u32, globals: &Globals) -> bool {
+    let Some(flow) = F::flows().get_ptr_mut(index) else { return false };
+    let clock = conntrack::clock(flow);
+    // SAFETY: a byte of a live map value.
+    clock.state().is_over() || clock.is_expired(unsafe { (*flow).protocol }, conntrack::now(), globals.hz)
+}
+
+/// Whether a socket of the host would receive packets with this inbound tuple.
+#[inline(always)]
+fn is_hosts<F: Family>(packet: &Packet, key: &Tuple<F::Address>) -> bool {
+    // The kernel's tuple has the fields of ours in the same order, and the packet that a socket would receive is this one.
+    let tuple = (&raw const *key).cast_mut().cast::<bpf_sock_tuple>();
+    let size = 2 * (size_of::<F::Address>() + size_of::<Be16>()) as u32;
+    // SAFETY: the helpers read `size` bytes of `tuple`; a socket that they return is released.
+    unsafe {
+        let context = packet.skb().cast();
+        let socket = if key.protocol == protocol::TCP {
+            bpf_skc_lookup_tcp(context, tuple, size, BPF_F_CURRENT_NETNS as u64, 0)
+        } else {
+            bpf_sk_lookup_udp(context, tuple, size, BPF_F_CURRENT_NETNS as u64, 0)
+        };
+        if socket.is_null() {
+            return false;
+        }
+        bpf_sk_release(socket.cast());
+        true
+    }
+}
+
+/// Tells the daemon that a flow was refused. A full ring loses the event, never the packet's counter.
+#[inline(always)]
+fn tell<F: Family>(request: *const Request<F::Address>, reason: u32) -> i64 {
+    // SAFETY: as in `admit`.
+    let Some(request) = (unsafe { request.as_ref() }) else { return 0 };
+    let Some(mut event) = EVENTS.reserve::<Refused>(0) else { return 0 };
+    event.write(Refused {
+        endpoint: request.endpoint,
+        reason,
+        remote: request.tuple.destination.words(),
+        family: F::AF,
+        remote_port: request.tuple.destination_port,
+        protocol: request.tuple.protocol,
+        pad: 0,
+    });
+    event.submit(0);
+    0
+}
+
+#[inline(always)]
+fn reroute<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32) -> i64 {
+    let (Some(globals), Some(found)) = (fib::globals(), conntrack::at::<F>(index)) else { return ENDED };
+    let seen = conntrack::clock(found.flow);
+    // SAFETY: the flow points into an array map.
+    let flow = unsafe { &mut *found.flow };
+    let (tuple, old) = (flow.outbound_key(), flow.next_hop.uplink);
+    let context = TcContext::new(skb);
+    let route = fib::lookup::<F>(&Packet::of(&context), &tuple, IfIndex(bridge), globals);
+    // No route at present: the stack says so, and the flow waits for a better one.
+    let Route::Forward { hop, source } = route else { return STACK };
+    let same_address = flow.external == flow.local || source == flow.external || source.is_unspecified();
+    if !same_address {
+        conntrack::end::<F>(index, seen);
+        return ENDED;
+    }
+    // SAFETY: a shared reference to a map value that only the daemon replaces.
+    if hop.uplink != old && unsafe { UPLINKS.get(hop.uplink) }.is_none() {
+        return Opened::Drop(DropReason::NoUplink).encode();
+    }
+    // Another CPU may write the same at the same time, or read half of it once.
+    flow.next_hop = hop;
+    i64::from(index)
+}
+
+/// The tuple of a packet from the outside.
+#[inline(always)]
+pub fn inbound<A>(
+    source: A,
+    destination: A,
+    source_port: Be16,
+    destination_port: Be16,
+    protocol: u8,
+) -> Tuple<A> {
+    Tuple { source, destination, source_port, destination_port, protocol, direction: INBOUND, pad: [0; 2] }
+}
+
+/// The tuple of a packet from a container.
+#[inline(always)]
+pub fn outbound<A>(
+    source: A,
+    destination: A,
+    source_port: Be16,
+    destination_port: Be16,
+    protocol: u8,
+) -> Tuple<A> {
+    Tuple { source, destination, source_port, destination_port, protocol, direction: OUTBOUND, pad: [0; 2] }
+}

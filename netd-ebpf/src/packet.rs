@@ -1,0 +1,98 @@
+//! A frame as bytes: where the program may look.
+
+use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
+use netd_common::drop::DropReason;
+use network_types::eth::EthHdr;
+
+/// Ethernet, the largest fixed IP header, and what the datapath reads of the transport header.
+const HEADERS: u32 = (EthHdr::LEN + 40 + 20) as u32;
+
+/// A frame with an Ethernet header. Offsets count from its first byte.
+#[derive(Clone, Copy)]
+pub struct Packet<'a> {
+    pub ctx: &'a TcContext,
+}
+
+impl<'a> Packet<'a> {
+    /// Makes sure that the headers lie in the linear part, where `read` can see them.
+    #[inline(always)]
+    pub fn new(ctx: &'a TcContext) -> Self {
+        let linear = (ctx.data_end() - ctx.data()) as u32;
+        if linear < HEADERS && linear < ctx.len() {
+            // A packet shorter than HEADERS is pulled whole; if that fails, the reads below say "malformed".
+            let _ = ctx.pull_data(if ctx.len() < HEADERS { ctx.len() } else { HEADERS });
+        }
+        Self { ctx }
+    }
+
+    /// A packet whose headers are in reach already, or are not read.
+    #[inline(always)]
+    pub fn of(ctx: &'a TcContext) -> Self {
+        Self { ctx }
+    }
+
+    #[inline(always)]
+    pub fn skb(&self) -> *mut __sk_buff {
+        self.ctx.as_ptr().cast()
+    }
+
+    /// Bytes of the frame; of the whole super-frame, if it is one.
+    #[inline(always)]
+    pub fn len(&self) -> u32 {
+        self.ctx.len()
+    }
+
+    /// The interface that the program is attached to.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel hands a valid context.
+        unsafe { (*self.skb()).ifindex }
+    }
+
+    /// Takes the mark off; whether it was `mark`. On a packet that has just come in, only this host can have set one.
+    #[inline(always)]
+    pub fn take_mark(&self, mark: u32) -> bool {
+        // SAFETY: the kernel hands a valid context, and lets tc programs write the mark.
+        unsafe {
+            let is_there = (*self.skb()).mark == mark;
+            if is_there {
+                (*self.skb()).mark = 0;
+            }
+            is_there
+        }
+    }
+
+    /// Whether there is a VLAN tag that is not part of the bytes.
+    #[inline(always)]
+    pub fn is_tagged(&self) -> bool {
+        // SAFETY: the kernel hands a valid context.
+        unsafe { (*self.skb()).vlan_present != 0 }
+    }
+
+    /// Payload bytes of each segment of a super-frame; 0 if it is none.
+    #[inline(always)]
+    pub fn segment_size(&self) -> u32 {
+        // SAFETY: the kernel hands a valid context.
+        unsafe { (*self.skb()).gso_size }
+    }
+
+    /// A header at a fixed offset, by direct access.
+    ///
+    /// `T`'s words may stand unaligned in memory. The verifier knows: where the CPU minds, it counts with NET_IP_ALIGN
+    /// and refuses the program at load; where it does not, nothing is to be refused.
+    #[inline(always)]
+    pub fn read<T: Copy>(&self, offset: usize) -> Result<&'a T, DropReason> {
+        let start = self.ctx.data() + offset;
+        if start + size_of::<T>() > self.ctx.data_end() {
+            return Err(DropReason::Malformed);
+        }
+        // SAFETY: within the packet, as just checked; any bits are a `T`, for only plain header types are read.
+        Ok(unsafe { &*(start as *const T) })
+    }
+
+    /// A copy from an offset that is not known at compile time.
+    #[inline(always)]
+    pub fn load<T: Copy>(&self, offset: usize) -> Result<T, DropReason> {
+        self.ctx.load(offset).map_err(|_| DropReason::Malformed)
+    }
+}

@@ -1,0 +1,97 @@
+//! IPv6 (RFC 8200).
+
+use netd_common::{
+    addr::{Be16, Ipv6},
+    drop::DropReason,
+};
+use network_types::{eth::EthHdr, ip::Ipv6Hdr};
+
+use super::{Fragment, Ip};
+use crate::packet::Packet;
+
+/// Where the transport header begins if there are no extension headers.
+pub const L4: usize = EthHdr::LEN + Ipv6Hdr::LEN;
+
+/// Extension headers that are walked over. A host sends each at most once, destination options twice (RFC 8200 section 4.1).
+const EXTENSIONS: usize = 6;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
+
+/// As in `Ipv6Hdr`, but in words.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Header {
+    pub version_class: u8,
+    pub class_flow: u8,
+    pub flow: Be16,
+    pub payload_length: Be16,
+    pub next_header: u8,
+    pub hop_limit: u8,
+    pub source: Ipv6,
+    pub destination: Ipv6,
+}
+
+/// A fragment header; the other extension headers begin alike.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Extension {
+    next_header: u8,
+    /// In units of 8 bytes, the first 8 not counted; reserved in a fragment header.
+    length: u8,
+    offset: Be16,
+    identification: u32,
+}
+
+#[inline(always)]
+pub fn parse(packet: &Packet) -> Result<Ip<Ipv6>, DropReason> {
+    let header: &Header = packet.read(EthHdr::LEN)?;
+    if header.version_class >> 4 != 6 {
+        return Err(DropReason::Malformed);
+    }
+    let mut ip = Ip {
+        source: header.source,
+        destination: header.destination,
+        ttl: header.hop_limit,
+        protocol: header.next_header,
+        options: false,
+        l4: L4,
+        fragment: Fragment { identification: 0, later: false, more: false },
+    };
+    if is_extension(ip.protocol) {
+        walk(packet, &mut ip)?;
+    }
+    Ok(ip)
+}
+
+#[inline(always)]
+fn is_extension(next_header: u8) -> bool {
+    matches!(next_header, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
+}
+
+/// Moves `ip.l4` past the extension headers.
+#[inline(always)]
+fn walk(packet: &Packet, ip: &mut Ip<Ipv6>) -> Result<(), DropReason> {
+    for _ in 0..EXTENSIONS {
+        if !is_extension(ip.protocol) || ip.fragment.later {
+            return Ok(());
+        }
+        let extension: Extension = packet.load(ip.l4)?;
+        if ip.protocol == FRAGMENT {
+            let offset = extension.offset.get();
+            ip.fragment = Fragment {
+                identification: extension.identification,
+                later: offset & !7 != 0,
+                more: offset & 1 != 0,
+            };
+            ip.l4 += 8;
+        } else {
+            ip.options = true;
+            ip.l4 += (usize::from(extension.length) + 1) * 8;
+        }
+        ip.protocol = extension.next_header;
+    }
+    if is_extension(ip.protocol) { Err(DropReason::Malformed) } else { Ok(()) }
+}

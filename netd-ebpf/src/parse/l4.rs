@@ -1,0 +1,115 @@
+//! Transport headers: ports, and what stands in their place.
+
+use netd_common::{
+    addr::Be16,
+    drop::DropReason,
+    tuple::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP},
+};
+
+use super::{
+    Ip,
+    icmp::{self, Kind},
+};
+use crate::packet::Packet;
+
+/// The first bytes of a transport header.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Ports {
+    pub source: Be16,
+    pub destination: Be16,
+}
+
+/// UDP's whole header, and as much of SCTP's.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Datagram {
+    ports: Ports,
+    rest: u32,
+}
+
+/// Sequence numbers are of no interest; what follows them is.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Tcp {
+    ports: Ports,
+    numbers: [u32; 2],
+    offset: u8,
+    flags: u8,
+    window: Be16,
+    checksum_urgent: u32,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Icmp {
+    icmp_type: u8,
+    code: u8,
+    checksum: u16,
+    identifier: Be16,
+    sequence: Be16,
+}
+
+/// A transport header.
+#[derive(Clone, Copy)]
+pub struct L4 {
+    pub ports: Ports,
+    /// TCP's flags; 0 for all others.
+    pub flags: u8,
+    /// Bytes of the header, as far as segmentation repeats it.
+    pub length: u32,
+    pub kind: L4Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum L4Kind {
+    /// TCP, UDP, SCTP.
+    Ports,
+    /// ICMP, whatever its version.
+    Icmp(Kind),
+    /// A protocol without ports.
+    Other,
+}
+
+const NO_PORTS: Ports = Ports { source: Be16(0), destination: Be16(0) };
+
+/// Parses the transport header at `ip.l4`; `fixed` is where it stands if there are no options, and is read faster.
+/// `icmp` is the protocol number of this IP version's ICMP: the other's is as foreign as any.
+#[inline(always)]
+pub fn parse<A>(packet: &Packet, ip: &Ip<A>, fixed: usize, icmp: u8) -> Result<L4, DropReason> {
+    match ip.protocol {
+        TCP => {
+            let tcp: Tcp = header(packet, ip, fixed)?;
+            let length = u32::from(tcp.offset >> 4) * 4;
+            if length < 20 {
+                return Err(DropReason::Malformed);
+            }
+            Ok(L4 { ports: tcp.ports, flags: tcp.flags, length, kind: L4Kind::Ports })
+        }
+        UDP | SCTP => {
+            let Datagram { ports, .. } = header(packet, ip, fixed)?;
+            Ok(L4 { ports, flags: 0, length: 8, kind: L4Kind::Ports })
+        }
+        ICMP | ICMPV6 if ip.protocol == icmp => {
+            let header: Icmp = header(packet, ip, fixed)?;
+            let kind = icmp::kind(ip.protocol, header.icmp_type);
+            let ports = echo_ports(kind, header.identifier);
+            Ok(L4 { ports, flags: 0, length: 8, kind: L4Kind::Icmp(kind) })
+        }
+        _ => Ok(L4 { ports: NO_PORTS, flags: 0, length: 0, kind: L4Kind::Other }),
+    }
+}
+
+/// An echo's identifier is the port of whoever asks; who answers has none.
+#[inline(always)]
+pub fn echo_ports(kind: Kind, identifier: Be16) -> Ports {
+    match kind {
+        Kind::EchoReply => Ports { source: Be16(0), destination: identifier },
+        _ => Ports { source: identifier, destination: Be16(0) },
+    }
+}
+
+#[inline(always)]
+fn header<T: Copy, A>(packet: &Packet, ip: &Ip<A>, fixed: usize) -> Result<T, DropReason> {
+    if ip.l4 == fixed { packet.read::<T>(fixed).copied() } else { packet.load(ip.l4) }
+}

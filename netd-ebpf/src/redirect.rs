@@ -1,0 +1,55 @@
+//! The only caller of the redirect helpers.
+
+use aya_ebpf::{
+    bindings::{bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
+    helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
+};
+use netd_common::{
+    endpoint::{Endpoint, PEER_IN_OTHER_NETNS},
+    fib::NextHop,
+};
+
+use crate::{packet::Packet, verdict::Verdict};
+
+/// On packets that the fast path has translated, between `redirect_neigh` and `to_uplink`, which clears it: so that the
+/// egress program need not look at them again. "netd" in ASCII.
+pub const TRANSLATED: u32 = 0x6e65_7464;
+
+/// On fragments that go the same way for the second time: they were counted at the first. "repl" in ASCII.
+pub const REPLAYED: u32 = 0x7265_706c;
+
+/// Straight into the container, past the host's stack and the veth's queue.
+///
+/// The kernel scrubs much of the packet on this way but neither mark nor priority, which are the host's business.
+#[inline(always)]
+pub fn into(packet: &Packet, endpoint: &Endpoint) -> Verdict {
+    let skb = packet.skb();
+    // SAFETY: the kernel hands a valid context, and lets tc programs write these two fields.
+    unsafe {
+        (*skb).mark = 0;
+        (*skb).priority = 0;
+    }
+    let port = endpoint.port.0;
+    // SAFETY: plain helper calls.
+    Verdict::redirected(unsafe {
+        if endpoint.flags & PEER_IN_OTHER_NETNS != 0 {
+            bpf_redirect_peer(port, 0)
+        } else {
+            bpf_redirect(port, 0)
+        }
+    })
+}
+
+/// Out of the uplink, to the neighbour; the kernel resolves its MAC, and holds the packet while it does.
+#[inline(always)]
+pub fn out(packet: &Packet, hop: &NextHop) -> Verdict {
+    let mut neighbour = bpf_redir_neigh {
+        nh_family: hop.family,
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: hop.address },
+    };
+    // SAFETY: the kernel hands a valid context; the helper reads `neighbour` and no more than its size.
+    Verdict::redirected(unsafe {
+        (*packet.skb()).mark = TRANSLATED;
+        bpf_redirect_neigh(hop.uplink.0, &raw mut neighbour, size_of::<bpf_redir_neigh>() as i32, 0)
+    })
+}

@@ -1,0 +1,258 @@
+//! The only writer of packets. Every change comes with its checksums.
+//!
+//! The checksum helpers are used throughout, for they alone know whether the packet carries a checksum that is yet to be
+//! finished by a device (CHECKSUM_PARTIAL) and whether the receiving device summed it (CHECKSUM_COMPLETE).
+
+use aya_ebpf::{
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_store_bytes},
+};
+use netd_common::{
+    addr::{Be16, Ipv4, Ipv6, Mac},
+    csum,
+    drop::DropReason,
+    tuple::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP},
+};
+use network_types::eth::EthHdr;
+
+use crate::{
+    family::{Family, V4, V6},
+    packet::Packet,
+    parse::{eth::Frame, ip4, ip6},
+};
+
+/// The address update concerns IPv6, where no header checksum balances it in the sum of the whole packet. Since 6.16:
+/// <https://github.com/torvalds/linux/commit/ead7f9b8de65632ef8060b84b0c55049a33cfea1>
+const BPF_F_IPV6: u64 = 1 << 7;
+
+/// Which of the two ends a translation replaces.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Source,
+    Destination,
+}
+
+/// What takes the place of one end of a packet.
+#[derive(Clone, Copy)]
+pub struct Translation<A> {
+    pub end: End,
+    pub from: A,
+    pub to: A,
+    pub from_port: Be16,
+    pub to_port: Be16,
+    /// The new TTL or hop limit.
+    pub ttl: u8,
+}
+
+/// Frame and IP header in one piece. Halves are all that the IP header is aligned to behind 14 bytes of Ethernet.
+#[derive(Clone, Copy)]
+#[repr(C, packed(2))]
+struct Headers<H> {
+    frame: Frame,
+    ip: H,
+}
+
+/// An IP header that can be changed.
+pub trait Header: Copy {
+    type Address;
+    fn replace(&mut self, translation: &Translation<Self::Address>);
+    /// What the sum of the whole packet gains by a new TTL, if no checksum within the packet makes it good.
+    fn gain(&self, ttl: u8) -> u32;
+}
+
+impl Header for ip4::Header {
+    type Address = Ipv4;
+
+    #[inline(always)]
+    fn replace(&mut self, t: &Translation<Ipv4>) {
+        let lifetime = |ttl| u32::from(u16::from_ne_bytes([ttl, self.protocol]));
+        let delta =
+            csum::add(csum::delta(t.from.0, t.to.0), csum::delta(lifetime(self.ttl), lifetime(t.ttl)));
+        self.checksum = csum::apply(self.checksum, delta);
+        self.ttl = t.ttl;
+        match t.end {
+            End::Source => self.source = t.to,
+            End::Destination => self.destination = t.to,
+        }
+    }
+
+    #[inline(always)]
+    fn gain(&self, _ttl: u8) -> u32 {
+        0
+    }
+}
+
+impl Header for ip6::Header {
+    type Address = Ipv6;
+
+    #[inline(always)]
+    fn replace(&mut self, t: &Translation<Ipv6>) {
+        self.hop_limit = t.ttl;
+        match t.end {
+            End::Source => self.source = t.to,
+            End::Destination => self.destination = t.to,
+        }
+    }
+
+    #[inline(always)]
+    fn gain(&self, ttl: u8) -> u32 {
+        let lifetime = |limit| u32::from(u16::from_ne_bytes([self.next_header, limit]));
+        csum::delta(lifetime(self.hop_limit), lifetime(ttl))
+    }
+}
+
+/// Families whose header is known here.
+pub trait Rewrite: Family {
+    type Header: Header<Address = Self::Address>;
+}
+
+impl Rewrite for V4 {
+    type Header = ip4::Header;
+}
+
+impl Rewrite for V6 {
+    type Header = ip6::Header;
+}
+
+/// Replaces one end in the IP header.
+#[inline(always)]
+pub fn ip<F: Rewrite>(packet: &Packet, translation: &Translation<F::Address>) -> Result<(), DropReason> {
+    tell_sum::<F>(packet, translation.ttl)?;
+    let mut header = *packet.read::<F::Header>(EthHdr::LEN)?;
+    header.replace(translation);
+    store(packet, EthHdr::LEN, &header)
+}
+
+/// Replaces one end in the IP header, and both MACs.
+#[inline(always)]
+pub fn frame_and_ip<F: Rewrite>(
+    packet: &Packet,
+    translation: &Translation<F::Address>,
+    source: Mac,
+    destination: Mac,
+) -> Result<(), DropReason> {
+    tell_sum::<F>(packet, translation.ttl)?;
+    let mut headers = *packet.read::<Headers<F::Header>>(0)?;
+    let mut header = headers.ip;
+    header.replace(translation);
+    headers.ip = header;
+    headers.frame.source = source;
+    headers.frame.destination = destination;
+    store(packet, 0, &headers)
+}
+
+/// Prepares the sum of the whole packet, where the receiving device has made one, for a new TTL.
+#[inline(always)]
+fn tell_sum<F: Rewrite>(packet: &Packet, ttl: u8) -> Result<(), DropReason> {
+    let gained = packet.read::<F::Header>(EthHdr::LEN)?.gain(ttl);
+    if gained != 0 {
+        // SAFETY: a plain helper call; it fails where there is no such sum, and then there is nothing to tell.
+        unsafe { bpf_csum_update(packet.skb(), gained) };
+    }
+    Ok(())
+}
+
+/// Replaces one end in the transport header at `l4`: its port, and what the checksum knows of its address.
+#[inline(always)]
+pub fn transport<F: Family>(
+    packet: &Packet,
+    l4: usize,
+    protocol: u8,
+    translation: &Translation<F::Address>,
+) -> Result<(), DropReason> {
+    let Some(field) = checksum_offset(protocol) else {
+        return Ok(()); // SCTP: its CRC covers no address, and its ports are never changed.
+    };
+    let field = (l4 + field) as u32;
+    // A UDP checksum of zero means none, and must neither be updated nor come to be (RFC 768).
+    let udp = if protocol == UDP { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+    if protocol != ICMP && translation.from != translation.to {
+        let delta = u64::from(csum::delta(csum::sum(translation.from), csum::sum(translation.to)));
+        let flags = u64::from(BPF_F_PSEUDO_HDR) | udp;
+        // SAFETY: plain helper calls on a valid context.
+        let mut failed = unsafe {
+            bpf_l4_csum_replace(
+                packet.skb(),
+                field,
+                0,
+                delta,
+                flags | if F::AF == V6::AF { BPF_F_IPV6 } else { 0 },
+            )
+        };
+        if failed != 0 && F::AF == V6::AF {
+            // SAFETY: as above. Kernels before 6.16 refuse the flag that they do not know.
+            failed = unsafe { bpf_l4_csum_replace(packet.skb(), field, 0, delta, flags) };
+        }
+        check(failed)?;
+    }
+    let (from, to) = (translation.from_port, translation.to_port);
+    if from != to {
+        // SAFETY: a plain helper call on a valid context.
+        check(unsafe {
+            bpf_l4_csum_replace(
+                packet.skb(),
+                field,
+                u64::from(from.0),
+                u64::from(to.0),
+                udp | size_of::<Be16>() as u64,
+            )
+        })?;
+        store(packet, l4 + port_offset(protocol, translation.end), &to)?;
+    }
+    Ok(())
+}
+
+/// Where the checksum stands in a transport header.
+#[inline(always)]
+pub fn checksum_offset(protocol: u8) -> Option<usize> {
+    match protocol {
+        TCP => Some(16),
+        UDP => Some(6),
+        ICMP | ICMPV6 => Some(2),
+        _ => None,
+    }
+}
+
+/// Where the port stands, or the identifier of an ICMP echo.
+#[inline(always)]
+pub fn port_offset(protocol: u8, end: End) -> usize {
+    match protocol {
+        ICMP | ICMPV6 => 4,
+        _ if end == End::Source => 0,
+        _ => 2,
+    }
+}
+
+/// Whether the port may be changed at all.
+#[inline(always)]
+pub fn has_fixed_port(protocol: u8) -> bool {
+    protocol == SCTP
+}
+
+/// Adds `delta` to an ICMP checksum. `pseudo`: what changed is in IPv6's pseudo header, not in the message.
+#[inline(always)]
+pub fn icmp_checksum(packet: &Packet, l4: usize, delta: u32, pseudo: bool) -> Result<(), DropReason> {
+    let field = (l4 + 2) as u32;
+    let flags = if pseudo { u64::from(BPF_F_PSEUDO_HDR) } else { 0 };
+    // SAFETY: plain helper calls on a valid context.
+    unsafe {
+        if pseudo && bpf_l4_csum_replace(packet.skb(), field, 0, u64::from(delta), flags | BPF_F_IPV6) == 0 {
+            return Ok(());
+        }
+        check(bpf_l4_csum_replace(packet.skb(), field, 0, u64::from(delta), flags))
+    }
+}
+
+/// Writes plain bytes.
+#[inline(always)]
+pub fn store<T>(packet: &Packet, offset: usize, value: &T) -> Result<(), DropReason> {
+    // SAFETY: the helper reads `size_of::<T>()` bytes of `value` and checks the packet's bounds itself.
+    check(unsafe {
+        bpf_skb_store_bytes(packet.skb(), offset as u32, (&raw const *value).cast(), size_of::<T>() as u32, 0)
+    })
+}
+
+#[inline(always)]
+fn check(result: i64) -> Result<(), DropReason> {
+    if result == 0 { Ok(()) } else { Err(DropReason::Rewrite) }
+}

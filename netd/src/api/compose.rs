@@ -1,0 +1,354 @@
+//! netd's own answers, put together out of what the engine, the host and the datapath tell, under names that people know.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use netd_common::{
+    addr::IfIndex,
+    stats::{self, EndpointTraffic},
+};
+
+use super::{
+    departed::Total,
+    system,
+    view::{
+        Binding, EndpointStats, FlowCounts, Link, Map, Nat, NetworkRoute, NetworkStats, Program, Routes,
+        Rule, RuleUplink, Station, Status, Traffic, Uplink, UplinkRoute,
+    },
+};
+use crate::{
+    datapath::{self, FdbKey, FlowView},
+    engine::{HostView, RouteView},
+    link,
+    model::{Endpoint, Id, MacAddress, State as Model},
+};
+
+pub(super) fn status(state: &Model, host: &HostView, status: datapath::Status, uptime: Duration) -> Status {
+    let fill = |name| {
+        status.maps.iter().find(|map| map.name == name).and_then(|map| map.entries).unwrap_or_default()
+    };
+    let flows = FlowCounts { ipv4: fill("FLOWS4"), ipv6: fill("FLOWS6") };
+    Status {
+        version: system::VERSION.into(),
+        abi: status.abi,
+        kernel: system::kernel_version(),
+        uptime: uptime.as_secs_f64(),
+        pins: status.pins.display().to_string(),
+        networks: state.networks.len(),
+        endpoints: state.endpoints.len(),
+        flows,
+        uplinks: host.uplinks.iter().map(uplink).collect(),
+        programs: status
+            .programs
+            .into_iter()
+            .map(|program| Program {
+                name: program.name,
+                id: program.id,
+                tag: format!("{:016x}", program.tag),
+                verified_instructions: program.instructions,
+                jited_bytes: program.jited,
+            })
+            .collect(),
+        links: status
+            .links
+            .into_iter()
+            .map(|link| Link {
+                program: link.program.into(),
+                interface: interface_name(host, IfIndex(link.interface)),
+            })
+            .collect(),
+        maps: status
+            .maps
+            .into_iter()
+            .map(|map| Map {
+                id: map.id,
+                name: map.name.into(),
+                kind: map.kind,
+                key_size: map.key,
+                value_size: map.value,
+                max_entries: map.max_entries,
+                entries: map.entries,
+            })
+            .collect(),
+        features: status.features.into_iter().map(|(name, found)| (name.into(), found)).collect(),
+    }
+}
+
+fn uplink(uplink: &link::Uplink) -> Uplink {
+    Uplink {
+        name: uplink.name.clone(),
+        index: uplink.index.0,
+        ipv4: uplink.ipv4,
+        ipv6: uplink.ipv6,
+        mtu: uplink.mtu,
+        up: uplink.up,
+    }
+}
+
+/// The name of interface `index`; the number if it has gone.
+fn interface_name(host: &HostView, index: IfIndex) -> String {
+    host.interfaces.get(&index).cloned().unwrap_or_else(|| index.0.to_string())
+}
+
+/// The name of IP protocol `number`; the number if it has none here.
+fn protocol_name(number: u8) -> String {
+    match number {
+        1 => "icmp".into(),
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        58 => "icmpv6".into(),
+        132 => "sctp".into(),
+        other => other.to_string(),
+    }
+}
+
+/// The name of the network that `endpoint` is in.
+fn network_name(state: &Model, endpoint: &Endpoint) -> String {
+    state.networks.get(&endpoint.network).map(|network| network.name.clone()).unwrap_or_default()
+}
+
+pub(super) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
+    let endpoints: HashMap<u32, &Endpoint> = state.endpoints.values().map(|it| (it.slot, it)).collect();
+    let mut rules: Vec<Rule> = state
+        .networks
+        .values()
+        .filter(|network| {
+            !network.internal && network.bridge.as_ref().is_some_and(|bridge| bridge.masquerade)
+        })
+        .flat_map(|network| network.ipam.pools.iter().map(move |pool| (network, pool.subnet)))
+        .map(|(network, source)| Rule {
+            network: network.name.clone(),
+            source,
+            uplinks: host
+                .uplinks
+                .iter()
+                .filter_map(|uplink| {
+                    let address = if source.addr().is_ipv4() {
+                        uplink.ipv4.map(Into::into)
+                    } else {
+                        uplink.ipv6.map(Into::into)
+                    };
+                    Some(RuleUplink { name: uplink.name.clone(), address: address? })
+                })
+                .collect(),
+        })
+        .collect();
+    rules.sort_by(|a, b| (&a.network, a.source).cmp(&(&b.network, b.source)));
+    let mut bindings: Vec<Binding> = flows
+        .into_iter()
+        .map(|flow| {
+            let endpoint = flow.endpoint.and_then(|slot| endpoints.get(&slot));
+            Binding {
+                protocol: protocol_name(flow.protocol),
+                local: flow.local,
+                external: flow.external,
+                remote: flow.remote,
+                state: flow.state.into(),
+                age: flow.age.as_secs_f64(),
+                idle: flow.idle.as_secs_f64(),
+                network: endpoint.map(|endpoint| network_name(state, endpoint)),
+                endpoint: endpoint.map(|endpoint| endpoint.name.clone()),
+                uplink: interface_name(host, flow.uplink),
+                outbound: flow.outbound.into(),
+                inbound: flow.inbound.into(),
+            }
+        })
+        .collect();
+    bindings.sort_by(|a, b| (a.local, a.remote, &a.protocol).cmp(&(b.local, b.remote, &b.protocol)));
+    Nat { rules, bindings }
+}
+
+pub(super) fn fdb(state: &Model, stations: Vec<(FdbKey, u32)>) -> Vec<Station> {
+    let endpoints: HashMap<u32, &Endpoint> = state.endpoints.values().map(|it| (it.slot, it)).collect();
+    let mut stations: Vec<Station> = stations
+        .into_iter()
+        .filter_map(|(key, slot)| {
+            let endpoint = endpoints.get(&slot)?;
+            Some(Station {
+                network: network_name(state, endpoint),
+                mac: MacAddress::from(key.mac).to_string(),
+                endpoint: endpoint.name.clone(),
+                interface: endpoint.host_interface.clone(),
+            })
+        })
+        .collect();
+    stations.sort_by(|a, b| (&a.network, &a.endpoint, &a.mac).cmp(&(&b.network, &b.endpoint, &b.mac)));
+    stations
+}
+
+pub(super) fn routes(state: &Model, routes: Vec<RouteView>) -> Routes {
+    let mut networks: Vec<NetworkRoute> = state
+        .networks
+        .values()
+        .filter_map(|network| Some((network, network.bridge.as_ref()?)))
+        .flat_map(|(network, bridge)| {
+            network.ipam.pools.iter().map(|pool| NetworkRoute {
+                network: network.name.clone(),
+                destination: pool.subnet,
+                interface: bridge.interface.clone(),
+                gateway: pool.gateway,
+            })
+        })
+        .collect();
+    networks.sort_by(|a, b| (&a.network, a.destination).cmp(&(&b.network, b.destination)));
+    let mut uplinks: Vec<UplinkRoute> = routes
+        .into_iter()
+        .map(|route| UplinkRoute {
+            destination: route.destination,
+            interface: route.interface,
+            gateway: route.gateway,
+            metric: route.metric,
+        })
+        .collect();
+    uplinks.sort_by(|a, b| {
+        (a.destination, a.metric, &a.interface).cmp(&(b.destination, b.metric, &b.interface))
+    });
+    Routes { networks, uplinks }
+}
+
+/// What `endpoint` sent and received. A program that redirects a packet into a container takes it past the counters of the
+/// veth, so what an endpoint got is what the veth counted and what the programs did.
+pub(super) fn endpoint_total(
+    endpoint: &Endpoint,
+    links: &BTreeMap<Id, stats::Traffic>,
+    programs: &BTreeMap<u32, EndpointTraffic>,
+) -> Total {
+    let link = links.get(&endpoint.id).copied().unwrap_or_default();
+    let program = programs.get(&endpoint.slot).copied().unwrap_or_default();
+    Total { sent: program.sent.into(), received: Traffic::from(link) + program.delivered.into() }
+}
+
+/// Traffic of the endpoints there are, and of networks with those that have `departed`.
+pub(super) fn traffic(
+    state: &Model,
+    departed: &HashMap<Id, Total>,
+    links: &BTreeMap<Id, stats::Traffic>,
+    programs: &BTreeMap<u32, EndpointTraffic>,
+) -> (Vec<NetworkStats>, Vec<EndpointStats>) {
+    let mut endpoints: Vec<_> = state
+        .endpoints
+        .values()
+        .map(|endpoint| {
+            let Total { sent, received } = endpoint_total(endpoint, links, programs);
+            EndpointStats {
+                network: network_name(state, endpoint),
+                endpoint: endpoint.name.clone(),
+                sent,
+                received,
+            }
+        })
+        .collect();
+    endpoints.sort_by(|a, b| (&a.network, &a.endpoint).cmp(&(&b.network, &b.endpoint)));
+    let mut networks: Vec<_> = state
+        .networks
+        .values()
+        .filter(|network| network.bridge.is_some())
+        .map(|network| {
+            let departed = departed.get(&network.id).copied().unwrap_or_default();
+            let of_network = || endpoints.iter().filter(|endpoint| endpoint.network == network.name);
+            NetworkStats {
+                network: network.name.clone(),
+                sent: departed.sent + of_network().map(|endpoint| endpoint.sent).sum(),
+                received: departed.received + of_network().map(|endpoint| endpoint.received).sum(),
+            }
+        })
+        .collect();
+    networks.sort_by(|a, b| a.network.cmp(&b.network));
+    (networks, endpoints)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use netd_common::addr::Mac;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::sample;
+
+    fn host() -> HostView {
+        let eth1 = link::Uplink {
+            index: IfIndex(2),
+            name: "eth1".into(),
+            ipv4: Some([192, 0, 2, 1].into()),
+            ipv6: None,
+            mtu: 1500,
+            up: true,
+        };
+        HostView {
+            uplinks: vec![eth1],
+            routes: Vec::new(),
+            endpoints: BTreeMap::new(),
+            interfaces: BTreeMap::from([(IfIndex(2), "eth1".into())]),
+        }
+    }
+
+    #[test]
+    fn rules_are_of_networks_that_masquerade() {
+        let nat = nat(&sample::state(), &host(), Vec::new());
+        assert_eq!(
+            serde_json::to_value(nat).unwrap(),
+            json!({"bindings": [], "rules": [
+                {"network": "bridge", "source": "172.17.0.0/16", "uplinks": [{"name": "eth1", "address": "192.0.2.1"}]}
+            ]})
+        );
+    }
+
+    #[test]
+    fn bindings_have_the_names_of_their_ends() {
+        let flow = |endpoint| FlowView {
+            protocol: 6,
+            local: "10.5.1.2:4000".parse().unwrap(),
+            remote: "198.51.100.7:443".parse().unwrap(),
+            external: "192.0.2.1:4000".parse().unwrap(),
+            state: "established",
+            endpoint,
+            age: Duration::from_millis(1500),
+            idle: Duration::ZERO,
+            outbound: stats::Traffic { packets: 3, bytes: 300 },
+            inbound: stats::Traffic::default(),
+            uplink: IfIndex(2),
+        };
+        let nat = nat(&sample::state(), &host(), vec![flow(Some(7)), flow(None)]);
+        let [by_container, by_host] = nat.bindings.as_slice() else { panic!("{nat:?}") };
+        assert_eq!(
+            (by_container.network.as_deref(), by_container.endpoint.as_deref(), &*by_container.uplink),
+            (Some("n1"), Some("web"), "eth1")
+        );
+        assert_eq!(
+            (by_container.age, by_container.outbound.bytes, &*by_container.protocol),
+            (1.5, 300, "tcp")
+        );
+        assert_eq!((&by_host.network, &by_host.endpoint), (&None, &None));
+    }
+
+    #[test]
+    fn stations_are_those_of_endpoints() {
+        let key = FdbKey { network: 1, mac: Mac::new([2, 0x42, 0x0a, 5, 1, 2]), pad: [0; 2] };
+        let stations = fdb(&sample::state(), vec![(key, 7), (key, 8)]);
+        assert_eq!(
+            serde_json::to_value(stations).unwrap(),
+            json!([{"network": "n1", "mac": "02:42:0a:05:01:02", "endpoint": "web", "interface": "veth0123456"}])
+        );
+    }
+
+    #[test]
+    fn what_an_endpoint_got_is_what_both_ways_brought() {
+        let state = sample::state();
+        let of = |packets, bytes| stats::Traffic { packets, bytes };
+        let links = BTreeMap::from([(Id::new([9; 32]), of(2, 200))]);
+        let programs = BTreeMap::from([(7, EndpointTraffic { sent: of(5, 500), delivered: of(3, 3000) })]);
+        let left = Total { sent: Traffic { packets: 1, bytes: 100 }, received: Traffic::default() };
+        let departed = HashMap::from([(Id::new([2; 32]), left)]);
+        let (networks, endpoints) = traffic(&state, &departed, &links, &programs);
+        assert_eq!(endpoints.len(), 1);
+        assert_eq!(endpoints[0].sent, Traffic { packets: 5, bytes: 500 });
+        assert_eq!(endpoints[0].received, Traffic { packets: 5, bytes: 3200 });
+        let names: Vec<_> =
+            networks.iter().map(|network| (&*network.network, network.received.bytes)).collect();
+        assert_eq!(names, [("bridge", 0), ("dev", 0), ("n1", 3200)]);
+    }
+}

@@ -1,0 +1,284 @@
+//! What netd's own routes answer, and its command line reads: the shapes of `/netd/...`.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use ipnet::IpNet;
+use netd_common::stats;
+use serde::{Deserialize, Serialize};
+
+/// Packets and bytes. A super-frame of GSO counts as one packet; bytes include the Ethernet header.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl From<stats::Traffic> for Traffic {
+    fn from(traffic: stats::Traffic) -> Self {
+        Self { packets: traffic.packets, bytes: traffic.bytes }
+    }
+}
+
+impl std::ops::Add for Traffic {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { packets: self.packets + other.packets, bytes: self.bytes + other.bytes }
+    }
+}
+
+impl std::iter::Sum for Traffic {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), std::ops::Add::add)
+    }
+}
+
+/// `GET /netd/nat`: address translation.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Nat {
+    /// What is translated.
+    pub rules: Vec<Rule>,
+    /// The flows that are translated now.
+    pub bindings: Vec<Binding>,
+}
+
+/// Packets from `source` that leave through one of `uplinks` get its address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Name of the network.
+    pub network: String,
+    /// The network's prefix.
+    pub source: IpNet,
+    /// Where the rule is in force; nowhere if empty.
+    pub uplinks: Vec<RuleUplink>,
+}
+
+/// Where a rule is in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RuleUplink {
+    /// Name of the interface.
+    pub name: String,
+    /// What the outside sees, unless the route names another source.
+    pub address: IpAddr,
+}
+
+/// One translated flow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Binding {
+    /// `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, or the number.
+    pub protocol: String,
+    /// The container's side.
+    pub local: SocketAddr,
+    /// What the remote sees.
+    pub external: SocketAddr,
+    /// The far side.
+    pub remote: SocketAddr,
+    /// Of the connection, as the datapath follows it.
+    pub state: String,
+    /// Seconds since the flow was made.
+    pub age: f64,
+    /// Seconds since its last packet, to within the second that the datapath keeps it at.
+    pub idle: f64,
+    /// Name of the network; none if the host began the flow.
+    pub network: Option<String>,
+    /// Name of the endpoint; none if the host began the flow.
+    pub endpoint: Option<String>,
+    /// Name of the interface it leaves through.
+    pub uplink: String,
+    /// To the remote.
+    pub outbound: Traffic,
+    /// From the remote.
+    pub inbound: Traffic,
+}
+
+/// One entry of `GET /netd/fdb`: behind which port a station is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Station {
+    /// Name of the network.
+    pub network: String,
+    /// Of the station.
+    pub mac: String,
+    /// Name of the endpoint.
+    pub endpoint: String,
+    /// The port: the host's end of the endpoint's veth.
+    pub interface: String,
+}
+
+/// `GET /netd/routes`: where packets go.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routes {
+    /// Prefixes inside.
+    pub networks: Vec<NetworkRoute>,
+    /// Prefixes outside.
+    pub uplinks: Vec<UplinkRoute>,
+}
+
+/// One prefix of one network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRoute {
+    /// Name of the network.
+    pub network: String,
+    /// The prefix.
+    pub destination: IpNet,
+    /// The kernel bridge.
+    pub interface: String,
+    /// The bridge's address.
+    pub gateway: Option<IpAddr>,
+}
+
+/// A route of the host's that leads outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkRoute {
+    /// The prefix.
+    pub destination: IpNet,
+    /// The uplink.
+    pub interface: String,
+    /// The next hop; none where the destination itself is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Of routes to one prefix the lowest is taken.
+    pub metric: u32,
+}
+
+/// `GET /netd/stats`: what was moved, which way, and what was not.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// One for each bridge network.
+    pub networks: Vec<NetworkStats>,
+    /// One for each endpoint.
+    pub endpoints: Vec<EndpointStats>,
+    /// Packets by the way they took.
+    pub paths: BTreeMap<String, u64>,
+    /// Packets dropped, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// New flows by the number of ports that were tried for them, from none; the last are those that found none free.
+    pub draws: Vec<u64>,
+}
+
+/// Traffic of a network's endpoints: of those it has, and of those that left it since the daemon was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkStats {
+    /// Name of the network.
+    pub network: String,
+    /// By its endpoints.
+    pub sent: Traffic,
+    /// By its endpoints.
+    pub received: Traffic,
+}
+
+/// Traffic of one endpoint, as it sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStats {
+    /// Name of the network.
+    pub network: String,
+    /// Name of the endpoint.
+    pub endpoint: String,
+    /// By the container.
+    pub sent: Traffic,
+    /// By the container.
+    pub received: Traffic,
+}
+
+/// `GET /netd/status`: the daemon and what it has in the kernel.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the daemon.
+    pub version: String,
+    /// Of the maps' layout.
+    pub abi: u32,
+    /// Of the running kernel.
+    pub kernel: String,
+    /// Seconds since the daemon was started.
+    pub uptime: f64,
+    /// Where programs, links and maps are pinned.
+    pub pins: String,
+    /// How many networks there are.
+    pub networks: usize,
+    /// How many endpoints there are.
+    pub endpoints: usize,
+    /// How many flows are translated now.
+    pub flows: FlowCounts,
+    /// Interfaces that lead outside.
+    pub uplinks: Vec<Uplink>,
+    /// Programs in the kernel.
+    pub programs: Vec<Program>,
+    /// What the programs are attached to.
+    pub links: Vec<Link>,
+    /// Their maps.
+    pub maps: Vec<Map>,
+    /// What the kernel can do of what netd would use.
+    pub features: BTreeMap<String, bool>,
+}
+
+/// Translated flows by family.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowCounts {
+    /// IPv4.
+    pub ipv4: u64,
+    /// IPv6.
+    pub ipv6: u64,
+}
+
+/// An interface that leads outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uplink {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// What IPv4 is masqueraded with.
+    pub ipv4: Option<std::net::Ipv4Addr>,
+    /// What IPv6 is masqueraded with.
+    pub ipv6: Option<std::net::Ipv6Addr>,
+    /// Its largest IP packet, in bytes.
+    pub mtu: u32,
+    /// Whether it is up.
+    pub up: bool,
+}
+
+/// A program in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its name.
+    pub name: String,
+    /// Its id, as `bpftool prog show id` takes it.
+    pub id: u32,
+    /// Hash of its instructions.
+    pub tag: String,
+    /// Instructions that the verifier walked.
+    pub verified_instructions: u32,
+    /// Size of the machine code.
+    pub jited_bytes: u32,
+}
+
+/// A program's attachment to an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Name of the program.
+    pub program: String,
+    /// Name of the interface, or its index where it has gone.
+    pub interface: String,
+}
+
+/// A map in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Map {
+    /// Its id, as `bpftool map show id` takes it.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// How many entries it can have.
+    pub max_entries: u32,
+    /// How many it has; none where nobody counts.
+    pub entries: Option<u64>,
+}

@@ -1,0 +1,87 @@
+//! The host that the daemon runs on.
+
+use std::sync::Arc;
+
+use super::{Error, Target};
+use crate::{
+    datapath::{Datapath, EndpointEntry, IfIndex, NetworkEntry},
+    link::Links,
+    plan::{EndpointRow, LinkRef, NetworkRow, Step},
+};
+
+/// The host: its links, and the datapath at them.
+#[derive(Clone)]
+pub struct Host {
+    /// The links of the daemon's network namespace.
+    pub links: Links,
+    /// The programs and maps.
+    pub datapath: Arc<Datapath>,
+}
+
+impl Host {
+    async fn index(&self, link: &LinkRef) -> Result<IfIndex, Error> {
+        match link {
+            LinkRef::Name(name) => Ok(IfIndex(self.links.index(name).await?)),
+            LinkRef::Gone(index) => Ok(IfIndex(*index)),
+        }
+    }
+
+    async fn network_entry(&self, row: &NetworkRow) -> Result<NetworkEntry, Error> {
+        Ok(NetworkEntry {
+            bridge: self.index(&row.bridge).await?,
+            flags: row.flags,
+            gateway4: row.gateway4.map(Into::into).unwrap_or_default(),
+            gateway6: row.gateway6.map(Into::into).unwrap_or_default(),
+            mac: row.mac.into(),
+            pad: [0; 2],
+        })
+    }
+
+    async fn endpoint_entry(&self, row: &EndpointRow) -> Result<EndpointEntry, Error> {
+        Ok(EndpointEntry {
+            port: self.index(&row.port).await?,
+            network: row.network,
+            flags: row.flags,
+            ipv4: row.ipv4.map(Into::into).unwrap_or_default(),
+            ipv6: row.ipv6.map(Into::into).unwrap_or_default(),
+            mac: row.mac.into(),
+            pad: [0; 2],
+        })
+    }
+}
+
+impl Target for Host {
+    type Error = Error;
+
+    async fn take(&self, step: &Step) -> Result<(), Error> {
+        let Self { links, datapath } = self;
+        match step {
+            Step::Discard { link } => links.delete(link).await?,
+            Step::Bridge { name, from, to } => match (from, to) {
+                (Some(from), Some(to)) => links.set_bridge(name, from, to).await?,
+                (None, Some(to)) if !to.adopted => links.add_bridge(name, to).await?,
+                (Some(from), None) if !from.adopted => links.delete(name).await?,
+                _ => {}
+            },
+            Step::Veth { name, from, to } => match (from, to) {
+                (Some(from), Some(to)) => links.set_veth(name, from, to).await?,
+                (None, Some(to)) => links.add_veth(name, to).await?,
+                (Some(_), None) => links.delete(name).await?,
+                (None, None) => {}
+            },
+            Step::Network { number, to: Some(row), .. } => {
+                datapath.put_network(*number, &self.network_entry(row).await?)?;
+            }
+            Step::Network { number, to: None, .. } => datapath.remove_network(*number)?,
+            Step::Subnet { prefix, to: Some(number), .. } => datapath.put_subnet(*prefix, *number)?,
+            Step::Subnet { prefix, to: None, .. } => datapath.remove_subnet(*prefix)?,
+            Step::Endpoint { slot, to: Some(row), .. } => {
+                datapath.put_endpoint(*slot, &self.endpoint_entry(row).await?)?;
+            }
+            Step::Endpoint { slot, to: None, .. } => datapath.remove_endpoint(*slot)?,
+            Step::Port { link, attach: true } => datapath.attach_port(self.index(link).await?)?,
+            Step::Port { link, attach: false } => datapath.detach_port(self.index(link).await?)?,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! Making the host what a plan says, or leaving it as it was.
+
+mod host;
+mod observe;
+
+use std::future::Future;
+
+pub use host::Host;
+
+use crate::{datapath, link, plan::Step};
+
+/// Why a step was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel's links, addresses or routes.
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    /// The kernel's programs or maps.
+    #[error(transparent)]
+    Datapath(#[from] datapath::Error),
+    /// A bridge's name is another device's.
+    #[error("existing interface {0} is not a bridge")]
+    NotABridge(String),
+}
+
+/// Whatever steps can be taken on.
+pub trait Target {
+    /// Why a step was not taken.
+    type Error: std::fmt::Display;
+
+    /// Takes a step wholly, or fails and changes nothing.
+    fn take(&self, step: &Step) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// Steps that were taken, in their order.
+#[must_use = "they are to be undone if what follows fails"]
+#[derive(Debug, Default)]
+pub struct Taken(Vec<Step>);
+
+impl Taken {
+    /// Takes the steps back, the last one first. What cannot be taken back is logged, and the rest goes on.
+    pub async fn undo<T: Target + Sync>(self, target: &T) {
+        for step in self.0.into_iter().rev().filter_map(Step::inverse) {
+            if let Err(error) = target.take(&step).await {
+                log::error!("undoing a failed action: {error}");
+            }
+        }
+    }
+}
+
+/// Takes all steps, or undoes those it took before the one that failed.
+pub async fn run<T: Target + Sync>(target: &T, steps: Vec<Step>) -> Result<Taken, T::Error> {
+    let mut taken = Taken::default();
+    for step in steps {
+        log::debug!("{step:?}");
+        if let Err(error) = target.take(&step).await {
+            taken.undo(target).await;
+            return Err(error);
+        }
+        taken.0.push(step);
+    }
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::plan::LinkRef;
+
+    /// Refuses one step, and keeps a record.
+    struct Recorder {
+        refused: Option<Step>,
+        seen: Mutex<Vec<Step>>,
+    }
+
+    impl Target for Recorder {
+        type Error = String;
+
+        async fn take(&self, step: &Step) -> Result<(), String> {
+            self.seen.lock().unwrap().push(step.clone());
+            if self.refused.as_ref() == Some(step) { Err("no".into()) } else { Ok(()) }
+        }
+    }
+
+    fn port(index: u32, attach: bool) -> Step {
+        Step::Port { link: LinkRef::Gone(index), attach }
+    }
+
+    #[tokio::test]
+    async fn a_failure_undoes_what_came_before() {
+        let target = Recorder { refused: Some(port(3, true)), seen: Mutex::new(Vec::new()) };
+        let steps = vec![port(1, true), port(2, true), port(3, true), port(4, true)];
+        assert_eq!(run(&target, steps).await.unwrap_err(), "no");
+        let seen = target.seen.into_inner().unwrap();
+        assert_eq!(seen, [port(1, true), port(2, true), port(3, true), port(2, false), port(1, false)]);
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_can_be_undone_later() {
+        let target = Recorder { refused: None, seen: Mutex::new(Vec::new()) };
+        let taken = run(&target, vec![port(1, true), port(2, true)]).await.unwrap();
+        taken.undo(&target).await;
+        let seen = target.seen.into_inner().unwrap();
+        assert_eq!(seen, [port(1, true), port(2, true), port(2, false), port(1, false)]);
+    }
+}

@@ -1,0 +1,138 @@
+//! What the host is seen to have of netd's.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use super::{Error, Host};
+use crate::{
+    datapath::{EndpointEntry, IfIndex, NetworkEntry},
+    link::{Device, Kind, own_addresses},
+    plan::{BridgeLink, EndpointRow, LinkRef, NetworkRow, Veth, World},
+};
+
+impl Host {
+    /// What the host has of what is `known` by name, and all that is in the datapath's tables. Links in `left` that are
+    /// there and not known are strays.
+    pub async fn observe(&self, known: &World, left: &BTreeSet<String>) -> Result<World, Error> {
+        let devices = self.links.devices().await?;
+        let mut world = self.observe_links(known, &devices).await?;
+        let unknown = |name: &&String| !known.bridges.contains_key(*name) && !known.veths.contains_key(*name);
+        let there = |name: &&String| devices.iter().any(|device| device.name == **name);
+        world.strays.extend(left.iter().filter(unknown).filter(there).cloned());
+        self.observe_tables(&mut world, &devices)?;
+        Ok(world)
+    }
+
+    /// What the host has of what is `known`, when all of that was put in place by this daemon.
+    ///
+    /// The datapath's tables are netd's alone, so they are read only if a link that they refer to is gone.
+    pub async fn observe_part(&self, known: &World) -> Result<World, Error> {
+        let devices = self.links.devices().await?;
+        let mut world = self.observe_links(known, &devices).await?;
+        let all_there = known.veths.keys().all(|name| world.veths.contains_key(name))
+            && known.bridges.keys().all(|name| world.bridges.contains_key(name));
+        if all_there {
+            world.networks.clone_from(&known.networks);
+            world.subnets.clone_from(&known.subnets);
+            world.endpoints.clone_from(&known.endpoints);
+            world.ports.clone_from(&known.ports);
+            return Ok(world);
+        }
+        let mut tables = world.clone();
+        self.observe_tables(&mut tables, &devices)?;
+        world.networks = keep(tables.networks, &known.networks);
+        world.subnets = keep(tables.subnets, &known.subnets);
+        world.endpoints = keep(tables.endpoints, &known.endpoints);
+        let of_known = |link: &LinkRef| {
+            known.ports.contains(link) || world.endpoints.values().any(|endpoint| endpoint.port == *link)
+        };
+        world.ports = tables.ports.into_iter().filter(of_known).collect();
+        Ok(world)
+    }
+
+    async fn observe_links(&self, known: &World, devices: &[Device]) -> Result<World, Error> {
+        let addresses = self.links.addresses().await?;
+        let by_name: BTreeMap<&str, &Device> = devices.iter().map(|device| (&*device.name, device)).collect();
+        let by_index: BTreeMap<u32, &Device> = devices.iter().map(|device| (device.index, device)).collect();
+        let mut world = World::default();
+        for (name, wanted) in &known.bridges {
+            let Some(device) = by_name.get(name.as_str()) else { continue };
+            let (Kind::Bridge, Some(mac)) = (device.kind, device.mac) else {
+                return Err(Error::NotABridge(name.clone()));
+            };
+            let mut addresses = own_addresses(&addresses, device.index, &wanted.addresses);
+            if wanted.adopted {
+                addresses.retain(|net| wanted.addresses.contains(net));
+            }
+            let link = BridgeLink { mac, mtu: device.mtu, up: device.up, addresses, adopted: wanted.adopted };
+            world.bridges.insert(name.clone(), link);
+        }
+        for (name, wanted) in &known.veths {
+            let Some(device) = by_name.get(name.as_str()) else { continue };
+            let interface = match device.kind {
+                Kind::Veth => self.links.interface(device, &wanted.interface).await?,
+                _ => None,
+            };
+            let Some(interface) = interface else {
+                world.strays.insert(name.clone());
+                continue;
+            };
+            let bridge =
+                device.controller.and_then(|index| by_index.get(&index)).map(|device| device.name.clone());
+            world.veths.insert(name.clone(), Veth { bridge, up: device.up, mtu: device.mtu, interface });
+        }
+        Ok(world)
+    }
+
+    fn observe_tables(&self, world: &mut World, devices: &[Device]) -> Result<(), Error> {
+        let observed = self.datapath.observe()?;
+        let names: BTreeMap<u32, &str> = devices.iter().map(|device| (device.index, &*device.name)).collect();
+        let bridge = |IfIndex(index): IfIndex| match names.get(&index) {
+            Some(name) if world.bridges.contains_key(*name) => LinkRef::Name((*name).to_owned()),
+            _ => LinkRef::Gone(index),
+        };
+        let port = |IfIndex(index): IfIndex| match names.get(&index) {
+            Some(name) if world.veths.contains_key(*name) => LinkRef::Name((*name).to_owned()),
+            _ => LinkRef::Gone(index),
+        };
+        let networks = observed
+            .networks
+            .iter()
+            .map(|(&number, entry)| (number, network_row(entry, bridge(entry.bridge))));
+        let networks = networks.collect();
+        let endpoints =
+            observed.endpoints.iter().map(|(&slot, entry)| (slot, endpoint_row(entry, port(entry.port))));
+        let endpoints = endpoints.collect();
+        let ports = observed.ports.iter().copied().map(port).collect();
+        (world.networks, world.endpoints, world.ports) = (networks, endpoints, ports);
+        world.subnets = observed.subnets;
+        Ok(())
+    }
+}
+
+fn network_row(entry: &NetworkEntry, bridge: LinkRef) -> NetworkRow {
+    NetworkRow {
+        bridge,
+        flags: entry.flags,
+        gateway4: Some(Ipv4Addr::from(entry.gateway4)).filter(|address| !address.is_unspecified()),
+        gateway6: Some(Ipv6Addr::from(entry.gateway6)).filter(|address| !address.is_unspecified()),
+        mac: entry.mac.into(),
+    }
+}
+
+fn endpoint_row(entry: &EndpointEntry, port: LinkRef) -> EndpointRow {
+    EndpointRow {
+        port,
+        network: entry.network,
+        flags: entry.flags,
+        ipv4: Some(Ipv4Addr::from(entry.ipv4)).filter(|address| !address.is_unspecified()),
+        ipv6: Some(Ipv6Addr::from(entry.ipv6)).filter(|address| !address.is_unspecified()),
+        mac: entry.mac.into(),
+    }
+}
+
+fn keep<K: Ord, V>(map: BTreeMap<K, V>, known: &BTreeMap<K, V>) -> BTreeMap<K, V> {
+    map.into_iter().filter(|(key, _)| known.contains_key(key)).collect()
+}

@@ -1,0 +1,177 @@
+//! The command line. All but `daemon` is a client of the API's socket and of nothing else.
+
+mod client;
+mod format;
+mod network;
+mod pool;
+mod run;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::client::Client;
+use crate::config::{self, Host};
+
+/// The socket of a daemon that was told nothing else.
+const DEFAULT_HOST: &str = "unix:///run/netd/netd.sock";
+
+/// Container networking with the packet path in eBPF
+#[derive(Debug, Parser)]
+#[command(name = "netd", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the network namespace it is started in
+    Daemon(config::Flags),
+    /// Manage networks
+    #[command(subcommand_required = true)]
+    Network {
+        #[command(flatten)]
+        daemon: Daemon,
+        #[command(subcommand)]
+        verb: network::Verb,
+    },
+    /// Run a command in a fresh network namespace attached to a network
+    Run {
+        #[command(flatten)]
+        daemon: Daemon,
+        #[command(flatten)]
+        run: run::Run,
+    },
+    /// Address translation: the rules in force and the flows translated now
+    Nat(Listing),
+    /// The forwarding database: which port a station is behind
+    Fdb(Listing),
+    /// Routes: the networks inside, and the ways outside
+    Route(Listing),
+    /// Traffic, the ways it took, and what was dropped
+    Stats {
+        #[command(flatten)]
+        daemon: Daemon,
+        #[command(flatten)]
+        output: Output,
+        /// Show counters that are zero too
+        #[arg(long, short)]
+        all: bool,
+    },
+    /// The daemon, and its programs, links and maps in the kernel
+    Status {
+        #[command(flatten)]
+        daemon: Daemon,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// A subject of which there is a list.
+#[derive(Debug, Args)]
+struct Listing {
+    #[command(flatten)]
+    daemon: Daemon,
+    #[command(subcommand)]
+    verb: ListingVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum ListingVerb {
+    /// List them
+    Ls {
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// Which daemon to speak to.
+#[derive(Debug, Args)]
+struct Daemon {
+    /// The daemon's socket: unix:///PATH or tcp://ADDR:PORT
+    #[arg(long, short = 'H', value_name = "URL", env = "NETD_HOST", default_value = DEFAULT_HOST, global = true)]
+    host: Host,
+}
+
+/// How to print.
+#[derive(Debug, Args)]
+struct Output {
+    /// Print the daemon's answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does what the command line says, and returns the process's exit status.
+///
+/// # Errors
+/// The message is the whole of what the user is told.
+pub async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Daemon(flags) => crate::daemon::run(flags).await?,
+        Command::Network { daemon, verb } => return network::execute(&daemon.client(), verb).await,
+        Command::Run { daemon, run } => return run::execute(&daemon.client(), run).await,
+        Command::Nat(Listing { daemon, verb: ListingVerb::Ls { output } }) => {
+            show::print(&daemon.client(), "/netd/nat", output.json, show::nat).await?;
+        }
+        Command::Fdb(Listing { daemon, verb: ListingVerb::Ls { output } }) => {
+            show::print(&daemon.client(), "/netd/fdb", output.json, |stations: &Vec<_>| show::fdb(stations))
+                .await?;
+        }
+        Command::Route(Listing { daemon, verb: ListingVerb::Ls { output } }) => {
+            show::print(&daemon.client(), "/netd/routes", output.json, show::routes).await?;
+        }
+        Command::Stats { daemon, output, all } => {
+            show::print(&daemon.client(), "/netd/stats", output.json, |stats: &_| show::stats(stats, all))
+                .await?;
+        }
+        Command::Status { daemon, output } => {
+            show::print(&daemon.client(), "/netd/status", output.json, show::status).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Daemon {
+    fn client(self) -> Client {
+        Client::new(self.host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_host_may_stand_before_or_behind_the_verb() {
+        for line in [
+            "netd network --host tcp://a:1 ls",
+            "netd network ls --host tcp://a:1",
+            "netd nat ls -H tcp://a:1",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            let host = match cli.command {
+                Command::Network { daemon, .. } | Command::Nat(Listing { daemon, .. }) => daemon.host,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(host, Host::Tcp { host: "a".into(), port: 1 }, "{line}");
+        }
+        assert!(Cli::try_parse_from(["netd", "network", "ls", "--host", "fd://"]).is_err());
+    }
+
+    #[test]
+    fn a_command_to_run_keeps_its_flags() {
+        let cli = Cli::try_parse_from(["netd", "run", "--network", "n1", "--", "ping", "-c", "1", "--help"])
+            .unwrap();
+        let Command::Run { run, .. } = cli.command else { panic!("{cli:?}") };
+        assert_eq!(run.command, ["ping", "-c", "1", "--help"]);
+    }
+}

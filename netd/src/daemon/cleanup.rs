@@ -1,0 +1,91 @@
+//! `netd daemon --cleanup`: the host as if there had never been a netd.
+
+use std::{collections::BTreeSet, fs, io, path::Path};
+
+use anyhow::Context as _;
+use nix::mount::{MntFlags, umount2};
+
+use super::{bpffs, open_store};
+use crate::{
+    config::{Config, Host},
+    datapath::Datapath,
+    link::Links,
+    store::{self, Lock},
+};
+
+/// Removes links, pins, sockets and state, each if it is there. The caller holds the lock, so no daemon runs.
+pub(super) async fn run(config: &Config) -> anyhow::Result<()> {
+    if config.state_dir.join(store::FILE).exists() {
+        remove_links(&config.state_dir).await?;
+    }
+    if let Some(bpffs) = bpffs::find(&config.run_dir) {
+        remove_pins(&bpffs::home(&bpffs, &config.state_dir)?)?;
+    }
+    let own = config.run_dir.join(bpffs::OWN);
+    if own.exists() {
+        // Not mounted, or mounted in a namespace that is no more: the directory is all there is.
+        if let Err(error) = umount2(&own, MntFlags::empty())
+            && error != nix::errno::Errno::EINVAL
+        {
+            return Err(error).with_context(|| format!("unmounting {}", own.display()));
+        }
+        remove_empty(&own)?;
+    }
+    for host in &config.hosts {
+        if let Host::Unix(path) = host {
+            remove_file(path)?;
+        }
+    }
+    remove_file(&config.state_dir.join(store::FILE))?;
+    remove_file(&config.state_dir.join(Lock::FILE))?;
+    remove_empty(&config.state_dir)?;
+    remove_empty(&config.run_dir)?;
+    log::info!("all that netd made is removed");
+    Ok(())
+}
+
+async fn remove_links(state_dir: &Path) -> anyhow::Result<()> {
+    let (_store, stored) = open_store(state_dir)?;
+    let links = Links::here()?;
+    let mut names = stored.journal;
+    let veths = stored.state.endpoints.values().map(|endpoint| endpoint.host_interface.clone());
+    let bridges = stored.state.networks.values().filter_map(|network| network.bridge.as_ref());
+    let bridges = bridges.filter(|bridge| !bridge.adopted).map(|bridge| bridge.interface.clone());
+    names.extend(veths.chain(bridges).collect::<BTreeSet<_>>());
+    for name in names {
+        links.delete(&name).await?;
+    }
+    Ok(())
+}
+
+/// Removes the pins of every version of the map layouts.
+fn remove_pins(home: &Path) -> anyhow::Result<()> {
+    let versions = match fs::read_dir(home) {
+        Ok(versions) => versions,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", home.display())),
+    };
+    for version in versions {
+        Datapath::remove_pins(&version?.path())?;
+    }
+    remove_empty(home)
+}
+
+fn remove_file(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory unless something of somebody else's is in it.
+fn remove_empty(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

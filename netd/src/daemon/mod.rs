@@ -1,0 +1,122 @@
+//! The daemon: what it needs of the host, its parts in the order in which they start, and its end.
+
+mod bpffs;
+mod cleanup;
+mod kernel;
+mod log;
+mod refusals;
+
+use std::{future::Future, path::Path, time::Duration};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    config::{Config, Flags},
+    datapath::{Datapath, Options},
+    engine::Engine,
+    link::{Watch, sysctl},
+    serve::Listeners,
+    store::{self, Lock, Store},
+};
+
+/// How often flows whose time is up are ended. The shortest time that a flow is given is some minutes.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// How often the programs' own log is read.
+const LOG: Duration = Duration::from_millis(300);
+
+/// Runs the daemon until it is told to stop, or cleans up after one that ran.
+///
+/// Stopping leaves the datapath as it is: traffic goes on, and the next daemon takes over.
+pub async fn run(flags: Flags) -> anyhow::Result<()> {
+    let config = Config::load(&flags)?;
+    log::start(config.log_level);
+    for key in &config.ignored {
+        ::log::warn!("the key `{key}` belongs to Docker's engine and says nothing to netd");
+    }
+    kernel::check_root()?;
+    let _lock = Lock::take(&config.state_dir)?;
+    std::fs::create_dir_all(&config.run_dir)
+        .with_context(|| format!("making {}", config.run_dir.display()))?;
+    if flags.cleanup {
+        return cleanup::run(&config).await;
+    }
+    kernel::check_version()?;
+
+    // Caught from here on, so that a signal during the start stops the daemon when it has started.
+    let shutdown = shutdown()?;
+    // First of all: an address that is taken must be told before anything is changed.
+    let listeners = Listeners::bind(&config.hosts, config.metrics_addr).await?;
+    let bpffs = bpffs::find_or_mount(&config.run_dir)?;
+    let pins = bpffs::pins(&bpffs, &config.state_dir)?;
+    let host_ports = sysctl::local_port_range()?;
+    let verbose = config.log_level >= ::log::LevelFilter::Debug;
+    let log_level = if verbose { ::log::Level::Debug as u8 } else { 0 };
+    let datapath =
+        Datapath::open(&Options { pins, host_ports, log_level }).context("starting the datapath")?;
+    let (store, stored) = open_store(&config.state_dir)?;
+
+    let watch = Watch::new()?;
+    let engine = Engine::start(config, store, stored, datapath).await?;
+    let state = engine.state();
+    ::log::info!("{} networks, {} endpoints", state.networks.len(), state.endpoints.len());
+    let followed = tokio::spawn(engine.clone().follow_uplinks(watch));
+    let swept = tokio::spawn(sweep(engine.clone()));
+    let told = tokio::spawn(refusals::tell(engine.clone()));
+    let logged = tokio::spawn(flush_log(engine.clone(), verbose));
+
+    let served = listeners.serve(engine, shutdown).await;
+    for task in [followed, swept, told, logged] {
+        task.abort();
+    }
+    served
+}
+
+/// Opens the store. A new one gets a unique local prefix of its own: fd and 40 random bits (RFC 4193 3.2).
+fn open_store(state_dir: &Path) -> anyhow::Result<(Store, store::Stored)> {
+    let mut octets = [0; 16];
+    getrandom::fill(&mut octets[1..6])?;
+    octets[0] = 0xfd;
+    let ula = ipnet::Ipv6Net::new(octets.into(), 48).expect("48 bits are less than 128");
+    let path = state_dir.join(store::FILE);
+    Store::open(&path, ula).with_context(|| format!("opening {}", path.display()))
+}
+
+async fn sweep(engine: Engine) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match engine.datapath().sweep() {
+            Ok(0) => {}
+            Ok(ended) => ::log::debug!("{ended} flows ended"),
+            Err(error) => ::log::error!("ending flows: {error}"),
+        }
+    }
+}
+
+/// Passes on what the programs log, which they do only in a daemon that is `verbose`.
+async fn flush_log(engine: Engine, verbose: bool) {
+    if !verbose {
+        return;
+    }
+    let mut ticks = tokio::time::interval(LOG);
+    loop {
+        ticks.tick().await;
+        engine.datapath().flush_log();
+    }
+}
+
+/// Ready when the daemon is told to stop.
+fn shutdown() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        ::log::info!("stopping; traffic goes on without the daemon");
+    })
+}

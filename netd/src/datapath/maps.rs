@@ -1,0 +1,387 @@
+//! Maps by their types: what the daemon writes and reads.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{
+        Array, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, MapType, PerCpuArray, RingBuf,
+        lpm_trie::Key,
+    },
+};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netd_common::{
+    addr::{Address as _, IfIndex, Ipv4, Ipv6},
+    bridge::Network,
+    drop::DropReason,
+    endpoint::Endpoint,
+    fdb::FdbKey,
+    fib::Uplink,
+    frag::{FragmentKey, Held, HeldKey},
+    globals::Globals,
+    limits,
+    nat::{Flow, PortRange, PortRanges},
+    stats::{EndpointTraffic, Path as Way},
+    tuple::Tuple,
+};
+
+use super::{Error, at, counters::Counters};
+
+/// What a map is, in the kernel's terms.
+pub(super) struct Definition {
+    pub(super) name: &'static str,
+    pub(super) kind: MapType,
+    pub(super) key: u32,
+    pub(super) value: u32,
+    pub(super) max_entries: u32,
+}
+
+const fn map<K, V>(name: &'static str, kind: MapType, max_entries: u32) -> Definition {
+    Definition { name, kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, max_entries }
+}
+
+/// A longest-prefix key carries its length in front.
+type Prefix<A> = (u32, A);
+
+/// Every map of netd-ebpf/src/maps.rs.
+pub(super) const MAPS: [Definition; 27] = [
+    map::<u32, Globals>("GLOBALS", MapType::Array, 1),
+    map::<u32, Network>("NETWORKS", MapType::Array, limits::NETWORKS),
+    map::<u32, Endpoint>("ENDPOINTS", MapType::Array, limits::ENDPOINTS),
+    map::<IfIndex, u32>("PORTS", MapType::Hash, limits::ENDPOINTS),
+    map::<FdbKey, u32>("FDB", MapType::Hash, limits::FDB),
+    map::<Ipv4, u32>("ADDRESSES4", MapType::Hash, limits::ENDPOINTS),
+    map::<Ipv6, u32>("ADDRESSES6", MapType::Hash, limits::ENDPOINTS),
+    map::<Prefix<Ipv4>, u32>("SUBNETS4", MapType::LpmTrie, limits::SUBNETS),
+    map::<Prefix<Ipv6>, u32>("SUBNETS6", MapType::LpmTrie, limits::SUBNETS),
+    map::<IfIndex, Uplink>("UPLINKS", MapType::Hash, limits::UPLINKS),
+    map::<u32, Flow<Ipv4>>("FLOWS4", MapType::Array, limits::FLOWS4),
+    map::<u32, Flow<Ipv6>>("FLOWS6", MapType::Array, limits::FLOWS6),
+    map::<Tuple<Ipv4>, u32>("FLOW_KEYS4", MapType::Hash, 2 * limits::FLOWS4),
+    map::<Tuple<Ipv6>, u32>("FLOW_KEYS6", MapType::Hash, 2 * limits::FLOWS6),
+    map::<(), u32>("FREE_FLOWS4", MapType::Queue, limits::FLOWS4),
+    map::<(), u32>("FREE_FLOWS6", MapType::Queue, limits::FLOWS6),
+    map::<u32, u64>("FLOWS_DRAWN", MapType::Array, 2),
+    map::<u32, u64>("ENDPOINT_FLOWS", MapType::Array, 2 * limits::ENDPOINTS),
+    map::<FragmentKey<Ipv4>, u32>("FRAGMENTS4", MapType::LruHash, limits::FRAGMENTS),
+    map::<FragmentKey<Ipv6>, u32>("FRAGMENTS6", MapType::LruHash, limits::FRAGMENTS),
+    map::<HeldKey, Held>("HELD", MapType::LruHash, limits::HELD),
+    map::<u32, Held>("HOLDING", MapType::PerCpuArray, 1),
+    map::<u32, EndpointTraffic>("TRAFFIC", MapType::PerCpuArray, limits::ENDPOINTS),
+    map::<u32, u64>("PATHS", MapType::PerCpuArray, Way::ALL.len() as u32),
+    map::<u32, u64>("DROPS", MapType::PerCpuArray, DropReason::ALL.len() as u32),
+    map::<u32, u64>("DRAWS", MapType::PerCpuArray, limits::PORT_DRAWS + 2),
+    map::<(), ()>("EVENTS", MapType::RingBuf, limits::EVENT_RING),
+];
+
+/// Compares the maps that are pinned in `directory` with what this build would make: aya takes a pin as it is.
+pub(super) fn check(directory: &Path) -> Result<(), Error> {
+    for expected in &MAPS {
+        let path = directory.join(expected.name);
+        match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            result => result.map_err(at(&path))?,
+        };
+        let failed = |source| Error::Map { name: expected.name, source };
+        let found = MapInfo::from_pin(&path).map_err(failed)?;
+        for (what, found, expected) in [
+            ("type", found.map_type().map_err(failed)? as u32, expected.kind as u32),
+            ("key size", found.key_size(), expected.key),
+            ("value size", found.value_size(), expected.value),
+            ("capacity", found.max_entries(), expected.max_entries),
+        ] {
+            if found != expected {
+                return Err(Error::Abi { path, what, found, expected });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Parses the object; makes its maps, or takes those that are pinned.
+pub(super) fn load(object: &[u8], directory: &Path, log_level: u8) -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    for definition in &MAPS {
+        loader.map_pin_path(definition.name, directory.join(definition.name));
+    }
+    loader.override_global(aya_log::LEVEL, &log_level, true);
+    Ok(loader.load(object)?)
+}
+
+/// What the maps and links hold.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Networks by their number.
+    pub networks: BTreeMap<u32, Network>,
+    /// Endpoints by their slot.
+    pub endpoints: BTreeMap<u32, Endpoint>,
+    /// Prefixes, and the number of their network.
+    pub subnets: BTreeMap<IpNet, u32>,
+    /// Uplinks.
+    pub uplinks: BTreeMap<IfIndex, Uplink>,
+    /// Interfaces that `from_container` is attached to.
+    pub ports: BTreeSet<IfIndex>,
+}
+
+/// The maps that the daemon writes or reads entry by entry.
+pub(super) struct Maps {
+    globals: Array<MapData, Globals>,
+    networks: Array<MapData, Network>,
+    endpoints: Array<MapData, Endpoint>,
+    ports: HashMap<MapData, IfIndex, u32>,
+    fdb: HashMap<MapData, FdbKey, u32>,
+    addresses4: HashMap<MapData, Ipv4, u32>,
+    addresses6: HashMap<MapData, Ipv6, u32>,
+    subnets4: LpmTrie<MapData, Ipv4, u32>,
+    subnets6: LpmTrie<MapData, Ipv6, u32>,
+    uplinks: HashMap<MapData, IfIndex, Uplink>,
+    traffic: PerCpuArray<MapData, EndpointTraffic>,
+    ways: PerCpuArray<MapData, u64>,
+    drops: PerCpuArray<MapData, u64>,
+    draws: PerCpuArray<MapData, u64>,
+}
+
+pub(super) fn take<M: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, Error> {
+    let map = ebpf.take_map(name).ok_or(Error::NoMap(name))?;
+    M::try_from(map).map_err(|source| Error::Map { name, source })
+}
+
+/// The ring of events.
+pub(super) fn take_events(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
+    take(ebpf, "EVENTS")
+}
+
+fn failed(name: &'static str) -> impl FnOnce(MapError) -> Error {
+    move |source| Error::Map { name, source }
+}
+
+/// A removal of what is not there is done already.
+fn gone(name: &'static str, result: Result<(), MapError>) -> Result<(), Error> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(failed(name)),
+    }
+}
+
+impl Maps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Ok(Self {
+            globals: take(ebpf, "GLOBALS")?,
+            networks: take(ebpf, "NETWORKS")?,
+            endpoints: take(ebpf, "ENDPOINTS")?,
+            ports: take(ebpf, "PORTS")?,
+            fdb: take(ebpf, "FDB")?,
+            addresses4: take(ebpf, "ADDRESSES4")?,
+            addresses6: take(ebpf, "ADDRESSES6")?,
+            subnets4: take(ebpf, "SUBNETS4")?,
+            subnets6: take(ebpf, "SUBNETS6")?,
+            uplinks: take(ebpf, "UPLINKS")?,
+            traffic: take(ebpf, "TRAFFIC")?,
+            ways: take(ebpf, "PATHS")?,
+            drops: take(ebpf, "DROPS")?,
+            draws: take(ebpf, "DRAWS")?,
+        })
+    }
+
+    pub(super) fn globals(&self) -> Result<Globals, Error> {
+        self.globals.get(&0, 0).map_err(failed("GLOBALS"))
+    }
+
+    /// Writes what holds for all networks; the FIB generation goes on from where it was.
+    pub(super) fn set_globals(&mut self, hz: u32, host_ports: PortRange) -> Result<(), Error> {
+        let globals = Globals {
+            fib_generation: self.globals()?.fib_generation.wrapping_add(1),
+            hz,
+            ports: PortRanges::beside(host_ports),
+            flows_per_endpoint: limits::FLOWS_PER_ENDPOINT,
+            fib_source: u32::from(super::status::kernel_is_at_least(6, 7)),
+        };
+        self.globals.set(0, globals, 0).map_err(failed("GLOBALS"))
+    }
+
+    pub(super) fn bump_fib_generation(&mut self) -> Result<u32, Error> {
+        let mut globals = self.globals()?;
+        globals.fib_generation = globals.fib_generation.wrapping_add(1);
+        self.globals.set(0, globals, 0).map_err(failed("GLOBALS"))?;
+        Ok(globals.fib_generation)
+    }
+
+    pub(super) fn put_network(&mut self, number: u32, entry: &Network) -> Result<(), Error> {
+        within("network", number, limits::NETWORKS)?;
+        self.networks.set(number, entry, 0).map_err(failed("NETWORKS"))
+    }
+
+    pub(super) fn put_subnet(&mut self, prefix: IpNet, network: u32) -> Result<(), Error> {
+        match prefix {
+            IpNet::V4(prefix) => self.subnets4.insert(&key4(prefix), network, 0).map_err(failed("SUBNETS4")),
+            IpNet::V6(prefix) => self.subnets6.insert(&key6(prefix), network, 0).map_err(failed("SUBNETS6")),
+        }
+    }
+
+    pub(super) fn remove_subnet(&mut self, prefix: IpNet) -> Result<(), Error> {
+        match prefix {
+            IpNet::V4(prefix) => gone("SUBNETS4", self.subnets4.remove(&key4(prefix))),
+            IpNet::V6(prefix) => gone("SUBNETS6", self.subnets6.remove(&key6(prefix))),
+        }
+    }
+
+    pub(super) fn put_uplink(&mut self, uplink: IfIndex, entry: &Uplink) -> Result<(), Error> {
+        self.uplinks.insert(uplink, entry, 0).map_err(failed("UPLINKS"))
+    }
+
+    pub(super) fn remove_uplink(&mut self, uplink: IfIndex) -> Result<(), Error> {
+        gone("UPLINKS", self.uplinks.remove(&uplink))
+    }
+
+    /// The record first, then what leads to it; what led to an older record of the slot is taken away.
+    pub(super) fn put_endpoint(&mut self, slot: u32, entry: &Endpoint) -> Result<(), Error> {
+        within("endpoint", slot, limits::ENDPOINTS)?;
+        let before = self.endpoints.get(&slot, 0).map_err(failed("ENDPOINTS"))?;
+        self.endpoints.set(slot, entry, 0).map_err(failed("ENDPOINTS"))?;
+        if before != *entry {
+            self.forget(slot, &before)?;
+        }
+        self.fdb.insert(station(entry), slot, 0).map_err(failed("FDB"))?;
+        if !entry.ipv4.is_unspecified() {
+            self.addresses4.insert(entry.ipv4, slot, 0).map_err(failed("ADDRESSES4"))?;
+        }
+        if !entry.ipv6.is_unspecified() {
+            self.addresses6.insert(entry.ipv6, slot, 0).map_err(failed("ADDRESSES6"))?;
+        }
+        self.ports.insert(entry.port, slot, 0).map_err(failed("PORTS"))
+    }
+
+    pub(super) fn remove_endpoint(&mut self, slot: u32) -> Result<(), Error> {
+        within("endpoint", slot, limits::ENDPOINTS)?;
+        let before = self.endpoints.get(&slot, 0).map_err(failed("ENDPOINTS"))?;
+        self.forget(slot, &before)?;
+        self.endpoints.set(slot, Endpoint::default(), 0).map_err(failed("ENDPOINTS"))?;
+        let zero = vec![
+            EndpointTraffic::default();
+            aya::util::nr_cpus()
+                .map_err(|(path, source)| Error::Io { path: path.into(), source })?
+        ];
+        let zero = aya::maps::PerCpuValues::try_from(zero)
+            .map_err(|source| Error::Io { path: "TRAFFIC".into(), source })?;
+        self.traffic.set(slot, zero, 0).map_err(failed("TRAFFIC"))
+    }
+
+    /// Takes away what leads to `slot`, and leaves what leads elsewhere by now.
+    fn forget(&mut self, slot: u32, entry: &Endpoint) -> Result<(), Error> {
+        if entry.port.0 == 0 {
+            return Ok(());
+        }
+        if self.ports.get(&entry.port, 0).is_ok_and(|holder| holder == slot) {
+            gone("PORTS", self.ports.remove(&entry.port))?;
+        }
+        if self.fdb.get(&station(entry), 0).is_ok_and(|holder| holder == slot) {
+            gone("FDB", self.fdb.remove(&station(entry)))?;
+        }
+        if self.addresses4.get(&entry.ipv4, 0).is_ok_and(|holder| holder == slot) {
+            gone("ADDRESSES4", self.addresses4.remove(&entry.ipv4))?;
+        }
+        if self.addresses6.get(&entry.ipv6, 0).is_ok_and(|holder| holder == slot) {
+            gone("ADDRESSES6", self.addresses6.remove(&entry.ipv6))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn fdb(&self) -> Result<Vec<(FdbKey, u32)>, Error> {
+        self.fdb.iter().collect::<Result<_, _>>().map_err(failed("FDB"))
+    }
+
+    pub(super) fn observe(&self) -> Result<Observed, Error> {
+        let mut observed = Observed::default();
+        for number in 0..limits::NETWORKS {
+            let entry = self.networks.get(&number, 0).map_err(failed("NETWORKS"))?;
+            if entry.bridge.0 != 0 {
+                observed.networks.insert(number, entry);
+            }
+        }
+        for port in self.ports.iter() {
+            let (_, slot) = port.map_err(failed("PORTS"))?;
+            observed.endpoints.insert(slot, self.endpoints.get(&slot, 0).map_err(failed("ENDPOINTS"))?);
+        }
+        for entry in self.subnets4.iter() {
+            let (key, network) = entry.map_err(failed("SUBNETS4"))?;
+            let prefix = Ipv4Net::new(Ipv4Addr::from(key.data()), key.prefix_len() as u8);
+            observed.subnets.extend(prefix.ok().map(|prefix| (prefix.into(), network)));
+        }
+        for entry in self.subnets6.iter() {
+            let (key, network) = entry.map_err(failed("SUBNETS6"))?;
+            let prefix = Ipv6Net::new(Ipv6Addr::from(key.data()), key.prefix_len() as u8);
+            observed.subnets.extend(prefix.ok().map(|prefix| (prefix.into(), network)));
+        }
+        observed.uplinks = self.uplinks()?;
+        Ok(observed)
+    }
+
+    pub(super) fn uplinks(&self) -> Result<BTreeMap<IfIndex, Uplink>, Error> {
+        self.uplinks.iter().collect::<Result<_, _>>().map_err(failed("UPLINKS"))
+    }
+
+    pub(super) fn counters(&self) -> Result<Counters, Error> {
+        let sum = |name, map: &PerCpuArray<MapData, u64>, index| -> Result<u64, Error> {
+            Ok(map.get(&index, 0).map_err(failed(name))?.iter().sum())
+        };
+        let mut counters = Counters::default();
+        for way in Way::ALL {
+            counters.paths.push((way.name(), sum("PATHS", &self.ways, *way as u32)?));
+        }
+        for reason in DropReason::ALL {
+            counters.drops.push((reason.name(), sum("DROPS", &self.drops, *reason as u32)?));
+        }
+        for draws in 0..limits::PORT_DRAWS + 2 {
+            counters.draws.push(sum("DRAWS", &self.draws, draws)?);
+        }
+        for port in self.ports.iter() {
+            let (_, slot) = port.map_err(failed("PORTS"))?;
+            let values = self.traffic.get(&slot, 0).map_err(failed("TRAFFIC"))?;
+            counters.endpoints.insert(slot, values.iter().fold(EndpointTraffic::default(), Counters::add));
+        }
+        Ok(counters)
+    }
+
+    /// How many entries the maps hold that can be counted in no time.
+    pub(super) fn fill(&self, name: &str) -> Option<u64> {
+        match name {
+            "NETWORKS" => {
+                let used = |number: &u32| self.networks.get(number, 0).is_ok_and(|entry| entry.bridge.0 != 0);
+                Some((0..limits::NETWORKS).filter(used).count() as u64)
+            }
+            "ENDPOINTS" | "PORTS" | "TRAFFIC" => Some(self.ports.keys().count() as u64),
+            "FDB" => Some(self.fdb.keys().count() as u64),
+            "ADDRESSES4" => Some(self.addresses4.keys().count() as u64),
+            "ADDRESSES6" => Some(self.addresses6.keys().count() as u64),
+            "SUBNETS4" => Some(self.subnets4.keys().count() as u64),
+            "SUBNETS6" => Some(self.subnets6.keys().count() as u64),
+            "UPLINKS" => Some(self.uplinks.keys().count() as u64),
+            _ => None,
+        }
+    }
+}
+
+fn within(what: &'static str, number: u32, limit: u32) -> Result<(), Error> {
+    if number < limit { Ok(()) } else { Err(Error::Limit { what, number, limit }) }
+}
+
+fn station(entry: &Endpoint) -> FdbKey {
+    FdbKey { network: entry.network, mac: entry.mac, pad: [0; 2] }
+}
+
+fn key4(prefix: Ipv4Net) -> Key<Ipv4> {
+    Key::new(u32::from(prefix.prefix_len()), prefix.network().into())
+}
+
+fn key6(prefix: Ipv6Net) -> Key<Ipv6> {
+    Key::new(u32::from(prefix.prefix_len()), prefix.network().into())
+}

@@ -1,0 +1,337 @@
+//! The kernel half as the daemon sees it: programs, links and maps, pinned so that they outlive the daemon.
+//!
+//! ```text
+//! <pins>/maps/NAME             every map of netd-ebpf/src/maps.rs
+//! <pins>/programs/NAME         the programs in force
+//! <pins>/links/NAME-IFINDEX    their attachments
+//! ```
+//!
+//! `<pins>` carries [`netd_common::ABI_VERSION`], and maps that are found there are compared with what this build expects
+//! before they are used. Every method is a few system calls long and may be called from any thread.
+
+mod clock;
+mod counters;
+mod flows;
+mod maps;
+mod programs;
+mod status;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
+pub use netd_common::{
+    addr::{IfIndex, Ipv4, Ipv6, Mac},
+    bridge::{self, Network as NetworkEntry},
+    endpoint::{self, Endpoint as EndpointEntry},
+    event::Refused,
+    fdb::FdbKey,
+    fib::Uplink as UplinkEntry,
+    nat::PortRange,
+    stats::{EndpointTraffic, Traffic},
+};
+
+pub use self::{
+    counters::Counters,
+    flows::FlowView,
+    maps::Observed,
+    status::{LinkStatus, MapStatus, ProgramStatus, Status},
+};
+use self::{maps::Maps, programs::Programs};
+
+/// The object that netd/build.rs made of netd-ebpf.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netd-ebpf"));
+
+/// What went wrong between the daemon and the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The object was refused: by the verifier, or for a feature that the kernel lacks.
+    #[error("loading the datapath: {0}")]
+    Load(#[from] aya::EbpfError),
+    /// The log of the programs could not be opened.
+    #[error("the datapath's log: {0}")]
+    Log(#[from] aya_log::Error),
+    /// As [`Error::Load`], for one program.
+    #[error("program {name}: {source}")]
+    Program {
+        /// The program's name.
+        name: &'static str,
+        /// What the kernel said.
+        source: aya::programs::ProgramError,
+    },
+    /// A map operation failed.
+    #[error("map {name}: {source}")]
+    Map {
+        /// The map's name.
+        name: &'static str,
+        /// What the kernel said.
+        source: aya::maps::MapError,
+    },
+    /// A pinned map is not what this build would make.
+    #[error(
+        "pinned map {path}: its {what} is {found}, this netd needs {expected}; `netd daemon --cleanup` removes what the other netd left"
+    )]
+    Abi {
+        /// The pin.
+        path: PathBuf,
+        /// Which property differs.
+        what: &'static str,
+        /// What the pinned map has.
+        found: u32,
+        /// What this build needs.
+        expected: u32,
+    },
+    /// A link could not be made, found or replaced.
+    #[error("link {path}: {source}")]
+    Link {
+        /// The pin.
+        path: PathBuf,
+        /// What the kernel said.
+        source: aya::programs::links::LinkError,
+    },
+    /// A file of the pin directory.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The object was built without a program that this daemon attaches.
+    #[error("the datapath has no program {0}")]
+    NoProgram(&'static str),
+    /// The object was built without a map that this daemon uses.
+    #[error("the datapath has no map {0}")]
+    NoMap(&'static str),
+    /// An interface that does not exist (any more).
+    #[error("interface {0} does not exist")]
+    NoInterface(u32),
+    /// A number that no map has room for.
+    #[error("{what} {number} is beyond the {limit} that the datapath has room for")]
+    Limit {
+        /// What is numbered.
+        what: &'static str,
+        /// Its number.
+        number: u32,
+        /// The first number that does not fit.
+        limit: u32,
+    },
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { path, source }
+}
+
+/// How to open the datapath.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A directory on a bpffs. Made if it is missing.
+    pub pins: PathBuf,
+    /// The host's own `net.ipv4.ip_local_port_range`, which masquerade leaves alone.
+    pub host_ports: PortRange,
+    /// What the programs log: 0 for nothing (the code is not even verified), 1 for errors to 5 for traces.
+    pub log_level: u8,
+}
+
+/// The datapath, open.
+pub struct Datapath {
+    pins: PathBuf,
+    programs: Mutex<Programs>,
+    maps: Mutex<Maps>,
+    flows: flows::Tables,
+    events: Mutex<Option<RingBuf<MapData>>>,
+    logger: Mutex<Option<EbpfLogger<&'static dyn log::Log>>>,
+    /// Jiffies in a second.
+    hz: u32,
+}
+
+impl Datapath {
+    /// Loads the programs, adopts the maps that are pinned, and puts the new programs into the links that are pinned.
+    /// Traffic does not notice.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Abi`] if a pinned map differs in kind or size from what this build would make; nothing is changed then.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        let pins = options.pins.clone();
+        for directory in ["maps", "programs", "links"] {
+            let path = pins.join(directory);
+            fs::create_dir_all(&path).map_err(at(&path))?;
+        }
+        let maps_at = pins.join("maps");
+        maps::check(&maps_at)?;
+        let mut ebpf = maps::load(OBJECT, &maps_at, options.log_level)?;
+        let flows = flows::Tables::map(&mut ebpf)?;
+        let mut maps = Maps::take(&mut ebpf)?;
+        let events = maps::take_events(&mut ebpf)?;
+        let logger = if options.log_level == 0 { None } else { Some(EbpfLogger::init(&mut ebpf)?) };
+        let programs = Programs::load(ebpf, &pins)?;
+        let hz = clock::hz(&maps, &programs)?;
+        maps.set_globals(hz, options.host_ports)?;
+        let datapath = Self {
+            pins,
+            programs: Mutex::new(programs),
+            maps: Mutex::new(maps),
+            flows,
+            events: Mutex::new(Some(events)),
+            logger: Mutex::new(logger),
+            hz,
+        };
+        datapath.programs().adopt_links()?;
+        Ok(datapath)
+    }
+
+    /// Removes every link, program and map that is pinned under `pins`: the kernel frees them once nobody holds them.
+    /// A directory that does not exist is fine.
+    pub fn remove_pins(pins: &Path) -> Result<(), Error> {
+        // Links first: a program without its maps would still run.
+        for directory in ["links", "programs", "maps"] {
+            let path = pins.join(directory);
+            let entries = match fs::read_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(at(&path))?,
+            };
+            for entry in entries {
+                let file = entry.map_err(at(&path))?.path();
+                fs::remove_file(&file).map_err(at(&file))?;
+            }
+            fs::remove_dir(&path).map_err(at(&path))?;
+        }
+        match fs::remove_dir(pins) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(at(pins)),
+        }
+    }
+
+    /// The ring of refused flows, to whoever asks first.
+    pub fn events(&self) -> Option<RingBuf<MapData>> {
+        lock(&self.events).take()
+    }
+
+    /// Hands what the programs have logged since the last call to this process' logger. Nothing at log level 0.
+    pub fn flush_log(&self) {
+        if let Some(logger) = lock(&self.logger).as_mut() {
+            logger.flush();
+        }
+    }
+
+    fn programs(&self) -> std::sync::MutexGuard<'_, Programs> {
+        lock(&self.programs)
+    }
+
+    fn maps(&self) -> std::sync::MutexGuard<'_, Maps> {
+        lock(&self.maps)
+    }
+
+    /// Attaches `from_container` to the host's end of a veth. Attaching twice is attaching once.
+    pub fn attach_port(&self, port: IfIndex) -> Result<(), Error> {
+        self.programs().attach(programs::FROM_CONTAINER, port)
+    }
+
+    /// Detaches `from_container`. Not an error if it is not attached.
+    pub fn detach_port(&self, port: IfIndex) -> Result<(), Error> {
+        self.programs().detach(programs::FROM_CONTAINER, port)
+    }
+
+    /// Makes an interface an uplink: its addresses known, both programs attached.
+    pub fn put_uplink(&self, uplink: IfIndex, entry: &UplinkEntry) -> Result<(), Error> {
+        self.maps().put_uplink(uplink, entry)?;
+        let mut programs = self.programs();
+        // The catch-all first: nothing may leave untranslated in between.
+        programs.attach(programs::TO_UPLINK, uplink)?;
+        programs.attach(programs::FROM_UPLINK, uplink)
+    }
+
+    /// Undoes [`Self::put_uplink`]. Not an error if the interface is none, or is gone.
+    pub fn remove_uplink(&self, uplink: IfIndex) -> Result<(), Error> {
+        self.maps().remove_uplink(uplink)?;
+        let mut programs = self.programs();
+        programs.detach(programs::FROM_UPLINK, uplink)?;
+        programs.detach(programs::TO_UPLINK, uplink)
+    }
+
+    /// Writes a network's entry.
+    pub fn put_network(&self, number: u32, entry: &NetworkEntry) -> Result<(), Error> {
+        self.maps().put_network(number, entry)
+    }
+
+    /// Clears a network's entry.
+    pub fn remove_network(&self, number: u32) -> Result<(), Error> {
+        self.maps().put_network(number, &NetworkEntry::default())
+    }
+
+    /// Tells which network a prefix belongs to.
+    pub fn put_subnet(&self, prefix: ipnet::IpNet, network: u32) -> Result<(), Error> {
+        self.maps().put_subnet(prefix, network)
+    }
+
+    /// Forgets a prefix. Not an error if it is not known.
+    pub fn remove_subnet(&self, prefix: ipnet::IpNet) -> Result<(), Error> {
+        self.maps().remove_subnet(prefix)
+    }
+
+    /// Writes an endpoint: its entry, its port, its station in the FDB, its addresses.
+    pub fn put_endpoint(&self, slot: u32, entry: &EndpointEntry) -> Result<(), Error> {
+        self.maps().put_endpoint(slot, entry)
+    }
+
+    /// Removes an endpoint: no frame finds it any more, its flows are ended, its counters are zero.
+    pub fn remove_endpoint(&self, slot: u32) -> Result<(), Error> {
+        self.maps().remove_endpoint(slot)?;
+        self.flows.end_of(&self.programs(), slot)?;
+        Ok(())
+    }
+
+    /// Makes every flow look its route up again. Returns the new generation.
+    pub fn bump_fib_generation(&self) -> Result<u32, Error> {
+        self.maps().bump_fib_generation()
+    }
+
+    /// What the maps and links hold.
+    pub fn observe(&self) -> Result<Observed, Error> {
+        let mut observed = self.maps().observe()?;
+        observed.ports = self.programs().attached(programs::FROM_CONTAINER)?;
+        Ok(observed)
+    }
+
+    /// The uplinks that the programs know.
+    pub fn uplinks(&self) -> Result<BTreeMap<IfIndex, UplinkEntry>, Error> {
+        self.maps().uplinks()
+    }
+
+    /// Ends the flows whose time is up; returns how many.
+    pub fn sweep(&self) -> Result<u32, Error> {
+        self.flows.end_expired(&self.programs())
+    }
+
+    /// Live flows.
+    pub fn flows(&self) -> Result<Vec<FlowView>, Error> {
+        self.flows.list(&self.programs(), self.hz)
+    }
+
+    /// The forwarding database: station and endpoint's slot.
+    pub fn fdb(&self) -> Result<Vec<(FdbKey, u32)>, Error> {
+        self.maps().fdb()
+    }
+
+    /// All counters, summed over the CPUs.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        self.maps().counters()
+    }
+
+    /// What is loaded, attached and filled.
+    pub fn status(&self) -> Result<Status, Error> {
+        status::read(&self.pins, &self.programs(), &self.flows, &mut self.maps())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A panic while the lock was held has left a map half written at worst; the next reconciliation mends that.
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,166 @@
+//! Programs and where they are attached.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions,
+        links::{FdLink, LinkError, PinnedLink},
+        tc::{SchedClassifierLink, TcAttachOptions},
+    },
+};
+use netd_common::{addr::IfIndex, event::Sweep};
+
+use super::{Error, at};
+
+/// A program that is attached to interfaces.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hook {
+    pub(super) name: &'static str,
+    direction: TcAttachType,
+}
+
+pub(super) const FROM_CONTAINER: Hook = Hook { name: "from_container", direction: TcAttachType::Ingress };
+pub(super) const FROM_UPLINK: Hook = Hook { name: "from_uplink", direction: TcAttachType::Ingress };
+pub(super) const TO_UPLINK: Hook = Hook { name: "to_uplink", direction: TcAttachType::Egress };
+pub(super) const HOOKS: [Hook; 3] = [FROM_CONTAINER, FROM_UPLINK, TO_UPLINK];
+
+const SWEEP: &str = "sweep";
+
+/// The loaded programs, and the directory of their links.
+pub(super) struct Programs {
+    ebpf: Ebpf,
+    links: PathBuf,
+}
+
+impl Programs {
+    /// Loads every program, and pins it in the place of its predecessor.
+    pub(super) fn load(mut ebpf: Ebpf, pins: &Path) -> Result<Self, Error> {
+        for name in HOOKS.map(|hook| hook.name).into_iter().chain([SWEEP]) {
+            let failed = |source| Error::Program { name, source };
+            let program = classifier(&mut ebpf, name)?;
+            program.load().map_err(failed)?;
+            let path = pins.join("programs").join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path)(error)),
+                _ => {}
+            }
+            program.pin(&path).map_err(|error| at(&path)(io::Error::other(error)))?;
+        }
+        Ok(Self { ebpf, links: pins.join("links") })
+    }
+
+    /// The programs by name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &SchedClassifier)> {
+        self.ebpf.programs().filter_map(|(name, program)| Some((name, program.try_into().ok()?)))
+    }
+
+    fn pin(&self, hook: Hook, interface: IfIndex) -> PathBuf {
+        self.links.join(format!("{}-{}", hook.name, interface.0))
+    }
+
+    /// Puts the new programs into all pinned links.
+    pub(super) fn adopt_links(&mut self) -> Result<(), Error> {
+        for hook in HOOKS {
+            for interface in self.attached(hook)? {
+                let path = self.pin(hook, interface);
+                let link = PinnedLink::from_pin(&path)
+                    .map_err(|source| Error::Link { path: path.clone(), source })?;
+                let link = SchedClassifierLink::try_from(FdLink::from(link))
+                    .map_err(|source| Error::Link { path: path.clone(), source })?;
+                match classifier(&mut self.ebpf, hook.name)?.attach_to_link(link) {
+                    Ok(_) => {}
+                    // The interface is gone, and took the attachment with it: only the pin is left.
+                    Err(error) if is_defunct(&error) => fs::remove_file(&path).map_err(at(&path))?,
+                    Err(source) => return Err(Error::Program { name: hook.name, source }),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn attach(&mut self, hook: Hook, interface: IfIndex) -> Result<(), Error> {
+        let path = self.pin(hook, interface);
+        if path.exists() {
+            return Ok(());
+        }
+        // Of an interface that is not there, nix says that its name is empty.
+        let name = nix::net::if_::if_indextoname(interface.0).unwrap_or_default();
+        let name = name.to_string_lossy();
+        if name.is_empty() {
+            return Err(Error::NoInterface(interface.0));
+        }
+        // netd hears the outside first and has the last word towards it; other programs stand in between.
+        let order = match hook.direction {
+            TcAttachType::Egress => LinkOrder::last(),
+            _ => LinkOrder::first(),
+        };
+        let program = classifier(&mut self.ebpf, hook.name)?;
+        let failed = |source| Error::Program { name: hook.name, source };
+        let link = program
+            .attach_with_options(&name, hook.direction, TcAttachOptions::TcxOrder(order))
+            .map_err(failed)?;
+        let link = program.take_link(link).map_err(failed)?;
+        let link = FdLink::try_from(link).map_err(|source| Error::Link { path: path.clone(), source })?;
+        link.pin(&path).map_err(|error| at(&path)(io::Error::other(error)))?;
+        Ok(())
+    }
+
+    pub(super) fn detach(&mut self, hook: Hook, interface: IfIndex) -> Result<(), Error> {
+        let path = self.pin(hook, interface);
+        let link = match PinnedLink::from_pin(&path) {
+            Ok(link) => link,
+            Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+                return Ok(());
+            }
+            Err(source) => return Err(Error::Link { path, source }),
+        };
+        // The pin is the last reference: without it the kernel detaches.
+        link.unpin().map_err(at(&path))?;
+        Ok(())
+    }
+
+    /// The interfaces that a program is attached to.
+    pub(super) fn attached(&self, hook: Hook) -> Result<BTreeSet<IfIndex>, Error> {
+        let mut interfaces = BTreeSet::new();
+        for entry in fs::read_dir(&self.links).map_err(at(&self.links))? {
+            let name = entry.map_err(at(&self.links))?.file_name();
+            let index =
+                name.to_str().and_then(|name| name.strip_prefix(hook.name)?.strip_prefix('-')?.parse().ok());
+            interfaces.extend(index.map(IfIndex));
+        }
+        Ok(interfaces)
+    }
+
+    /// Has the kernel carry out a sweep. Returns how many flows it ended, and the kernel's time in jiffies.
+    pub(super) fn sweep(&self, order: &Sweep) -> Result<(u32, u64), Error> {
+        let (_, program) = self.iter().find(|(name, _)| *name == SWEEP).ok_or(Error::NoProgram(SWEEP))?;
+        let mut answer = Sweep::default();
+        let options = TestRunOptions {
+            data_in: Some(bytemuck::bytes_of(order)),
+            data_out: Some(bytemuck::bytes_of_mut(&mut answer)),
+            ..TestRunOptions::new()
+        };
+        let result = program.test_run(options).map_err(|source| Error::Program { name: SWEEP, source })?;
+        Ok((result.return_value, answer.now))
+    }
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
+    let program = ebpf.program_mut(name).ok_or(Error::NoProgram(name))?;
+    program.try_into().map_err(|source| Error::Program { name, source })
+}
+
+fn is_defunct(error: &aya::programs::ProgramError) -> bool {
+    match error {
+        aya::programs::ProgramError::SyscallError(error) => {
+            error.io_error.raw_os_error() == Some(libc::ENOLINK)
+        }
+        _ => false,
+    }
+}

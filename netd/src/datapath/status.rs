@@ -1,0 +1,134 @@
+//! What is loaded, attached and filled.
+
+use std::path::{Path, PathBuf};
+
+use aya::{maps::MapInfo, util::KernelVersion};
+
+use super::{
+    Error,
+    flows::Tables,
+    maps::{MAPS, Maps},
+    programs::{HOOKS, Programs},
+};
+
+/// The datapath's state.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The version of the map layouts.
+    pub abi: u32,
+    /// Where everything is pinned.
+    pub pins: PathBuf,
+    /// The programs in force.
+    pub programs: Vec<ProgramStatus>,
+    /// Where they are attached.
+    pub links: Vec<LinkStatus>,
+    /// The maps and their fill.
+    pub maps: Vec<MapStatus>,
+    /// Kernel features that change what netd does, and whether they were found.
+    pub features: Vec<(&'static str, bool)>,
+}
+
+/// A loaded program.
+#[derive(Clone, Debug)]
+pub struct ProgramStatus {
+    /// Its name.
+    pub name: String,
+    /// The kernel's number for it.
+    pub id: u32,
+    /// A hash of its instructions.
+    pub tag: u64,
+    /// Instructions that the verifier walked.
+    pub instructions: u32,
+    /// Bytes of machine code.
+    pub jited: u32,
+}
+
+/// An attachment.
+#[derive(Clone, Debug)]
+pub struct LinkStatus {
+    /// The program's name.
+    pub program: &'static str,
+    /// The interface's index.
+    pub interface: u32,
+}
+
+/// A map.
+#[derive(Clone, Debug)]
+pub struct MapStatus {
+    /// Its name.
+    pub name: &'static str,
+    /// The kernel's number for it.
+    pub id: u32,
+    /// The kernel's name of its type.
+    pub kind: String,
+    /// Bytes of a key.
+    pub key: u32,
+    /// Bytes of a value.
+    pub value: u32,
+    /// What it has room for.
+    pub max_entries: u32,
+    /// What it holds; `None` where nobody counts.
+    pub entries: Option<u64>,
+}
+
+pub(super) fn read(
+    pins: &Path,
+    programs: &Programs,
+    flows: &Tables,
+    maps: &mut Maps,
+) -> Result<Status, Error> {
+    let mut status = Status {
+        abi: netd_common::ABI_VERSION,
+        pins: pins.to_owned(),
+        programs: Vec::new(),
+        links: Vec::new(),
+        maps: Vec::new(),
+        features: vec![
+            ("fib_lookup_source", kernel_is_at_least(6, 7)),
+            ("ipv6_checksum_flag", kernel_is_at_least(6, 16)),
+        ],
+    };
+    for (name, program) in programs.iter() {
+        let info = program.info().map_err(|source| Error::Program { name: "status", source })?;
+        status.programs.push(ProgramStatus {
+            name: name.to_owned(),
+            id: info.id(),
+            tag: info.tag(),
+            instructions: info.verified_instruction_count().unwrap_or_default(),
+            jited: info.size_jitted(),
+        });
+    }
+    for hook in HOOKS {
+        let attached = programs.attached(hook)?;
+        status
+            .links
+            .extend(attached.into_iter().map(|index| LinkStatus { program: hook.name, interface: index.0 }));
+    }
+    let (v4, v6) = flows.count()?;
+    for definition in &MAPS {
+        let name = definition.name;
+        let info =
+            MapInfo::from_pin(pins.join("maps").join(name)).map_err(|source| Error::Map { name, source })?;
+        status.maps.push(MapStatus {
+            name,
+            id: info.id(),
+            kind: format!("{:?}", definition.kind).to_lowercase(),
+            key: info.key_size(),
+            value: info.value_size(),
+            max_entries: info.max_entries(),
+            entries: match name {
+                "FLOWS4" => Some(v4),
+                "FLOWS6" => Some(v6),
+                "FLOW_KEYS4" => Some(2 * v4),
+                "FLOW_KEYS6" => Some(2 * v6),
+                _ => maps.fill(name),
+            },
+        });
+    }
+    Ok(status)
+}
+
+/// Whether the running kernel is at least this version. One that cannot be told is taken for an old one.
+pub(super) fn kernel_is_at_least(major: u8, minor: u8) -> bool {
+    KernelVersion::current().is_ok_and(|current| current >= KernelVersion::new(major, minor, 0))
+}

@@ -1,0 +1,289 @@
+//! Sandboxes that join networks, and leave them.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use netd_common::limits;
+
+use super::{Action, Engine, Writer, internal, lowest_free, options, random};
+use crate::{
+    ipam,
+    link::{Links, Namespace},
+    model::{
+        Bridge, Driver, Endpoint, Error, Id, MacAddress, Network, Pool, Sandbox, State, Timestamp, request,
+    },
+    store::Change,
+};
+
+/// Endpoint option: the interface's name.
+const IFNAME: &str = "com.docker.network.endpoint.ifname";
+/// Endpoint option: settings of the interface.
+const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+
+impl Engine {
+    pub(super) async fn attach(
+        &self,
+        writer: &mut Writer,
+        network: &str,
+        request: request::NetworkConnect,
+    ) -> Result<Endpoint, Error> {
+        let network = self.state().find_network(network)?.id;
+        let sandbox = self.open(&request.container).await?;
+        self.forget_ghosts(writer, network, &sandbox).await?;
+        let state = self.state();
+        let network = &state.networks[&network];
+        let endpoint = self.endpoint(&state, network, sandbox, request).await?;
+        // Which of a sandbox's endpoints carries its default route may change with this one.
+        let sandbox = endpoint.sandbox.clone();
+        self.change(
+            writer,
+            vec![Change::PutEndpoint(endpoint.clone())],
+            |other| other.id == network.id,
+            |other| other.sandbox == sandbox,
+        )
+        .await?;
+        self.tell(Action::Connect, network, Some(endpoint.sandbox.to_string()));
+        Ok(endpoint)
+    }
+
+    pub(super) async fn detach(
+        &self,
+        writer: &mut Writer,
+        network: &str,
+        request: &request::NetworkDisconnect,
+    ) -> Result<(), Error> {
+        let state = self.state();
+        let network = state.find_network(network)?;
+        let container = &request.container;
+        let Some(endpoint) = state.find_endpoint(network.id, container) else {
+            // Tells a container that does not exist from one that is elsewhere.
+            self.open(container).await?;
+            let name = &network.name;
+            return Err(Error::internal(format!("container {container} is not connected to network {name}")));
+        };
+        self.drop_endpoint(writer, network, endpoint).await
+    }
+
+    async fn drop_endpoint(
+        &self,
+        writer: &mut Writer,
+        network: &Network,
+        endpoint: &Endpoint,
+    ) -> Result<(), Error> {
+        let sandbox = &endpoint.sandbox;
+        let alive = sandbox.open().is_some();
+        // With the namespace gone there is no default route to move to another endpoint.
+        let touched = |other: &Endpoint| other.id == endpoint.id || alive && other.sandbox == *sandbox;
+        self.change(writer, vec![Change::RemoveEndpoint(endpoint.id)], |_| false, touched).await?;
+        self.tell(Action::Disconnect, network, Some(sandbox.to_string()));
+        Ok(())
+    }
+
+    /// Removes what a namespace that is no more left in the network, if it had this one's name, or its inode, which the
+    /// kernel soon gives to another one.
+    async fn forget_ghosts(&self, writer: &mut Writer, network: Id, sandbox: &Sandbox) -> Result<(), Error> {
+        let state = self.state();
+        let ghost = state.endpoints_of(network).find(|endpoint| {
+            endpoint.sandbox.is_mistakable_for(sandbox) && endpoint.sandbox.open().is_none()
+        });
+        if let Some(ghost) = ghost {
+            log::warn!("the namespace that joined as {} is no more: its endpoint is removed", ghost.sandbox);
+            self.drop_endpoint(writer, &state.networks[&network], ghost).await?;
+        }
+        Ok(())
+    }
+
+    /// The namespace that a request names, with its inode.
+    async fn open(&self, container: &str) -> Result<Sandbox, Error> {
+        let mut sandbox = Sandbox::parse(container)?;
+        let path = sandbox.path.clone();
+        let opened = tokio::task::spawn_blocking(move || Namespace::open(&path)).await.map_err(internal)?;
+        let namespace = opened.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::not_found(format!("No such container: {container}")),
+            io::ErrorKind::InvalidInput => Error::invalid(error.to_string()),
+            _ => internal(error),
+        })?;
+        sandbox.inode = namespace.inode();
+        if sandbox.inode == self.0.own_netns {
+            return Err(Error::forbidden(format!(
+                "{container} is the daemon's own network namespace: it has the network \"host\" already"
+            )));
+        }
+        Ok(sandbox)
+    }
+
+    /// The endpoint that a request asks for, complete and valid.
+    async fn endpoint(
+        &self,
+        state: &State,
+        network: &Network,
+        sandbox: Sandbox,
+        request: request::NetworkConnect,
+    ) -> Result<Endpoint, Error> {
+        let bridge = match (&network.bridge, network.driver) {
+            (Some(bridge), _) => bridge,
+            (None, Driver::Host) => {
+                return Err(Error::forbidden(
+                    "cannot connect container to host network - container must be created in host network mode",
+                ));
+            }
+            (None, _) => {
+                return Err(Error::forbidden(
+                    "container cannot be connected to multiple networks with one of the networks in private (none) \
+                     mode",
+                ));
+            }
+        };
+        let name = sandbox.name();
+        let mut present = state.endpoints_of(network.id);
+        if let Some(other) = present.find(|other| other.name == name || other.sandbox.inode == sandbox.inode)
+        {
+            return Err(Error::forbidden(format!(
+                "endpoint with name {} already exists in network {}",
+                other.name, network.name
+            )));
+        }
+        let config = request.endpoint_config.unwrap_or_default();
+        if config.driver_opts.contains_key(SYSCTLS) {
+            return Err(Error::not_implemented(format!("option {SYSCTLS} is not supported")));
+        }
+        let wanted = config.ipam_config.unwrap_or_default();
+        if !wanted.link_local_ips.is_empty() {
+            return Err(Error::not_implemented("link-local addresses of endpoints are not supported"));
+        }
+        let mac = mac(state, network, bridge, &config.mac_address)?;
+        let ipv4 = address(state, network, network.pool4(), &wanted.ipv4_address, "IPv4")?;
+        let ipv6 = address(state, network, network.pool6(), &wanted.ipv6_address, "IPv6")?;
+        let way_out = |pool: Option<&Pool>| pool.filter(|_| !network.internal)?.way_out();
+        let slot = lowest_free(state.endpoints.values().map(|endpoint| endpoint.slot), limits::ENDPOINTS);
+        let slot = slot
+            .ok_or_else(|| Error::forbidden(format!("there are {} endpoints already", limits::ENDPOINTS)))?;
+        let interface = interface(&sandbox, bridge, config.driver_opts.get(IFNAME)).await?;
+        Ok(Endpoint {
+            id: Id::new(random()?),
+            network: network.id,
+            name,
+            sandbox,
+            slot,
+            mac,
+            ipv4: ipv4.and_then(|net| if let IpNet::V4(net) = net { Some(net) } else { None }),
+            ipv6: ipv6.and_then(|net| if let IpNet::V6(net) = net { Some(net) } else { None }),
+            host_interface: host_interface(state)?,
+            interface,
+            gateway4: way_out(network.pool4())
+                .and_then(|way| if let IpAddr::V4(way) = way { Some(way) } else { None }),
+            gateway6: way_out(network.pool6())
+                .and_then(|way| if let IpAddr::V6(way) = way { Some(way) } else { None }),
+            gateway_priority: config.gw_priority,
+            mtu: bridge.mtu,
+            created: Timestamp::now(),
+        })
+    }
+}
+
+/// The address asked for, or a random one that nobody in the network has.
+fn mac(state: &State, network: &Network, bridge: &Bridge, wanted: &str) -> Result<MacAddress, Error> {
+    let taken: BTreeSet<_> =
+        state.endpoints_of(network.id).map(|endpoint| endpoint.mac).chain([bridge.mac]).collect();
+    if !wanted.is_empty() {
+        let mac: MacAddress = wanted.parse().map_err(|error| Error::invalid(format!("{error}")))?;
+        if !mac.is_unicast() {
+            return Err(Error::invalid(format!(
+                "invalid MAC address {wanted}: one interface cannot bear it"
+            )));
+        }
+        if taken.contains(&mac) {
+            let name = &network.name;
+            return Err(Error::forbidden(format!(
+                "MAC address {wanted} is already in use in network {name}"
+            )));
+        }
+        return Ok(mac);
+    }
+    loop {
+        let mac = MacAddress::local(random()?);
+        if !taken.contains(&mac) {
+            return Ok(mac);
+        }
+    }
+}
+
+/// The address asked for, or the lowest that is free. `None` if the network has no such family.
+fn address(
+    state: &State,
+    network: &Network,
+    pool: Option<&Pool>,
+    wanted: &str,
+    family: &str,
+) -> Result<Option<IpNet>, Error> {
+    let used: BTreeSet<IpAddr> = state
+        .endpoints_of(network.id)
+        .flat_map(|endpoint| {
+            let ipv4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
+            ipv4.into_iter().chain(endpoint.ipv6.map(|net| IpAddr::V6(net.addr())))
+        })
+        .collect();
+    if wanted.is_empty() {
+        let Some(pool) = pool else { return Ok(None) };
+        let address = ipam::lowest_free(pool, &used).map_err(|_| {
+            Error::internal(format!(
+                "no available {family} addresses on this network's address pools: {} ({})",
+                network.name, network.id
+            ))
+        })?;
+        return Ok(Some(pool.sized(address)));
+    }
+    let invalid = || Error::invalid(format!("invalid {family} address: {wanted}"));
+    let address: IpAddr = match family {
+        "IPv4" => wanted.parse::<Ipv4Addr>().map_err(|_| invalid())?.into(),
+        _ => wanted.parse::<Ipv6Addr>().map_err(|_| invalid())?.into(),
+    };
+    if network.is_predefined() {
+        return Err(Error::invalid("user specified IP address is supported on user defined networks only"));
+    }
+    let Some(pool) = pool.filter(|pool| pool.requested) else {
+        return Err(Error::invalid(
+            "user specified IP address is supported only when connecting to networks with user configured subnets",
+        ));
+    };
+    ipam::claim(pool, &used, address).map_err(|error| match error {
+        ipam::Error::OutOfRange => {
+            Error::invalid(format!("no configured subnet or ip-range contain the IP address {wanted}"))
+        }
+        other => other.into(),
+    })?;
+    Ok(Some(pool.sized(address)))
+}
+
+/// The interface's name: the one asked for, or the first of eth0, eth1, ... that the sandbox does not have.
+async fn interface(sandbox: &Sandbox, bridge: &Bridge, wanted: Option<&String>) -> Result<String, Error> {
+    let namespace =
+        sandbox.open().ok_or_else(|| Error::not_found(format!("No such container: {sandbox}")))?;
+    let links = Links::within(&namespace).await.map_err(internal)?;
+    let names: BTreeSet<_> =
+        links.devices().await.map_err(internal)?.into_iter().map(|device| device.name).collect();
+    if let Some(wanted) = wanted {
+        options::interface_name(wanted)?;
+        if names.contains(wanted) {
+            return Err(Error::forbidden(format!("interface {wanted} already exists in {sandbox}")));
+        }
+        return Ok(wanted.clone());
+    }
+    let mut candidates = (0..).map(|number| format!("{}{number}", bridge.prefix));
+    Ok(candidates.find(|name| !names.contains(name)).expect("the numbers do not end"))
+}
+
+/// `veth` and seven random hexadecimal digits, other than any endpoint's.
+fn host_interface(state: &State) -> Result<String, Error> {
+    loop {
+        let digits = u32::from_ne_bytes(random()?) >> 4;
+        let name = format!("veth{digits:07x}");
+        if !state.endpoints.values().any(|endpoint| endpoint.host_interface == name) {
+            return Ok(name);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What the host's links and routes are, for those who show them.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use netd_common::{addr::IfIndex, stats::Traffic};
+
+use super::{Engine, internal};
+use crate::{
+    link::{Uplink, uplinks},
+    model::{Endpoint, Error, Id},
+};
+
+/// The host as it is seen at one moment.
+#[derive(Clone, Debug)]
+pub struct HostView {
+    /// The interfaces that lead outside.
+    pub uplinks: Vec<Uplink>,
+    /// The unicast routes that lead through uplinks.
+    pub routes: Vec<RouteView>,
+    /// What the host's stack and bridges delivered to each endpoint, by the endpoint's id: the kernel's counters of its
+    /// veth. One whose veth is gone is missing.
+    pub endpoints: BTreeMap<Id, Traffic>,
+    /// The names of all links.
+    pub interfaces: BTreeMap<IfIndex, String>,
+}
+
+/// A route of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteView {
+    /// Where to.
+    pub destination: IpNet,
+    /// By whom; `None` if the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Through which link.
+    pub index: IfIndex,
+    /// Through which link.
+    pub interface: String,
+    /// From which address, if the route says so.
+    pub source: Option<IpAddr>,
+    /// The lower, the better.
+    pub metric: u32,
+}
+
+impl Engine {
+    /// Looks at the host's links and routes; nothing is remembered from before.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub async fn host(&self) -> Result<HostView, Error> {
+        let links = &self.0.host.links;
+        let devices = links.devices().await.map_err(internal)?;
+        let addresses = links.addresses().await.map_err(internal)?;
+        let routes = links.routes().await.map_err(internal)?;
+        let mut uplinks =
+            uplinks(&devices, &addresses, &routes, &self.0.config.uplinks, |name| self.is_own(name));
+        // One that has just come is none yet: what is shown is what the programs go by.
+        let in_force = self.datapath().uplinks().map_err(internal)?;
+        uplinks.retain(|index, uplink| in_force.get(index).is_some_and(|entry| *entry == uplink.entry()));
+        let interfaces: BTreeMap<_, _> =
+            devices.iter().map(|device| (IfIndex(device.index), device.name.clone())).collect();
+        let routes = routes.into_iter().filter_map(|route| {
+            let index = IfIndex(route.index);
+            let interface = uplinks.get(&index)?.name.clone();
+            let (destination, gateway) = (route.destination, route.gateway);
+            Some(RouteView {
+                destination,
+                gateway,
+                index,
+                interface,
+                source: route.source,
+                metric: route.metric,
+            })
+        });
+        let sent: BTreeMap<&str, Traffic> =
+            devices.iter().map(|device| (&*device.name, device.sent)).collect();
+        let state = self.state();
+        let delivered =
+            |endpoint: &Endpoint| Some((endpoint.id, *sent.get(endpoint.host_interface.as_str())?));
+        Ok(HostView {
+            routes: routes.collect(),
+            uplinks: uplinks.into_values().collect(),
+            endpoints: state.endpoints.values().filter_map(delivered).collect(),
+            interfaces,
+        })
+    }
+}

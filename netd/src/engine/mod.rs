@@ -1,0 +1,306 @@
+//! The single writer: requests become states, states become steps, steps are taken, and only then is there an answer.
+
+mod attach;
+mod host;
+mod options;
+mod predefined;
+mod spec;
+mod start;
+mod uplinks;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use netd_common::addr::IfIndex;
+use tokio::sync::{OwnedMutexGuard, broadcast};
+
+pub use crate::model::{Error, ErrorKind};
+use crate::{
+    apply::{self, Host},
+    config::Config,
+    datapath::{Datapath, UplinkEntry},
+    ipam::Pools,
+    model::{Driver, Endpoint, Id, Network, State, Timestamp, request},
+    plan::{self, World},
+    store::{self, Change, Store},
+};
+pub use host::{HostView, RouteView};
+
+/// What happened to a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It was made.
+    Create,
+    /// It was removed.
+    Destroy,
+    /// A container joined it.
+    Connect,
+    /// A container left it.
+    Disconnect,
+}
+
+impl Action {
+    /// The name in Docker's API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Destroy => "destroy",
+            Self::Connect => "connect",
+            Self::Disconnect => "disconnect",
+        }
+    }
+}
+
+/// Word of a change, sent when it is in force and stored.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// What happened.
+    pub action: Action,
+    /// To which network.
+    pub network: Id,
+    /// The network's name.
+    pub name: String,
+    /// The network's driver.
+    pub driver: Driver,
+    /// Who joined or left, as `netns:NAME`, `pid:N` or a path.
+    pub container: Option<String>,
+    /// When.
+    pub time: Timestamp,
+}
+
+/// The answer to a request for a new network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// The network's id.
+    pub id: Id,
+    /// What the user should know; empty for nothing.
+    pub warning: String,
+}
+
+/// A handle of the engine; all handles are of the same one.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    pools: Pools,
+    host: Host,
+    /// Inode of the daemon's own network namespace.
+    own_netns: u64,
+    state: RwLock<Arc<State>>,
+    writer: Arc<tokio::sync::Mutex<Writer>>,
+    events: broadcast::Sender<Event>,
+}
+
+/// What only one action at a time may use.
+struct Writer {
+    store: Arc<Store>,
+    /// The uplinks that the datapath knows; `None` for one that an earlier daemon told it of.
+    uplinks: BTreeMap<IfIndex, Option<UplinkEntry>>,
+}
+
+impl Engine {
+    /// The state that the last answered request left.
+    pub fn state(&self) -> Arc<State> {
+        self.0.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The programs and maps.
+    pub fn datapath(&self) -> &Datapath {
+        &self.0.host.datapath
+    }
+
+    /// Events from now on.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.0.events.subscribe()
+    }
+
+    /// Makes a network.
+    ///
+    /// # Errors
+    /// In Docker's words; nothing has changed then.
+    pub async fn create_network(&self, request: request::NetworkCreate) -> Result<Created, Error> {
+        self.act(move |engine, mut writer| async move { engine.create(&mut writer, request).await }).await
+    }
+
+    /// Removes a network that has no endpoints.
+    ///
+    /// # Errors
+    /// In Docker's words; nothing has changed then.
+    pub async fn remove_network(&self, name_or_id: &str) -> Result<(), Error> {
+        let name = name_or_id.to_owned();
+        self.act(move |engine, mut writer| async move { engine.remove(&mut writer, &name).await }).await
+    }
+
+    /// Attaches a network namespace to a network.
+    ///
+    /// # Errors
+    /// In Docker's words; nothing has changed then.
+    pub async fn connect(&self, network: &str, request: request::NetworkConnect) -> Result<Endpoint, Error> {
+        let network = network.to_owned();
+        self.act(move |engine, mut writer| async move { engine.attach(&mut writer, &network, request).await })
+            .await
+    }
+
+    /// Detaches a network namespace from a network, whether it still exists or not.
+    ///
+    /// # Errors
+    /// In Docker's words; nothing has changed then.
+    pub async fn disconnect(&self, network: &str, request: request::NetworkDisconnect) -> Result<(), Error> {
+        let network = network.to_owned();
+        self.act(
+            move |engine, mut writer| async move { engine.detach(&mut writer, &network, &request).await },
+        )
+        .await
+    }
+
+    /// Runs an action alone, and to its end: whoever asked for it may go away before.
+    async fn act<T, F>(
+        &self,
+        action: impl FnOnce(Self, OwnedMutexGuard<Writer>) -> F + Send + 'static,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let engine = self.clone();
+        let task = tokio::spawn(async move {
+            let writer = engine.0.writer.clone().lock_owned().await;
+            action(engine, writer).await
+        });
+        task.await.unwrap_or_else(|error| Err(Error::internal(format!("the action died: {error}"))))
+    }
+
+    /// Brings about `changes`: on the host, then in the store, then in the state that everyone sees. On failure all three
+    /// are as before.
+    ///
+    /// `networks` and `endpoints` tell what of the host is touched.
+    async fn change(
+        &self,
+        writer: &mut Writer,
+        changes: Vec<Change>,
+        networks: impl Fn(&Network) -> bool,
+        endpoints: impl Fn(&Endpoint) -> bool,
+    ) -> Result<(), Error> {
+        let old = self.state();
+        let mut new = State::clone(&old);
+        for change in &changes {
+            change.clone().make(&mut new);
+        }
+        let known = plan::desired(&old, &networks, &endpoints);
+        let wanted = plan::desired(&new, &networks, &endpoints);
+        let links = new_links(&known, &wanted);
+        let host = &self.0.host;
+        let seen = host.observe_part(&with_adopted(&known, &wanted)).await.map_err(internal)?;
+        let steps = plan::steps(&seen, &wanted);
+
+        let journal = links.clone();
+        writer.store(move |store| store.begin(&journal)).await?;
+        let taken = apply::run(host, steps).await;
+        let stored = match &taken {
+            Ok(_) => {
+                let links = links.clone();
+                writer.store(move |store| store.commit(&changes, &links)).await
+            }
+            Err(_) => Ok(()),
+        };
+        match (taken, stored) {
+            (Ok(_), Ok(())) => {
+                *self.0.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+                Ok(())
+            }
+            (taken, stored) => {
+                let error = match taken {
+                    Ok(taken) => {
+                        taken.undo(host).await;
+                        stored.err()
+                    }
+                    Err(error) => Some(internal(error)),
+                };
+                // What could not be undone stays in the journal, and goes at the next start.
+                let devices = host.links.devices().await.map_err(internal)?;
+                if !devices.iter().any(|device| links.contains(&device.name)) {
+                    writer.store(move |store| store.commit(&[], &links)).await?;
+                }
+                Err(error.unwrap_or_else(|| Error::internal("the action failed")))
+            }
+        }
+    }
+
+    fn tell(&self, action: Action, network: &Network, container: Option<String>) {
+        let event = Event {
+            action,
+            network: network.id,
+            name: network.name.clone(),
+            driver: network.driver,
+            container,
+            time: Timestamp::now(),
+        };
+        log::info!(
+            "{} network {} ({}){}",
+            action.name(),
+            network.name,
+            network.id.short(),
+            event.container.as_ref().map(|container| format!(", {container}")).unwrap_or_default()
+        );
+        // Nobody listening is no failure.
+        drop(self.0.events.send(event));
+    }
+}
+
+impl Writer {
+    /// Runs `f`, which waits for the disk, where waiting is allowed.
+    async fn store(
+        &self,
+        f: impl FnOnce(&Store) -> Result<(), store::Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let store = self.store.clone();
+        let done = tokio::task::spawn_blocking(move || f(&store)).await;
+        done.map_err(internal)?.map_err(internal)
+    }
+}
+
+/// Bridges that are about to be adopted are there before they are known.
+fn with_adopted(known: &World, wanted: &World) -> World {
+    let mut known = known.clone();
+    let adopted = wanted.bridges.iter().filter(|(_, bridge)| bridge.adopted);
+    known.bridges.extend(adopted.map(|(name, bridge)| (name.clone(), bridge.clone())));
+    known
+}
+
+/// Links that are in `wanted` alone, and that netd would make.
+fn new_links(known: &World, wanted: &World) -> Vec<String> {
+    let bridges =
+        wanted.bridges.iter().filter(|(name, bridge)| !known.bridges.contains_key(*name) && !bridge.adopted);
+    let veths = wanted.veths.keys().filter(|name| !known.veths.contains_key(*name));
+    bridges.map(|(name, _)| name).chain(veths).cloned().collect()
+}
+
+/// An error of the host's, with all its causes that it does not tell of itself.
+fn internal(error: impl std::error::Error) -> Error {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = error.source();
+    }
+    Error::internal(message)
+}
+
+/// `N` random bytes.
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| Error::internal(format!("no random bytes: {error}")))?;
+    Ok(bytes)
+}
+
+/// The lowest number below `end` that is not in use.
+fn lowest_free(used: impl Iterator<Item = u32>, end: u32) -> Option<u32> {
+    let used: BTreeSet<u32> = used.collect();
+    (0..end).find(|number| !used.contains(number))
+}

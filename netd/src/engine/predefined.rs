@@ -1,0 +1,258 @@
+//! The networks that are always there: `bridge`, `host`, `none`.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use netd_common::limits;
+
+use super::{
+    Engine, internal, lowest_free,
+    options::{BRIDGE_NAME, DEFAULT_BRIDGE, HOST_BINDING, ICC, MASQUERADE, MTU},
+    random,
+    spec::{bridges, subnets},
+};
+use crate::{
+    config::DEFAULT_BRIDGE as OWN_BRIDGE,
+    ipam::{self, Requested},
+    link::Kind,
+    model::{Bridge, Driver, Error, Id, Ipam, MacAddress, Network, Pool, State, Timestamp},
+};
+
+impl Engine {
+    /// Brings the predefined networks in line with the configuration: what it does not say stays as it was.
+    pub(super) async fn predefine(&self, state: &mut State) -> Result<(), Error> {
+        for (name, driver) in [("host", Driver::Host), ("none", Driver::Null)] {
+            if state.network_named(name).is_none() {
+                let network = plain(name, driver)?;
+                state.networks.insert(network.id, network);
+            }
+        }
+        let context = |error: Error| Error {
+            message: format!("error creating default \"bridge\" network: {}", error.message),
+            ..error
+        };
+        self.default_bridge(state).await.map_err(context)
+    }
+
+    async fn default_bridge(&self, state: &mut State) -> Result<(), Error> {
+        let config = &self.0.config.bridge;
+        let before = state.network_named("bridge").cloned();
+        let Some(interface) = config.interface.clone() else {
+            return match before {
+                Some(network) => drop_default(state, &network),
+                None => Ok(()),
+            };
+        };
+        let existing = self.0.host.links.device(&interface).await.map_err(internal)?;
+        let adopted = interface != OWN_BRIDGE;
+        match &existing {
+            Some(device) if device.kind != Kind::Bridge => {
+                return Err(Error::internal(format!("existing interface {interface} is not a bridge")));
+            }
+            None if adopted => {
+                return Err(Error::invalid(format!(
+                    "bridge device with non default name {interface} must be created manually"
+                )));
+            }
+            _ => {}
+        }
+        let mut others = state.clone();
+        if let Some(before) = &before {
+            others.networks.remove(&before.id);
+        }
+        let mut pools = Vec::new();
+        for (ipv6, wanted) in [(false, self.wanted(false)), (true, self.wanted(true))] {
+            if ipv6 && !config.ipv6 {
+                continue;
+            }
+            let stored =
+                before.as_ref().and_then(|network| if ipv6 { network.pool6() } else { network.pool4() });
+            pools.push(self.default_pool(&others, stored, wanted, ipv6, &interface).await?);
+        }
+        let stored = before.as_ref().and_then(|network| network.bridge.as_ref());
+        let number = match stored {
+            Some(bridge) => bridge.number,
+            None => lowest_free(bridges(state).map(|(_, bridge)| bridge.number), limits::NETWORKS)
+                .ok_or_else(|| Error::internal("there is no room for it"))?,
+        };
+        let stored_mac = stored.filter(|bridge| bridge.interface == interface).map(|bridge| bridge.mac);
+        let mac = match stored_mac.or(existing.and_then(|device| device.mac)) {
+            Some(mac) => mac,
+            None => MacAddress::local(random()?),
+        };
+        let id = match &before {
+            Some(network) => network.id,
+            None => Id::new(random()?),
+        };
+        let network = Network {
+            id,
+            name: "bridge".into(),
+            created: before.as_ref().map_or_else(Timestamp::now, |network| network.created),
+            driver: Driver::Bridge,
+            enable_ipv4: true,
+            enable_ipv6: config.ipv6,
+            internal: false,
+            attachable: false,
+            ipam: Ipam { driver: "default".into(), options: None, pools },
+            options: BTreeMap::from(
+                [
+                    (DEFAULT_BRIDGE, "true".to_owned()),
+                    (ICC, config.icc.to_string()),
+                    (MASQUERADE, config.masquerade.to_string()),
+                    (HOST_BINDING, "0.0.0.0".to_owned()),
+                    (BRIDGE_NAME, interface.clone()),
+                    (MTU, config.mtu.to_string()),
+                ]
+                .map(|(name, value)| (name.to_owned(), value)),
+            ),
+            labels: BTreeMap::new(),
+            bridge: Some(Bridge {
+                number,
+                interface,
+                mac,
+                mtu: config.mtu,
+                icc: config.icc,
+                masquerade: config.masquerade,
+                prefix: "eth".into(),
+                adopted,
+            }),
+        };
+        move_endpoints(state, &network)?;
+        state.networks.insert(id, network);
+        Ok(())
+    }
+
+    /// What the configuration says of one family's pool.
+    fn wanted(&self, ipv6: bool) -> Requested {
+        let config = &self.0.config.bridge;
+        let (own, range, gateway) = if ipv6 {
+            let gateway =
+                config.default_gateway_v6.map(|gateway| ("DefaultGatewayIPv6".to_owned(), gateway.into()));
+            (config.bip6.map(IpNet::from), config.fixed_cidr_v6.map(IpNet::from), gateway)
+        } else {
+            let gateway =
+                config.default_gateway.map(|gateway| ("DefaultGatewayIPv4".to_owned(), gateway.into()));
+            (config.bip.map(IpNet::from), config.fixed_cidr.map(IpNet::from), gateway)
+        };
+        Requested {
+            subnet: own.or(range).map(|net| net.trunc()),
+            range: range.map(|net| net.trunc()),
+            gateway: own.map(|net| net.addr()),
+            auxiliary: gateway.into_iter().collect(),
+        }
+    }
+
+    async fn default_pool(
+        &self,
+        others: &State,
+        stored: Option<&Pool>,
+        mut wanted: Requested,
+        ipv6: bool,
+        interface: &str,
+    ) -> Result<Pool, Error> {
+        let fits = |range: IpNet| stored.is_some_and(|pool| pool.subnet.contains(&range));
+        // Without a bip, what the bridge had is kept, if it has room for the range.
+        if wanted.gateway.is_none()
+            && let Some(stored) = stored
+            && wanted.range.is_none_or(fits)
+        {
+            wanted.subnet = stored.requested.then_some(stored.subnet);
+            wanted.gateway = stored.gateway;
+            let mut pool = ipam::complete(stored.subnet, &wanted)?;
+            pool.gateway_shown = stored.gateway_shown;
+            return Ok(pool);
+        }
+        let taken: Vec<IpNet> = subnets(others).collect();
+        let subnet = match wanted.subnet {
+            Some(subnet) if taken.iter().any(|taken| ipam::overlaps(*taken, subnet)) => {
+                return Err(Error::forbidden(
+                    "invalid pool request: Pool overlaps with other one on this address space",
+                ));
+            }
+            Some(subnet) => subnet,
+            None => self.next_subnet(taken, ipv6, Some(interface)).await?,
+        };
+        if let Some(range) = wanted.range.filter(|range| !subnet.contains(range)) {
+            return Err(Error::invalid(format!(
+                "invalid ip-range {range}: parent subnet {subnet} doesn't contain ip-range"
+            )));
+        }
+        if let Some((_, gateway)) = wanted.auxiliary.iter().find(|(_, gateway)| !subnet.contains(*gateway)) {
+            return Err(Error::invalid(format!(
+                "invalid default gateway {gateway}: parent subnet {subnet} doesn't contain this address"
+            )));
+        }
+        Ok(ipam::complete(subnet, &wanted)?)
+    }
+}
+
+/// A network without a bridge.
+fn plain(name: &str, driver: Driver) -> Result<Network, Error> {
+    Ok(Network {
+        id: Id::new(random()?),
+        name: name.to_owned(),
+        created: Timestamp::now(),
+        driver,
+        enable_ipv4: true,
+        enable_ipv6: false,
+        internal: false,
+        attachable: false,
+        ipam: Ipam { driver: "default".into(), options: None, pools: Vec::new() },
+        options: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        bridge: None,
+    })
+}
+
+fn drop_default(state: &mut State, network: &Network) -> Result<(), Error> {
+    if let Some(endpoint) = state.endpoints_of(network.id).next() {
+        return Err(Error::forbidden(format!(
+            "it cannot be left out while {} is connected to it; disconnect that first",
+            endpoint.sandbox
+        )));
+    }
+    state.networks.remove(&network.id);
+    Ok(())
+}
+
+/// Keeps the endpoints of the default network where they are, with its new gateway, prefix length and MTU.
+fn move_endpoints(state: &mut State, network: &Network) -> Result<(), Error> {
+    for endpoint in state.endpoints.values_mut().filter(|endpoint| endpoint.network == network.id) {
+        let misplaced = |address: std::net::IpAddr, pool: Option<&Pool>| {
+            pool.is_none_or(|pool| ipam::claim(pool, &Default::default(), address).is_err())
+        };
+        let refuse = |address: std::net::IpAddr| {
+            Error::forbidden(format!(
+                "{} is connected with the address {address}, which the configured subnet has no place for; \
+                 disconnect it first",
+                endpoint.sandbox
+            ))
+        };
+        if let Some(net) = endpoint.ipv4 {
+            let address = net.addr();
+            if misplaced(address.into(), network.pool4()) {
+                return Err(refuse(address.into()));
+            }
+            let prefix_len = network.pool4().map_or(32, |pool| pool.subnet.prefix_len());
+            endpoint.ipv4 = ipnet::Ipv4Net::new(address, prefix_len).ok();
+            endpoint.gateway4 = network.pool4().and_then(Pool::way_out).and_then(|way| match way {
+                std::net::IpAddr::V4(way) => Some(way),
+                std::net::IpAddr::V6(_) => None,
+            });
+        }
+        if let Some(net) = endpoint.ipv6 {
+            let address = net.addr();
+            if network.enable_ipv6 && misplaced(address.into(), network.pool6()) {
+                return Err(refuse(address.into()));
+            }
+            let pool = network.pool6();
+            endpoint.ipv6 = pool.and_then(|pool| ipnet::Ipv6Net::new(address, pool.subnet.prefix_len()).ok());
+            endpoint.gateway6 = pool.and_then(Pool::way_out).and_then(|way| match way {
+                std::net::IpAddr::V6(way) => Some(way),
+                std::net::IpAddr::V4(_) => None,
+            });
+        }
+        endpoint.mtu = network.bridge.as_ref().map_or(endpoint.mtu, |bridge| bridge.mtu);
+    }
+    Ok(())
+}

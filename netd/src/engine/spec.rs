@@ -1,0 +1,304 @@
+//! New networks, and the end of old ones.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netd_common::limits;
+
+use super::{
+    Action, Created, Engine, Writer, internal, lowest_free,
+    options::{self, Options},
+    random,
+};
+use crate::{
+    ipam::{self, Requested},
+    link::{Kind, sysctl},
+    model::{
+        Bridge, Driver, Error, Id, Ipam, MacAddress, Network, Pool, State, Timestamp, is_predefined, request,
+    },
+    store::Change,
+};
+
+/// What Docker says about swarm's networks.
+const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to \
+                        connect this node to swarm and try again.";
+
+impl Engine {
+    pub(super) async fn create(
+        &self,
+        writer: &mut Writer,
+        request: request::NetworkCreate,
+    ) -> Result<Created, Error> {
+        let state = self.state();
+        let network = self.specify(&state, request).await?;
+        let id = network.id;
+        if network.enable_ipv6 {
+            self.forward_ipv6().await?;
+        }
+        self.change(writer, vec![Change::PutNetwork(network.clone())], |other| other.id == id, |_| false)
+            .await?;
+        self.tell(Action::Create, &network, None);
+        Ok(Created { id, warning: String::new() })
+    }
+
+    pub(super) async fn remove(&self, writer: &mut Writer, name: &str) -> Result<(), Error> {
+        let state = self.state();
+        let network = state.find_network(name)?;
+        if network.is_predefined() {
+            let name = &network.name;
+            return Err(Error::forbidden(format!("{name} is a pre-defined network and cannot be removed")));
+        }
+        let active: Vec<_> = state
+            .endpoints_of(network.id)
+            .map(|endpoint| format!("name:\"{}\" id:\"{}\"", endpoint.name, endpoint.id.short()))
+            .collect();
+        if !active.is_empty() {
+            return Err(Error::forbidden(format!(
+                "error while removing network: network {} has active endpoints ({})",
+                network.name,
+                active.join(", ")
+            )));
+        }
+        let id = network.id;
+        self.change(writer, vec![Change::RemoveNetwork(id)], |other| other.id == id, |_| false).await?;
+        self.tell(Action::Destroy, network, None);
+        Ok(())
+    }
+
+    /// The network that a request asks for, complete and valid.
+    async fn specify(&self, state: &State, request: request::NetworkCreate) -> Result<Network, Error> {
+        admit(state, &request)?;
+        let mut options = request.options;
+        let defaults = self.0.config.network_options.get("bridge").cloned().unwrap_or_default();
+        let default_ipv4 = options::boolean(&defaults, options::ENABLE_IPV4)?;
+        let default_ipv6 = options::boolean(&defaults, options::ENABLE_IPV6)?;
+        for (name, value) in defaults {
+            if name != options::ENABLE_IPV4 && name != options::ENABLE_IPV6 {
+                options.entry(name).or_insert(value);
+            }
+        }
+        let enable_ipv4 = request.enable_ipv4.or(default_ipv4).unwrap_or(true);
+        let enable_ipv6 = request.enable_ipv6.or(default_ipv6).unwrap_or(false);
+        if !enable_ipv4 && !enable_ipv6 {
+            return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
+        }
+        let read = Options::read(&options)?;
+        let ipam = request.ipam.unwrap_or_default();
+        let requested = ipam::read(&ipam.config, enable_ipv6).map_err(Error::invalid)?;
+
+        let id = Id::new(random()?);
+        let interface = read.bridge.clone().unwrap_or_else(|| format!("br-{}", id.short()));
+        let number = lowest_free(bridges(state).map(|(_, bridge)| bridge.number), limits::NETWORKS);
+        let number = number.ok_or_else(|| {
+            Error::forbidden(format!("there are {} bridge networks already", limits::NETWORKS))
+        })?;
+        if let Some((other, _)) = bridges(state).find(|(_, bridge)| bridge.interface == interface) {
+            return Err(Error::forbidden(format!(
+                "cannot create network {id} ({interface}): conflicts with network {} ({interface}): networks have \
+                 same bridge name",
+                other.id
+            )));
+        }
+        let existing = self.0.host.links.device(&interface).await.map_err(internal)?;
+        let mac = match &existing {
+            Some(device) if device.kind == Kind::Bridge => device.mac,
+            Some(_) => {
+                return Err(Error::internal(format!("existing interface {interface} is not a bridge")));
+            }
+            None => None,
+        };
+        let mac = match mac {
+            Some(mac) => mac,
+            None => MacAddress::local(random()?),
+        };
+
+        let mut pools = Vec::new();
+        for ipv6 in [false, true] {
+            if if ipv6 { enable_ipv6 } else { enable_ipv4 } {
+                pools.push(self.pool(state, &requested, ipv6).await?);
+            }
+        }
+        Ok(Network {
+            id,
+            name: request.name,
+            created: Timestamp::now(),
+            driver: Driver::Bridge,
+            enable_ipv4,
+            enable_ipv6,
+            internal: request.internal,
+            attachable: request.attachable,
+            ipam: Ipam { driver: "default".into(), options: ipam.options, pools },
+            options,
+            labels: request.labels,
+            bridge: Some(Bridge {
+                number,
+                interface,
+                mac,
+                mtu: read.mtu,
+                icc: read.icc,
+                masquerade: read.masquerade,
+                prefix: read.prefix,
+                adopted: existing.is_some(),
+            }),
+        })
+    }
+
+    /// The pool of one family: the subnet that was asked for, or the next free one.
+    async fn pool(&self, state: &State, requested: &[Requested], ipv6: bool) -> Result<Pool, Error> {
+        let of_family =
+            |request: &&Requested| request.subnet.is_some_and(|subnet| subnet.addr().is_ipv6() == ipv6);
+        let mut of_family = requested.iter().filter(of_family);
+        let request = of_family.next().cloned().unwrap_or_default();
+        if of_family.next().is_some() {
+            return Err(Error::forbidden("bridge driver doesn't support multiple subnets"));
+        }
+        let taken: Vec<IpNet> = subnets(state).collect();
+        let subnet = match request.subnet {
+            Some(subnet) if taken.iter().any(|taken| ipam::overlaps(*taken, subnet)) => {
+                return Err(Error::forbidden(
+                    "invalid pool request: Pool overlaps with other one on this address space",
+                ));
+            }
+            Some(subnet) => subnet,
+            None => self.next_subnet(taken, ipv6, None).await?,
+        };
+        Ok(ipam::complete(subnet, &request)?)
+    }
+
+    /// The next subnet of the pools that neither a network nor the host uses. Routes through `own` do not count.
+    pub(super) async fn next_subnet(
+        &self,
+        mut taken: Vec<IpNet>,
+        ipv6: bool,
+        own: Option<&str>,
+    ) -> Result<IpNet, Error> {
+        let links = &self.0.host.links;
+        let own = match own {
+            Some(name) => links.device(name).await.map_err(internal)?.map(|device| device.index),
+            None => None,
+        };
+        let routes = links.routes().await.map_err(internal)?;
+        // 0.0.0.0/1 and 128.0.0.0/1 are how a VPN says "default route": they take no subnet.
+        let taking =
+            |route: &&crate::link::Route| route.destination.prefix_len() > 1 && Some(route.index) != own;
+        taken.extend(routes.iter().filter(taking).map(|route| route.destination));
+        taken.extend(nameservers());
+        Ok(self.0.pools.next(ipv6, &taken)?)
+    }
+
+    /// Sees to it that the host forwards IPv6, and that it keeps its own routes though it does.
+    pub(super) async fn forward_ipv6(&self) -> Result<(), Error> {
+        let uplinks: Vec<_> = self.find_uplinks().await?.into_values().map(|uplink| uplink.name).collect();
+        for uplink in sysctl::forward_ipv6(&uplinks).map_err(internal)? {
+            log::info!(
+                "net.ipv6.conf.{uplink}.accept_ra is now 2: the host forwards IPv6, and keeps taking routes there"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what netd does not do, and names that are taken.
+fn admit(state: &State, request: &request::NetworkCreate) -> Result<(), Error> {
+    let name = &request.name;
+    if name.trim().is_empty() {
+        return Err(Error::invalid("invalid name: name is empty"));
+    }
+    if is_predefined(name) {
+        return Err(Error::forbidden(format!("operation is not permitted on predefined {name} network ")));
+    }
+    if state.network_named(name).is_some() {
+        return Err(Error::conflict(format!("network with name {name} already exists")));
+    }
+    let unavailable =
+        |message: &str| Error { kind: crate::model::ErrorKind::Unavailable, message: message.to_owned() };
+    if request.ingress || request.scope == "swarm" {
+        return Err(unavailable(NO_SWARM));
+    }
+    match request.driver.as_deref().unwrap_or_default() {
+        "" | "bridge" => {}
+        driver @ ("host" | "null") => {
+            return Err(Error::forbidden(format!("only one instance of \"{driver}\" network is allowed")));
+        }
+        "overlay" => return Err(unavailable(NO_SWARM)),
+        driver => return Err(Error::not_found(format!("plugin \"{driver}\" not found"))),
+    }
+    match request.ipam.as_ref().map(|ipam| ipam.driver.as_str()).unwrap_or_default() {
+        "" | "default" => {}
+        driver => return Err(Error::not_found(format!("plugin \"{driver}\" not found"))),
+    }
+    let template = request.config_from.as_ref().is_some_and(|from| !from.network.is_empty());
+    if request.config_only || template {
+        return Err(Error::not_implemented("configuration networks are not supported"));
+    }
+    Ok(())
+}
+
+/// The bridge networks.
+pub(super) fn bridges(state: &State) -> impl Iterator<Item = (&Network, &Bridge)> {
+    state.networks.values().filter_map(|network| Some((network, network.bridge.as_ref()?)))
+}
+
+/// The subnets of all networks.
+pub(super) fn subnets(state: &State) -> impl Iterator<Item = IpNet> {
+    state.networks.values().flat_map(|network| network.ipam.pools.iter().map(|pool| pool.subnet))
+}
+
+/// The host's resolvers, whose addresses no container may seem to have.
+fn nameservers() -> Vec<IpNet> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let address = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next().filter(|word| *word == "nameserver")?;
+        words.next()?.parse::<IpAddr>().ok()
+    };
+    text.lines().filter_map(address).map(IpNet::from).collect()
+}
+
+impl From<ipam::Error> for Error {
+    fn from(error: ipam::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            ipam::Error::Subnetted | ipam::Error::OutOfRange => Self::invalid(message),
+            ipam::Error::InUse => Self::forbidden(message),
+            ipam::Error::Exhausted
+            | ipam::Error::Gateway(_)
+            | ipam::Error::NoGateway
+            | ipam::Error::Auxiliary { .. } => Self::internal(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ErrorKind;
+
+    #[test]
+    fn what_netd_does_not_do_is_refused_in_dockers_words() {
+        let request = |f: fn(&mut request::NetworkCreate)| {
+            let mut request = request::NetworkCreate { name: "n".into(), ..Default::default() };
+            f(&mut request);
+            let error = admit(&State::default(), &request).unwrap_err();
+            (error.kind, error.message)
+        };
+        assert_eq!(request(|r| r.name.clear()), (ErrorKind::Invalid, "invalid name: name is empty".into()));
+        assert_eq!(
+            request(|r| r.name = "none".into()),
+            (ErrorKind::Forbidden, "operation is not permitted on predefined none network ".into())
+        );
+        assert_eq!(
+            request(|r| r.driver = Some("null".into())),
+            (ErrorKind::Forbidden, "only one instance of \"null\" network is allowed".into())
+        );
+        assert_eq!(
+            request(|r| r.driver = Some("macvlan".into())),
+            (ErrorKind::NotFound, "plugin \"macvlan\" not found".into())
+        );
+        assert_eq!(request(|r| r.scope = "swarm".into()), (ErrorKind::Unavailable, NO_SWARM.into()));
+        assert_eq!(request(|r| r.config_only = true).0, ErrorKind::NotImplemented);
+        let good =
+            request::NetworkCreate { name: "n".into(), driver: Some("bridge".into()), ..Default::default() };
+        assert_eq!(admit(&State::default(), &good), Ok(()));
+    }
+}

@@ -1,0 +1,133 @@
+//! The engine's start: the same plan as for every request, from all that is seen to all that is stored.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use tokio::sync::broadcast;
+
+use super::{Engine, Inner, Writer, internal, new_links};
+use crate::{
+    apply::{self, Host},
+    config::Config,
+    datapath::Datapath,
+    ipam::Pools,
+    link::{Links, Namespace, sysctl},
+    model::{Error, State},
+    plan,
+    store::{Change, Store, Stored},
+};
+
+/// Events that a slow listener may fall behind.
+const EVENTS: usize = 1024;
+
+impl Engine {
+    /// Makes the host what the store and the configuration say, and is then ready for requests.
+    ///
+    /// # Errors
+    /// If the configuration and the store contradict each other, or the host refuses; it is as it was then.
+    pub async fn start(
+        config: Config,
+        store: Store,
+        stored: Stored,
+        datapath: Datapath,
+    ) -> Result<Self, Error> {
+        let host = Host { links: Links::here().map_err(internal)?, datapath: Arc::new(datapath) };
+        let uplinks =
+            host.datapath.observe().map_err(internal)?.uplinks.into_keys().map(|index| (index, None));
+        let uplinks = uplinks.collect();
+        let engine = Self(Arc::new(Inner {
+            pools: Pools::new(&config.address_pools, stored.ula),
+            config,
+            host,
+            own_netns: Namespace::current().map_err(internal)?.inode(),
+            state: RwLock::new(Arc::new(stored.state)),
+            writer: Arc::new(tokio::sync::Mutex::new(Writer { store: Arc::new(store), uplinks })),
+            events: broadcast::channel(EVENTS).0,
+        }));
+        let mut writer = engine.0.writer.clone().lock_owned().await;
+        engine.check_uplinks().await?;
+        if engine.0.config.ip_forward && sysctl::forward_ipv4().map_err(internal)? {
+            log::info!("net.ipv4.ip_forward is now 1");
+        }
+        engine.reconcile(&mut writer, stored.journal).await?;
+        if engine.state().networks.values().any(|network| network.enable_ipv6) {
+            engine.forward_ipv6().await?;
+        }
+        engine.refresh_uplinks(&mut writer).await?;
+        // Nobody listened to the kernel since the last daemon.
+        engine.datapath().bump_fib_generation().map_err(internal)?;
+        drop(writer);
+        Ok(engine)
+    }
+
+    /// An uplink that was named and is not there is a slip of the pen until somebody says otherwise.
+    async fn check_uplinks(&self) -> Result<(), Error> {
+        for uplink in &self.0.config.uplinks {
+            if self.0.host.links.device(uplink).await.map_err(internal)?.is_none() {
+                return Err(Error::invalid(format!("--uplink {uplink}: there is no such interface")));
+            }
+        }
+        Ok(())
+    }
+
+    async fn reconcile(&self, writer: &mut Writer, journal: BTreeSet<String>) -> Result<(), Error> {
+        let old = self.state();
+        let mut new = State::clone(&old);
+        new.endpoints.retain(|_, endpoint| {
+            let alive = endpoint.sandbox.open().is_some();
+            if !alive {
+                log::warn!("{} is no more: its endpoint is removed", endpoint.sandbox);
+            }
+            alive
+        });
+        self.predefine(&mut new).await?;
+
+        let host = &self.0.host;
+        let known = plan::desired(&old, |_| true, |_| true);
+        let wanted = plan::desired(&new, |_| true, |_| true);
+        // A bridge of a wanted name is taken over, as Docker does with docker0.
+        let mut named = known.clone();
+        for (name, bridge) in &wanted.bridges {
+            named.bridges.entry(name.clone()).or_insert_with(|| bridge.clone());
+        }
+        let seen = host.observe(&named, &journal).await.map_err(internal)?;
+        let steps = plan::steps(&seen, &wanted);
+        if !steps.is_empty() && !old.networks.is_empty() {
+            log::info!("{} steps lead from what is there to what should be", steps.len());
+        }
+        let links = new_links(&known, &wanted);
+        let journalled = links.clone();
+        writer.store(move |store| store.begin(&journalled)).await?;
+        let taken = apply::run(host, steps).await.map_err(internal)?;
+        let changes = changes(&old, &new);
+        let done: Vec<_> = links.into_iter().chain(journal).collect();
+        if let Err(error) = writer.store(move |store| store.commit(&changes, &done)).await {
+            taken.undo(host).await;
+            return Err(error);
+        }
+        *self.0.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        Ok(())
+    }
+}
+
+/// What is different between two states.
+fn changes(old: &State, new: &State) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (id, network) in &new.networks {
+        if old.networks.get(id) != Some(network) {
+            changes.push(Change::PutNetwork(network.clone()));
+        }
+    }
+    for (id, endpoint) in &new.endpoints {
+        if old.endpoints.get(id) != Some(endpoint) {
+            changes.push(Change::PutEndpoint(endpoint.clone()));
+        }
+    }
+    let gone = old.endpoints.keys().filter(|id| !new.endpoints.contains_key(id));
+    changes.extend(gone.map(|id| Change::RemoveEndpoint(*id)));
+    let gone = old.networks.keys().filter(|id| !new.networks.contains_key(id));
+    changes.extend(gone.map(|id| Change::RemoveNetwork(*id)));
+    changes
+}

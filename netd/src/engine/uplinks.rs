@@ -1,0 +1,92 @@
+//! The interfaces that lead outside, followed as the host's links, addresses and routes change.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use netd_common::addr::IfIndex;
+use tokio::sync::Notify;
+
+use super::{Engine, Writer, internal};
+use crate::{
+    link::{Uplink, Watch, sysctl, uplinks},
+    model::Error,
+};
+
+/// Changes come in bursts: how long to wait after looking at what came of one, before looking again.
+const BURST: Duration = Duration::from_millis(50);
+
+impl Engine {
+    /// Follows the uplinks for as long as the daemon runs.
+    pub async fn follow_uplinks(self, mut watch: Watch) {
+        let change = Notify::new();
+        // Next hops are looked up anew at once; a new uplink waits for the action under way.
+        let next_hops = async {
+            while watch.changed().await {
+                if let Err(error) = self.datapath().bump_fib_generation() {
+                    log::error!("{error}");
+                }
+                change.notify_one();
+            }
+        };
+        let uplinks = async {
+            loop {
+                change.notified().await;
+                let refresh =
+                    self.act(|engine, mut writer| async move { engine.refresh_uplinks(&mut writer).await });
+                if let Err(error) = refresh.await {
+                    log::error!("following the uplinks: {error}");
+                }
+                tokio::time::sleep(BURST).await;
+            }
+        };
+        tokio::select! {
+            () = next_hops => log::error!("the kernel tells of no more changes: uplinks are no longer followed"),
+            () = uplinks => {}
+        }
+    }
+
+    /// What leads outside at present.
+    pub(super) async fn find_uplinks(&self) -> Result<BTreeMap<IfIndex, Uplink>, Error> {
+        let links = &self.0.host.links;
+        let devices = links.devices().await.map_err(internal)?;
+        let addresses = links.addresses().await.map_err(internal)?;
+        let routes = links.routes().await.map_err(internal)?;
+        Ok(uplinks(&devices, &addresses, &routes, &self.0.config.uplinks, |name| self.is_own(name)))
+    }
+
+    /// Whether a link is a bridge or veth of netd's.
+    pub(super) fn is_own(&self, name: &str) -> bool {
+        let state = self.state();
+        state.endpoints.values().any(|endpoint| endpoint.host_interface == name)
+            || state
+                .networks
+                .values()
+                .any(|network| network.bridge.as_ref().is_some_and(|bridge| bridge.interface == name))
+    }
+
+    /// Tells the datapath of uplinks that came, changed or went.
+    pub(super) async fn refresh_uplinks(&self, writer: &mut Writer) -> Result<(), Error> {
+        let found = self.find_uplinks().await?;
+        let ipv6 = self.state().networks.values().any(|network| network.enable_ipv6);
+        for (&index, uplink) in &found {
+            let entry = uplink.entry();
+            match writer.uplinks.get(&index) {
+                Some(Some(known)) if *known == entry => continue,
+                Some(Some(_)) => log::info!("uplink {} has other addresses", uplink.name),
+                Some(None) | None => log::info!("uplink {}", uplink.name),
+            }
+            self.datapath().put_uplink(index, &entry).map_err(internal)?;
+            writer.uplinks.insert(index, Some(entry));
+            if ipv6 && sysctl::keep_router_advertisements(&uplink.name).map_err(internal)? {
+                log::info!("net.ipv6.conf.{}.accept_ra is now 2", uplink.name);
+            }
+        }
+        let gone: Vec<_> =
+            writer.uplinks.keys().filter(|index| !found.contains_key(index)).copied().collect();
+        for index in gone {
+            log::info!("the interface with index {} is an uplink no more", index.0);
+            self.datapath().remove_uplink(index).map_err(internal)?;
+            writer.uplinks.remove(&index);
+        }
+        Ok(())
+    }
+}

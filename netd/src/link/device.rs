@@ -1,0 +1,136 @@
+//! What links there are.
+
+use futures_util::TryStreamExt as _;
+use netd_common::stats::Traffic;
+use rtnetlink::{
+    LinkUnspec,
+    packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+};
+
+use super::{Doing as _, Error, Links, gone_is_as_good};
+use crate::model::MacAddress;
+
+/// A link of one namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its index in the namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Its address, if it is an Ethernet device.
+    pub mac: Option<MacAddress>,
+    /// In bytes.
+    pub mtu: u32,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Index of the bridge that it is a port of.
+    pub controller: Option<u32>,
+    /// Index of the other end of a veth, in that end's namespace.
+    pub peer: Option<u32>,
+    /// What the kernel counted in.
+    pub received: Traffic,
+    /// What the kernel counted out.
+    pub sent: Traffic,
+}
+
+/// What a link is, as far as netd cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A loopback device.
+    Loopback,
+    /// A bridge.
+    Bridge,
+    /// One end of a veth pair.
+    Veth,
+    /// Something else.
+    Other,
+}
+
+impl Device {
+    fn read(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut device = Self {
+            index: message.header.index,
+            name: String::new(),
+            kind: if flags.contains(LinkFlags::Loopback) { Kind::Loopback } else { Kind::Other },
+            mac: None,
+            mtu: 0,
+            up: flags.contains(LinkFlags::Up),
+            controller: None,
+            peer: None,
+            received: Traffic::default(),
+            sent: Traffic::default(),
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => device.name = name,
+                LinkAttribute::Mtu(mtu) => device.mtu = mtu,
+                LinkAttribute::Address(bytes) => device.mac = bytes.try_into().ok().map(MacAddress::new),
+                LinkAttribute::Controller(index) => device.controller = Some(index),
+                LinkAttribute::Link(index) => device.peer = Some(index),
+                LinkAttribute::Stats64(stats) => {
+                    device.received = Traffic { packets: stats.rx_packets, bytes: stats.rx_bytes };
+                    device.sent = Traffic { packets: stats.tx_packets, bytes: stats.tx_bytes };
+                }
+                LinkAttribute::LinkInfo(infos) => {
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(InfoKind::Bridge) => device.kind = Kind::Bridge,
+                            LinkInfo::Kind(InfoKind::Veth) => device.kind = Kind::Veth,
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        device
+    }
+}
+
+impl Links {
+    /// All links.
+    pub async fn devices(&self) -> Result<Vec<Device>, Error> {
+        self.list("links", |handle| handle.link().get().execute().map_ok(Device::read).try_collect()).await
+    }
+
+    /// The link of this name, if there is one.
+    pub async fn device(&self, name: &str) -> Result<Option<Device>, Error> {
+        let mut messages = self.handle.link().get().match_name(name.to_owned()).execute();
+        match messages.try_next().await {
+            Ok(message) => Ok(message.map(Device::read)),
+            Err(rtnetlink::Error::NetlinkError(error))
+                if error.raw_code() == -libc::ENODEV || error.raw_code() == -libc::ENOENT =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error).doing(|| format!("look up the link {name}")),
+        }
+    }
+
+    /// The index of the link of this name.
+    pub async fn index(&self, name: &str) -> Result<u32, Error> {
+        let device = self.device(name).await?;
+        let index = device.map(|device| device.index).ok_or(std::io::Error::from_raw_os_error(libc::ENODEV));
+        index.doing(|| format!("find the link {name}"))
+    }
+
+    /// Removes the link of this name; there being none is as good.
+    pub async fn delete(&self, name: &str) -> Result<(), Error> {
+        let Some(device) = self.device(name).await? else { return Ok(()) };
+        let request = self.handle.link().del(device.index).execute();
+        gone_is_as_good(request.await, libc::ENODEV).doing(|| format!("delete the link {name}"))
+    }
+
+    /// Sends one request to change a link.
+    pub(super) async fn set(&self, message: LinkMessage, name: &str) -> Result<(), Error> {
+        self.handle.link().set(message).execute().await.doing(|| format!("change the link {name}"))
+    }
+
+    /// Sets a link up, by its index.
+    pub(super) async fn set_up(&self, index: u32, name: &str) -> Result<(), Error> {
+        self.set(LinkUnspec::new_with_index(index).up().build(), name).await
+    }
+}

@@ -1,0 +1,135 @@
+//! Routes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use futures_util::TryStreamExt as _;
+use ipnet::IpNet;
+use rtnetlink::{
+    RouteMessageBuilder,
+    packet_route::{
+        AddressFamily,
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
+    },
+};
+
+use super::{Doing as _, Error, Links, gone_is_as_good};
+
+/// One way that a unicast route leads; a multipath route is several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where to.
+    pub destination: IpNet,
+    /// By whom; `None` if the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Through which link.
+    pub index: u32,
+    /// From which address, if the route says so.
+    pub source: Option<IpAddr>,
+    /// The lower, the better.
+    pub metric: u32,
+    /// The routing table; 254 is the main one.
+    pub table: u32,
+}
+
+impl Route {
+    fn read(message: &RouteMessage) -> Vec<Self> {
+        if message.header.kind != RouteType::Unicast {
+            return Vec::new();
+        }
+        let any: IpAddr = if message.header.address_family == AddressFamily::Inet {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
+        let mut destination = any;
+        let mut route = Self {
+            destination: IpNet::from(any),
+            gateway: None,
+            index: 0,
+            source: None,
+            metric: 0,
+            table: u32::from(message.header.table),
+        };
+        let mut hops = Vec::new();
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(to) => destination = address(to).unwrap_or(any),
+                RouteAttribute::PrefSource(from) => route.source = address(from),
+                RouteAttribute::Priority(metric) => route.metric = *metric,
+                RouteAttribute::Table(table) => route.table = *table,
+                RouteAttribute::Oif(index) => route.index = *index,
+                RouteAttribute::MultiPath(paths) => {
+                    hops.extend(paths.iter().map(|hop| (hop.interface_index, gateway(&hop.attributes))));
+                }
+                _ => {}
+            }
+        }
+        let Ok(net) = IpNet::new(destination, message.header.destination_prefix_length) else {
+            return Vec::new();
+        };
+        route.destination = net;
+        if hops.is_empty() {
+            hops.push((route.index, gateway(&message.attributes)));
+        }
+        let hops = hops.into_iter().filter(|(index, _)| *index != 0);
+        hops.map(|(index, gateway)| Self { index, gateway, ..route.clone() }).collect()
+    }
+}
+
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(to) => address(to),
+        // An IPv4 route by an IPv6 neighbour (RFC 8950).
+        RouteAttribute::Via(RouteVia::Inet(to)) => Some((*to).into()),
+        RouteAttribute::Via(RouteVia::Inet6(to)) => Some((*to).into()),
+        _ => None,
+    })
+}
+
+fn address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
+impl Links {
+    /// The unicast routes of all tables and both families.
+    pub async fn routes(&self) -> Result<Vec<Route>, Error> {
+        let mut routes = Vec::new();
+        let requests =
+            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
+        for request in requests {
+            let messages: Vec<RouteMessage> =
+                self.list("routes", |handle| handle.route().get(request).execute().try_collect()).await?;
+            routes.extend(messages.iter().flat_map(Route::read));
+        }
+        Ok(routes)
+    }
+
+    /// Makes `gateway`, a neighbour on the link, the default route of its family.
+    pub(super) async fn add_default_route(&self, index: u32, gateway: IpAddr) -> Result<(), Error> {
+        let request = self.handle.route().add(default_route(index, gateway)).execute();
+        request.await.doing(|| format!("add the default route via {gateway}"))
+    }
+
+    /// Takes back [`Links::add_default_route`]; there being no such route is as good.
+    pub(super) async fn delete_default_route(&self, index: u32, gateway: IpAddr) -> Result<(), Error> {
+        let request = self.handle.route().del(default_route(index, gateway)).execute();
+        gone_is_as_good(request.await, libc::ESRCH)
+            .doing(|| format!("delete the default route via {gateway}"))
+    }
+}
+
+fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
+    // The gateway may lie outside the subnet of a /32 or /128: it is on the link all the same.
+    match gateway {
+        IpAddr::V4(gateway) => {
+            RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).gateway(gateway).onlink().build()
+        }
+        IpAddr::V6(gateway) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().output_interface(index).gateway(gateway).onlink().build()
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Kernel settings under net.*, each in the network namespace of the calling thread.
+
+use std::{fs, io};
+
+use netd_common::nat::PortRange;
+
+use super::{Doing as _, Error};
+
+/// Reads a setting, for instance `ipv4/ip_forward`. `None` where the kernel has no such setting.
+pub fn read(name: &str) -> Result<Option<String>, Error> {
+    match fs::read_to_string(format!("/proc/sys/net/{name}")) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).doing(|| format!("read net/{name}")),
+    }
+}
+
+/// Writes a setting unless it has the value already: some do more than take the value when written.
+pub fn write(name: &str, value: &str) -> Result<(), Error> {
+    if read(name)?.as_deref() == Some(value) {
+        return Ok(());
+    }
+    fs::write(format!("/proc/sys/net/{name}"), value).doing(|| format!("set net/{name} to {value}"))
+}
+
+/// The ports that the host's own sockets are given.
+pub fn local_port_range() -> Result<PortRange, Error> {
+    let name = "ipv4/ip_local_port_range";
+    let text = read(name)?.unwrap_or_default();
+    let mut ports = text.split_whitespace().map(str::parse);
+    match (ports.next(), ports.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => Ok(PortRange { first, last }),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is `{text}`")))
+            .doing(|| format!("read net/{name}")),
+    }
+}
+
+/// Switches IPv4 forwarding on. Says whether it was off.
+pub fn forward_ipv4() -> Result<bool, Error> {
+    let name = "ipv4/ip_forward";
+    let off = read(name)?.as_deref() == Some("0");
+    write(name, "1")?;
+    Ok(off)
+}
+
+/// Switches IPv6 forwarding on, for present and future links, after `uplinks` were told to keep their routes. Returns those
+/// that were told.
+pub fn forward_ipv6(uplinks: &[String]) -> Result<Vec<String>, Error> {
+    if read("ipv6/conf/all/forwarding")?.is_none_or(|value| value == "1") {
+        return Ok(Vec::new());
+    }
+    let mut told = Vec::new();
+    for uplink in uplinks {
+        if keep_router_advertisements(uplink)? {
+            told.push(uplink.clone());
+        }
+    }
+    write("ipv6/conf/default/forwarding", "1")?;
+    write("ipv6/conf/all/forwarding", "1")?;
+    Ok(told)
+}
+
+/// A router takes no advertisements, so a link that did would lose its routes when forwarding is switched on: it is told
+/// to take them still. Says whether that was a change.
+pub fn keep_router_advertisements(link: &str) -> Result<bool, Error> {
+    let name = format!("ipv6/conf/{link}/accept_ra");
+    if read(&name)?.as_deref() != Some("1") {
+        return Ok(false);
+    }
+    write(&name, "2")?;
+    Ok(true)
+}
+
+/// Whether a link has IPv6.
+pub fn has_ipv6(link: &str) -> Result<bool, Error> {
+    Ok(read(&format!("ipv6/conf/{link}/disable_ipv6"))?.as_deref() == Some("0"))
+}
+
+/// Gives a link IPv6, or takes it away. A kernel without IPv6 has nothing to take away.
+pub fn set_ipv6(link: &str, on: bool) -> Result<(), Error> {
+    let name = format!("ipv6/conf/{link}/disable_ipv6");
+    if !on && read(&name)?.is_none() {
+        return Ok(());
+    }
+    write(&name, if on { "0" } else { "1" })
+}
+
+/// Makes a link deaf to router advertisements: a container could send them.
+pub fn refuse_router_advertisements(link: &str) -> Result<(), Error> {
+    let name = format!("ipv6/conf/{link}/accept_ra");
+    if read(&name)?.is_none() { Ok(()) } else { write(&name, "0") }
+}

@@ -1,0 +1,117 @@
+//! Links in namespaces of the tests' own; they need root.
+
+use std::collections::BTreeSet;
+
+use futures_util::FutureExt as _;
+use nix::sched::{CloneFlags, unshare};
+
+use super::*;
+use crate::{
+    model::{MacAddress, Sandbox},
+    plan::{BridgeLink, Interface, Veth},
+};
+
+/// A new network namespace, gone when this is dropped, and a socket in it.
+async fn namespace() -> (Namespace, Links) {
+    let thread = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("this test makes a network namespace: it needs root");
+        Namespace::current().unwrap()
+    });
+    let namespace = thread.join().unwrap();
+    let links = Links::within(&namespace).await.unwrap();
+    (namespace, links)
+}
+
+fn bridge(last: u8, addresses: &[&str]) -> BridgeLink {
+    let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    BridgeLink { mac: MacAddress::new([2, 0, 0, 0, 0, last]), mtu: 1400, up: true, addresses, adopted: false }
+}
+
+async fn names(links: &Links) -> BTreeSet<String> {
+    links.devices().await.unwrap().into_iter().map(|device| device.name).collect()
+}
+
+#[tokio::test]
+async fn a_listing_that_is_given_up_still_ends_before_the_next() {
+    let (_namespace, links) = namespace().await;
+    // Polled once, which hands in the request, and dropped.
+    assert!(links.devices().now_or_never().is_none());
+    assert!(links.listing.try_lock().is_err());
+    assert_eq!(links.devices().await.unwrap().len(), 1);
+    assert!(links.listing.try_lock().is_ok());
+}
+
+#[tokio::test]
+async fn a_veth_is_made_whole_or_not_at_all() {
+    let (sandbox, inside) = namespace().await;
+    let (_host, links) = namespace().await;
+    // `add_bridge` sets net.* of the calling thread's namespace, which is not this one's.
+    let message = rtnetlink::LinkBridge::new("br0").build();
+    links.handle.link().add(message).execute().await.unwrap();
+
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&sandbox));
+    let sandbox = Sandbox { inode: sandbox.inode(), ..Sandbox::parse(&path).unwrap() };
+    let interface = Interface {
+        sandbox,
+        name: "eth0".into(),
+        mac: MacAddress::new([2, 0, 0, 0, 0, 9]),
+        mtu: 1400,
+        up: true,
+        ipv6: true,
+        addresses: ["10.0.0.2/24", "fd00::2/64"].map(|text| text.parse().unwrap()).into(),
+        gateway4: Some([10, 0, 0, 1].into()),
+        gateway6: Some("fd00::1".parse().unwrap()),
+    };
+    let veth = Veth { bridge: Some("br0".into()), up: true, mtu: 1400, interface };
+    links.add_veth("veth0", &veth).await.unwrap();
+    let device = links.device("veth0").await.unwrap().unwrap();
+    assert_eq!(
+        (device.mtu, device.up, device.controller),
+        (1400, true, Some(links.index("br0").await.unwrap()))
+    );
+    let seen = links.interface(&device, &veth.interface).await.unwrap();
+    assert_eq!(seen.as_ref(), Some(&veth.interface));
+
+    // The sandbox has a default route now: a second one is refused at the last step, and nothing is left.
+    let mut second = veth.clone();
+    second.interface.name = "eth1".into();
+    second.interface.addresses = ["10.0.1.2/24".parse().unwrap()].into();
+    let error = links.add_veth("veth1", &second).await.unwrap_err().to_string();
+    assert_eq!(error, "cannot add the default route via 10.0.0.1: File exists (os error 17)");
+    assert_eq!(names(&links).await, ["br0", "lo", "veth0"].map(str::to_owned).into());
+    assert_eq!(names(&inside).await, ["eth0", "lo"].map(str::to_owned).into());
+
+    // A change that fails half-way is taken back.
+    let mut moved = veth.clone();
+    moved.interface.addresses = ["10.0.0.3/24".parse().unwrap()].into();
+    moved.bridge = Some("no-such".into());
+    links.set_veth("veth0", &veth, &moved).await.unwrap_err();
+    assert_eq!(links.interface(&device, &veth.interface).await.unwrap().as_ref(), Some(&veth.interface));
+
+    moved.bridge = None;
+    moved.interface.gateway6 = None;
+    links.set_veth("veth0", &veth, &moved).await.unwrap();
+    assert_eq!(links.device("veth0").await.unwrap().unwrap().controller, None);
+    assert_eq!(links.interface(&device, &moved.interface).await.unwrap().as_ref(), Some(&moved.interface));
+
+    links.delete("veth0").await.unwrap();
+    links.delete("veth0").await.unwrap();
+    assert_eq!(names(&inside).await, BTreeSet::from(["lo".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_bridge_changes_its_addresses() {
+    let (_namespace, links) = namespace().await;
+    let message = rtnetlink::LinkBridge::new("br0").build();
+    links.handle.link().add(message).execute().await.unwrap();
+    let bare = BridgeLink { mtu: 1500, up: false, ..bridge(1, &[]) };
+    let first = bridge(2, &["10.0.0.1/24", "10.9.0.1/31"]);
+    let second = bridge(3, &["10.0.0.254/24"]);
+    for (from, to) in [(&bare, &first), (&first, &second)] {
+        links.set_bridge("br0", from, to).await.unwrap();
+        let device = links.device("br0").await.unwrap().unwrap();
+        assert_eq!((device.mac, device.mtu, device.kind), (Some(to.mac), to.mtu, Kind::Bridge));
+        let addresses = links.addresses().await.unwrap();
+        assert_eq!(own_addresses(&addresses, device.index, &to.addresses), to.addresses);
+    }
+}

@@ -1,0 +1,142 @@
+//! Which interfaces lead outside.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use netd_common::{addr::IfIndex, fib};
+
+use super::{Address, Device, Kind, Route};
+
+/// An interface that leads outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    /// Its index.
+    pub index: IfIndex,
+    /// Its name.
+    pub name: String,
+    /// Its first global IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its first global IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
+    /// In bytes.
+    pub mtu: u32,
+    /// Whether it is up.
+    pub up: bool,
+}
+
+impl Uplink {
+    /// What the programs are told of it.
+    pub fn entry(&self) -> fib::Uplink {
+        fib::Uplink {
+            ipv4: self.ipv4.map(Into::into).unwrap_or_default(),
+            ipv6: self.ipv6.map(Into::into).unwrap_or_default(),
+        }
+    }
+}
+
+/// The uplinks among `devices`: those named in `chosen`, or if there are none, those that unicast routes lead through,
+/// loopback and netd's `own` links apart.
+pub fn uplinks(
+    devices: &[Device],
+    addresses: &[Address],
+    routes: &[Route],
+    chosen: &[String],
+    own: impl Fn(&str) -> bool,
+) -> BTreeMap<IfIndex, Uplink> {
+    // Every link has a route to its own fe80::/64, wherever it leads.
+    let leads_on = |route: &&Route| !matches!(route.destination.addr(), IpAddr::V6(to) if to.is_unicast_link_local() || to.is_multicast());
+    let is_uplink = |device: &&Device| {
+        if !chosen.is_empty() {
+            return chosen.contains(&device.name);
+        }
+        device.kind != Kind::Loopback
+            && !own(&device.name)
+            && routes.iter().filter(leads_on).any(|route| route.index == device.index)
+    };
+    let uplink = |device: &Device| {
+        let mut global = addresses.iter().filter(|address| address.index == device.index && address.global);
+        let ipv4 = global.clone().find_map(|address| match address.net.addr() {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
+        let ipv6 = global.find_map(|address| match address.net.addr() {
+            IpAddr::V6(address) => Some(address),
+            IpAddr::V4(_) => None,
+        });
+        let index = IfIndex(device.index);
+        (index, Uplink { index, name: device.name.clone(), ipv4, ipv6, mtu: device.mtu, up: device.up })
+    };
+    devices.iter().filter(is_uplink).map(uplink).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use netd_common::stats::Traffic;
+
+    use super::*;
+
+    fn device(index: u32, name: &str, kind: Kind) -> Device {
+        Device {
+            index,
+            name: name.into(),
+            kind,
+            mac: None,
+            mtu: 1500,
+            up: true,
+            controller: None,
+            peer: None,
+            received: Traffic::default(),
+            sent: Traffic::default(),
+        }
+    }
+
+    fn route(destination: &str, index: u32) -> Route {
+        Route {
+            destination: destination.parse().unwrap(),
+            gateway: None,
+            index,
+            source: None,
+            metric: 0,
+            table: 254,
+        }
+    }
+
+    fn address(index: u32, net: &str, global: bool) -> Address {
+        Address { index, net: net.parse().unwrap(), global }
+    }
+
+    #[test]
+    fn what_routes_lead_through_is_an_uplink() {
+        let devices = [
+            device(1, "lo", Kind::Loopback),
+            device(2, "eth0", Kind::Other),
+            device(3, "wlan0", Kind::Other),
+            device(4, "netd0", Kind::Bridge),
+            device(5, "idle", Kind::Other),
+        ];
+        let addresses = [
+            address(2, "fe80::2/64", false),
+            address(2, "192.0.2.9/24", true),
+            address(2, "192.0.2.10/24", true),
+            address(2, "2001:db8::9/64", true),
+        ];
+        let routes = [
+            route("127.0.0.0/8", 1),
+            route("0.0.0.0/0", 2),
+            route("2001:db8:1::/48", 3),
+            route("172.17.0.0/16", 4),
+            route("fe80::/64", 5),
+        ];
+        let found = uplinks(&devices, &addresses, &routes, &[], |name| name == "netd0");
+        let names: Vec<_> = found.values().map(|uplink| uplink.name.as_str()).collect();
+        assert_eq!(names, ["eth0", "wlan0"]);
+        let eth0 = &found[&IfIndex(2)];
+        assert_eq!(eth0.ipv4, Some([192, 0, 2, 9].into()));
+        assert_eq!(eth0.ipv6, Some("2001:db8::9".parse().unwrap()));
+        let chosen = ["idle".to_owned(), "absent".to_owned()];
+        let found = uplinks(&devices, &addresses, &routes, &chosen, |_| false);
+        assert_eq!(found.keys().collect::<Vec<_>>(), [&IfIndex(5)]);
+    }
+}

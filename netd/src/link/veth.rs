@@ -1,0 +1,212 @@
+//! Veth pairs: the host's end a port of a bridge, the other end the interface of a sandbox.
+
+use std::{collections::BTreeSet, io, net::IpAddr, os::fd::AsRawFd as _};
+
+use ipnet::IpNet;
+use rtnetlink::{
+    LinkMessageBuilder, LinkUnspec, LinkVeth,
+    packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute},
+};
+
+use super::{Device, Doing as _, Error, Links, Namespace, bridge::own_addresses, sysctl};
+use crate::{
+    model::Sandbox,
+    plan::{Interface, Veth},
+};
+
+impl Links {
+    /// The interface at the far end of `host_end`, as far as it is what `wanted` says: addresses and routes that its
+    /// owner added are not mentioned. `None` if the far end is not in that sandbox.
+    pub async fn interface(&self, host_end: &Device, wanted: &Interface) -> Result<Option<Interface>, Error> {
+        let Some(namespace) = wanted.sandbox.open() else { return Ok(None) };
+        let links = Self::within(&namespace).await?;
+        let devices = links.devices().await?;
+        let Some(device) = devices
+            .into_iter()
+            .find(|device| Some(device.index) == host_end.peer && device.peer == Some(host_end.index))
+        else {
+            return Ok(None);
+        };
+        let Some(mac) = device.mac else { return Ok(None) };
+        let name = device.name.clone();
+        let ipv6 = namespace.run(move || sysctl::has_ipv6(&name)).await??;
+        let all = links.addresses().await?;
+        let addresses = own_addresses(&all, device.index, &wanted.addresses);
+        let routes = links.routes().await?;
+        let leads = |gateway: IpAddr| {
+            routes.iter().any(|route| {
+                route.index == device.index
+                    && route.destination.prefix_len() == 0
+                    && route.gateway == Some(gateway)
+            })
+        };
+        Ok(Some(Interface {
+            sandbox: wanted.sandbox.clone(),
+            name: wanted.name.clone(),
+            mac,
+            mtu: device.mtu,
+            up: device.up,
+            ipv6,
+            addresses: addresses.intersection(&wanted.addresses).copied().collect(),
+            gateway4: wanted.gateway4.filter(|&gateway| leads(gateway.into())),
+            gateway6: wanted.gateway6.filter(|&gateway| leads(gateway.into())),
+        }))
+    }
+
+    /// Makes a pair and its far end's addresses and routes, or nothing.
+    pub async fn add_veth(&self, name: &str, veth: &Veth) -> Result<(), Error> {
+        let interface = &veth.interface;
+        let namespace = interface.sandbox.enter()?;
+        let far = LinkMessageBuilder::<LinkUnspec>::default()
+            .name(interface.name.clone())
+            .address(interface.mac.octets().to_vec())
+            .mtu(interface.mtu)
+            .setns_by_fd(namespace.as_raw_fd())
+            .build();
+        let near = LinkMessageBuilder::<LinkVeth>::new(name, "")
+            .mtu(veth.mtu)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
+            .build();
+        let result = self.handle.link().add(near).execute().await;
+        result.doing(|| {
+            format!("make the veth pair of {name} and {} in {}", interface.name, interface.sandbox)
+        })?;
+        let result = self.furnish(name, veth, &namespace).await;
+        if result.is_err() {
+            self.delete(name).await?;
+        }
+        result
+    }
+
+    /// Brings a pair that was just made to what it should be.
+    async fn furnish(&self, name: &str, veth: &Veth, namespace: &Namespace) -> Result<(), Error> {
+        let index = self.index(name).await?;
+        // The host's end is a port: an IPv6 address of its own would only talk to itself.
+        let silent = vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])];
+        let message = LinkUnspec::new_with_index(index)
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(silent))
+            .build();
+        self.set(message, name).await?;
+        let interface = &veth.interface;
+        let bare_interface = Interface {
+            up: false,
+            // Neither on nor off: whatever the sandbox's default is, it is to be set.
+            ipv6: !interface.ipv6,
+            addresses: BTreeSet::new(),
+            gateway4: None,
+            gateway6: None,
+            ..interface.clone()
+        };
+        let bare = Veth { bridge: None, up: false, mtu: veth.mtu, interface: bare_interface };
+        let links = Self::within(namespace).await?;
+        let loopback = links.index("lo").await?;
+        links.set_up(loopback, "lo").await?;
+        self.change_veth(name, &bare, veth, namespace, &links).await
+    }
+
+    /// Changes a pair, or leaves it as it is.
+    pub async fn set_veth(&self, name: &str, from: &Veth, to: &Veth) -> Result<(), Error> {
+        let namespace = to.interface.sandbox.enter()?;
+        let links = Self::within(&namespace).await?;
+        let result = self.change_veth(name, from, to, &namespace, &links).await;
+        if result.is_err()
+            && let Err(error) = self.change_veth(name, to, from, &namespace, &links).await
+        {
+            log::debug!("while {name} was put back: {error}");
+        }
+        result
+    }
+
+    async fn change_veth(
+        &self,
+        name: &str,
+        from: &Veth,
+        to: &Veth,
+        namespace: &Namespace,
+        links: &Self,
+    ) -> Result<(), Error> {
+        let near = self.device(name).await?;
+        let near = near.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV));
+        let near = near.doing(|| format!("find the link {name}"))?;
+        if from.interface != to.interface {
+            let peer = near.peer.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV));
+            let peer = peer.doing(|| format!("find the far end of {name}"))?;
+            links.change_interface(peer, &from.interface, &to.interface, namespace).await?;
+        }
+        let mut message = LinkUnspec::new_with_index(near.index);
+        if from.mtu != to.mtu {
+            message = message.mtu(to.mtu);
+        }
+        if from.bridge != to.bridge {
+            message = match &to.bridge {
+                Some(bridge) => message.controller(self.index(bridge).await?),
+                None => message.nocontroller(),
+            };
+        }
+        message = if to.up { message.up() } else { message.down() };
+        self.set(message.build(), name).await
+    }
+
+    /// Changes the sandbox's end; `self` is in the sandbox.
+    async fn change_interface(
+        &self,
+        index: u32,
+        from: &Interface,
+        to: &Interface,
+        namespace: &Namespace,
+    ) -> Result<(), Error> {
+        // Its owner may have renamed it, so the name comes from the kernel.
+        let devices = self.devices().await?;
+        let name = devices.into_iter().find(|device| device.index == index).map(|device| device.name);
+        let name = name.unwrap_or_else(|| to.name.clone());
+        if from.ipv6 != to.ipv6 {
+            let (link, on) = (name.clone(), to.ipv6);
+            namespace.run(move || sysctl::set_ipv6(&link, on)).await??;
+        }
+        let gateways = |interface: &Interface| {
+            let gateway4 = interface.gateway4.map(IpAddr::from);
+            gateway4.into_iter().chain(interface.gateway6.map(IpAddr::from)).collect::<BTreeSet<_>>()
+        };
+        // With the last address of a link the kernel takes the routes that lead through it.
+        let addresses = |interface: &Interface, like: IpAddr| {
+            let of_family = |net: &&IpNet| net.addr().is_ipv4() == like.is_ipv4();
+            interface.addresses.iter().filter(of_family).copied().collect::<BTreeSet<_>>()
+        };
+        let stays = |gateway: IpAddr| addresses(from, gateway) == addresses(to, gateway);
+        let (is, should) = (gateways(from), gateways(to));
+        for &gateway in is.iter().filter(|&&gateway| !should.contains(&gateway) || !stays(gateway)) {
+            self.delete_default_route(index, gateway).await?;
+        }
+        for &net in from.addresses.difference(&to.addresses) {
+            self.delete_address(index, net).await?;
+        }
+        let mut message = LinkUnspec::new_with_index(index);
+        if from.mac != to.mac {
+            message = message.address(to.mac.octets().to_vec());
+        }
+        if from.mtu != to.mtu {
+            message = message.mtu(to.mtu);
+        }
+        message = if to.up { message.up() } else { message.down() };
+        self.set(message.build(), &name).await?;
+        for &net in to.addresses.difference(&from.addresses) {
+            self.add_address(index, net).await?;
+        }
+        for &gateway in should.iter().filter(|&&gateway| !is.contains(&gateway) || !stays(gateway)) {
+            self.add_default_route(index, gateway).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Sandbox {
+    /// The namespace, if it is still the one that it was.
+    pub fn open(&self) -> Option<Namespace> {
+        Namespace::open(&self.path).ok().filter(|namespace| namespace.inode() == self.inode)
+    }
+
+    fn enter(&self) -> Result<Namespace, Error> {
+        let namespace = self.open().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        namespace.doing(|| format!("enter {self}"))
+    }
+}

@@ -1,0 +1,44 @@
+//! An endpoint: one sandbox's attachment to one network.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+use super::{Id, MacAddress, Sandbox, Timestamp};
+
+/// One endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Unique for ever.
+    pub id: Id,
+    /// The network it is in.
+    pub network: Id,
+    /// What the network knows it as; unique in the network.
+    pub name: String,
+    /// The network namespace at its far end.
+    pub sandbox: Sandbox,
+    /// Index in the datapath's tables.
+    pub slot: u32,
+    /// Of its interface.
+    pub mac: MacAddress,
+    /// With the subnet's prefix length.
+    pub ipv4: Option<Ipv4Net>,
+    /// With the subnet's prefix length.
+    pub ipv6: Option<Ipv6Net>,
+    /// The host's end of the veth.
+    pub host_interface: String,
+    /// The sandbox's end of the veth.
+    pub interface: String,
+    /// The network's way out, if it has one; whether it is the sandbox's default route depends on the sandbox's other
+    /// endpoints.
+    pub gateway4: Option<Ipv4Addr>,
+    /// See `gateway4`.
+    pub gateway6: Option<Ipv6Addr>,
+    /// Among the endpoints of a sandbox the one with the highest is the default route.
+    pub gateway_priority: i64,
+    /// Of both ends of the veth, in bytes.
+    pub mtu: u32,
+    /// When it was made.
+    pub created: Timestamp,
+}

@@ -1,0 +1,20 @@
+//! What netd knows: networks, endpoints, and the requests that make them. Values only, no effects.
+
+mod address;
+mod endpoint;
+mod error;
+mod id;
+mod network;
+pub mod request;
+mod sandbox;
+mod state;
+mod time;
+
+pub use address::MacAddress;
+pub use endpoint::Endpoint;
+pub use error::{Error, ErrorKind};
+pub use id::Id;
+pub use network::{Bridge, Driver, Ipam, Network, Pool, is_predefined};
+pub use sandbox::{Sandbox, SandboxKind};
+pub use state::State;
+pub use time::Timestamp;

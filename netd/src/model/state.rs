@@ -1,0 +1,61 @@
+//! All networks and endpoints, and how a request finds one of them.
+
+use std::collections::BTreeMap;
+
+use super::{Endpoint, Error, Id, Network, Sandbox};
+
+/// All that the store holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// By id.
+    pub networks: BTreeMap<Id, Network>,
+    /// By id.
+    pub endpoints: BTreeMap<Id, Endpoint>,
+}
+
+impl State {
+    /// The network that `text` names: by its full id, else its name, else the start of its id.
+    ///
+    /// # Errors
+    /// `network X not found`, or `network X is ambiguous` where a prefix fits more than one.
+    pub fn find_network(&self, text: &str) -> Result<&Network, Error> {
+        let by_id = text.parse().ok().and_then(|id: Id| self.networks.get(&id));
+        if let Some(network) = by_id.or_else(|| self.network_named(text)) {
+            return Ok(network);
+        }
+        let mut matches = self
+            .networks
+            .values()
+            .filter(|network| !text.is_empty() && network.id.to_string().starts_with(text));
+        match (matches.next(), matches.count()) {
+            (None, _) => Err(Error::not_found(format!("network {text} not found"))),
+            (Some(network), 0) => Ok(network),
+            (Some(_), more) => Err(Error::invalid(format!(
+                "network {text} is ambiguous ({} matches found based on ID prefix)",
+                more + 1
+            ))),
+        }
+    }
+
+    /// The network of exactly this name.
+    pub fn network_named(&self, name: &str) -> Option<&Network> {
+        self.networks.values().find(|network| network.name == name)
+    }
+
+    /// The endpoints of one network.
+    pub fn endpoints_of(&self, network: Id) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.values().filter(move |endpoint| endpoint.network == network)
+    }
+
+    /// The endpoint of `network` that `container` names: its sandbox in any of its forms, its name, or its id, bare or
+    /// as `ep-ID`.
+    pub fn find_endpoint(&self, network: Id, container: &str) -> Option<&Endpoint> {
+        let path = Sandbox::parse(container).ok().map(|sandbox| sandbox.path);
+        let id = container.strip_prefix("ep-").unwrap_or(container).parse::<Id>().ok();
+        self.endpoints_of(network).find(|endpoint| {
+            Some(&endpoint.sandbox.path) == path.as_ref()
+                || endpoint.name == container
+                || Some(endpoint.id) == id
+        })
+    }
+}

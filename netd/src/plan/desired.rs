@@ -1,0 +1,247 @@
+//! What the stored networks and endpoints ask of the host.
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use netd_common::{
+    bridge::{ICC, INTERNAL, MASQUERADE},
+    endpoint::PEER_IN_OTHER_NETNS,
+};
+
+use super::{BridgeLink, EndpointRow, Interface, LinkRef, NetworkRow, Veth, World};
+use crate::model::{Bridge, Endpoint, Network, Pool, Sandbox, State};
+
+/// What `state` asks of the host for those of its networks and endpoints that are asked about.
+pub fn desired(
+    state: &State,
+    networks: impl Fn(&Network) -> bool,
+    endpoints: impl Fn(&Endpoint) -> bool,
+) -> World {
+    let mut world = World::default();
+    for network in state.networks.values().filter(|network| networks(network)) {
+        if let Some(bridge) = &network.bridge {
+            add_network(&mut world, network, bridge);
+        }
+    }
+    let routes = default_routes(state);
+    for endpoint in state.endpoints.values().filter(|endpoint| endpoints(endpoint)) {
+        let network = &state.networks[&endpoint.network];
+        if let Some(bridge) = &network.bridge {
+            add_endpoint(&mut world, network, bridge, endpoint, &routes);
+        }
+    }
+    world
+}
+
+fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
+    let addresses = network.ipam.pools.iter().filter_map(Pool::bridge_address).collect();
+    let link = BridgeLink { mac: bridge.mac, mtu: bridge.mtu, up: true, addresses, adopted: bridge.adopted };
+    world.bridges.insert(bridge.interface.clone(), link);
+    let mut flags = 0;
+    for (flag, on) in [(INTERNAL, network.internal), (MASQUERADE, bridge.masquerade), (ICC, bridge.icc)] {
+        flags |= if on { flag } else { 0 };
+    }
+    let row = NetworkRow {
+        bridge: LinkRef::Name(bridge.interface.clone()),
+        flags,
+        gateway4: network.pool4().and_then(|pool| ipv4(pool.gateway?)),
+        gateway6: network.pool6().and_then(|pool| ipv6(pool.gateway?)),
+        mac: bridge.mac,
+    };
+    world.networks.insert(bridge.number, row);
+    world.subnets.extend(network.ipam.pools.iter().map(|pool| (pool.subnet, bridge.number)));
+}
+
+fn add_endpoint(
+    world: &mut World,
+    network: &Network,
+    bridge: &Bridge,
+    endpoint: &Endpoint,
+    routes: &Routes<'_>,
+) {
+    let carries = |route: Option<&&Endpoint>| route.is_some_and(|carrier| carrier.id == endpoint.id);
+    let (route4, route6) = routes.get(&endpoint.sandbox).copied().unwrap_or_default();
+    let addresses = endpoint.ipv4.map(IpNet::from).into_iter().chain(endpoint.ipv6.map(IpNet::from));
+    let interface = Interface {
+        sandbox: endpoint.sandbox.clone(),
+        name: endpoint.interface.clone(),
+        mac: endpoint.mac,
+        mtu: endpoint.mtu,
+        up: true,
+        ipv6: network.enable_ipv6,
+        addresses: addresses.collect(),
+        gateway4: endpoint.gateway4.filter(|_| carries(route4.as_ref())),
+        gateway6: endpoint.gateway6.filter(|_| carries(route6.as_ref())),
+    };
+    let name = &endpoint.host_interface;
+    let veth = Veth { bridge: Some(bridge.interface.clone()), up: true, mtu: endpoint.mtu, interface };
+    world.veths.insert(name.clone(), veth);
+    let row = EndpointRow {
+        port: LinkRef::Name(name.clone()),
+        network: bridge.number,
+        flags: PEER_IN_OTHER_NETNS,
+        ipv4: endpoint.ipv4.map(|net| net.addr()),
+        ipv6: endpoint.ipv6.map(|net| net.addr()),
+        mac: endpoint.mac,
+    };
+    world.endpoints.insert(endpoint.slot, row);
+    world.ports.insert(LinkRef::Name(name.clone()));
+}
+
+/// The endpoints that carry each sandbox's default routes, IPv4 and IPv6.
+type Routes<'a> = BTreeMap<&'a Sandbox, (Option<&'a Endpoint>, Option<&'a Endpoint>)>;
+
+/// The highest priority wins, and among equals the network whose name comes first.
+fn default_routes(state: &State) -> Routes<'_> {
+    let mut routes = Routes::new();
+    let rank =
+        |endpoint: &Endpoint| (Reverse(endpoint.gateway_priority), &state.networks[&endpoint.network].name);
+    for endpoint in state.endpoints.values() {
+        let (route4, route6) = routes.entry(&endpoint.sandbox).or_default();
+        let better = |route: &Option<&Endpoint>| route.is_none_or(|route| rank(endpoint) < rank(route));
+        if endpoint.gateway4.is_some() && better(route4) {
+            *route4 = Some(endpoint);
+        }
+        if endpoint.gateway6.is_some() && better(route6) {
+            *route6 = Some(endpoint);
+        }
+    }
+    routes
+}
+
+fn ipv4(address: std::net::IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        std::net::IpAddr::V4(address) => Some(address),
+        std::net::IpAddr::V6(_) => None,
+    }
+}
+
+fn ipv6(address: std::net::IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        std::net::IpAddr::V6(address) => Some(address),
+        std::net::IpAddr::V4(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Driver, Id, Ipam, MacAddress, Pool, Timestamp};
+
+    fn network(number: u32, name: &str) -> Network {
+        let pool = |subnet: &str, gateway: &str| Pool {
+            subnet: subnet.parse().unwrap(),
+            range: None,
+            gateway: Some(gateway.parse().unwrap()),
+            gateway_shown: true,
+            auxiliary: BTreeMap::new(),
+            requested: false,
+        };
+        let pools = vec![
+            pool(&format!("10.{number}.0.0/16"), &format!("10.{number}.0.1")),
+            pool(&format!("fd00:{number}::/64"), &format!("fd00:{number}::1")),
+        ];
+        Network {
+            id: Id::new([number as u8; 32]),
+            name: name.into(),
+            created: Timestamp::now(),
+            driver: Driver::Bridge,
+            enable_ipv4: true,
+            enable_ipv6: true,
+            internal: false,
+            attachable: false,
+            ipam: Ipam { driver: "default".into(), options: None, pools },
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            bridge: Some(Bridge {
+                number,
+                interface: format!("br{number}"),
+                mac: MacAddress::new([2, 0, 0, 0, 0, 1]),
+                mtu: 1400,
+                icc: true,
+                masquerade: false,
+                prefix: "eth".into(),
+                adopted: false,
+            }),
+        }
+    }
+
+    fn endpoint(network: &Network, slot: u32, sandbox: &str, priority: i64) -> Endpoint {
+        let number = network.bridge.as_ref().unwrap().number;
+        Endpoint {
+            id: Id::new([100 + slot as u8; 32]),
+            network: network.id,
+            name: sandbox.into(),
+            sandbox: Sandbox::parse(&format!("netns:{sandbox}")).unwrap(),
+            slot,
+            mac: MacAddress::new([2, 0, 0, 0, 1, slot as u8]),
+            ipv4: format!("10.{number}.0.2/16").parse().ok(),
+            ipv6: format!("fd00:{number}::2/64").parse().ok(),
+            host_interface: format!("veth{slot}"),
+            interface: "eth0".into(),
+            gateway4: format!("10.{number}.0.1").parse().ok(),
+            gateway6: format!("fd00:{number}::1").parse().ok(),
+            gateway_priority: priority,
+            mtu: 1400,
+            created: Timestamp::now(),
+        }
+    }
+
+    fn state(networks: &[&Network], endpoints: &[&Endpoint]) -> State {
+        State {
+            networks: networks.iter().map(|&network| (network.id, network.clone())).collect(),
+            endpoints: endpoints.iter().map(|&endpoint| (endpoint.id, endpoint.clone())).collect(),
+        }
+    }
+
+    #[test]
+    fn a_network_is_a_bridge_a_row_and_its_prefixes() {
+        let mut network = network(3, "n");
+        network.internal = true;
+        let world = desired(&state(&[&network], &[]), |_| true, |_| true);
+        let bridge = &world.bridges["br3"];
+        let addresses: Vec<_> = bridge.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!((addresses, bridge.mtu), (vec!["10.3.0.1/16".into(), "fd00:3::1/64".into()], 1400));
+        let row = &world.networks[&3];
+        assert_eq!((row.flags, row.gateway4), (INTERNAL | ICC, Some([10, 3, 0, 1].into())));
+        assert_eq!(world.subnets.values().collect::<Vec<_>>(), [&3, &3]);
+        assert_eq!(desired(&state(&[&network], &[]), |_| false, |_| true), World::default());
+    }
+
+    /// The veths that carry a sandbox's default routes, IPv4 and IPv6.
+    fn carriers(networks: &[&Network], endpoints: &[&Endpoint]) -> (Vec<String>, Vec<String>) {
+        let world = desired(&state(networks, endpoints), |_| true, |_| true);
+        let names = |carries: fn(&Interface) -> bool| {
+            world
+                .veths
+                .iter()
+                .filter(|(_, veth)| carries(&veth.interface))
+                .map(|(name, _)| name.clone())
+                .collect()
+        };
+        (names(|interface| interface.gateway4.is_some()), names(|interface| interface.gateway6.is_some()))
+    }
+
+    #[test]
+    fn one_endpoint_of_a_sandbox_carries_each_default_route() {
+        let (alpha, beta) = (network(1, "alpha"), network(2, "beta"));
+        let networks = [&beta, &alpha];
+        let (in_beta, in_alpha) = (endpoint(&beta, 0, "box", 0), endpoint(&alpha, 1, "box", 0));
+        // The network's name decides among equals, whichever was joined first.
+        assert_eq!(carriers(&networks, &[&in_beta, &in_alpha]), (vec!["veth1".into()], vec!["veth1".into()]));
+        assert_eq!(carriers(&networks, &[&in_beta]), (vec!["veth0".into()], vec!["veth0".into()]));
+        // The priority goes before the name.
+        let first = endpoint(&beta, 0, "box", 1);
+        assert_eq!(carriers(&networks, &[&first, &in_alpha]), (vec!["veth0".into()], vec!["veth0".into()]));
+        // The families may part.
+        let without6 = Endpoint { gateway6: None, ..in_alpha.clone() };
+        assert_eq!(carriers(&networks, &[&in_beta, &without6]), (vec!["veth1".into()], vec!["veth0".into()]));
+        // Another sandbox has routes of its own.
+        let other = endpoint(&beta, 2, "other", 0);
+        assert_eq!(carriers(&networks, &[&in_alpha, &other]).0, ["veth1", "veth2"]);
+    }
+}

@@ -1,0 +1,13 @@
+//! What has to be done so that the host becomes what it should be.
+//!
+//! A [`World`] is what netd has, or should have, on the host. [`steps`] leads from one to another; it is pure, and every
+//! caller uses it: a request plans from what the host has of one network or endpoint to what it should have, a restart
+//! from all that is seen to all that is stored.
+
+mod desired;
+mod step;
+mod world;
+
+pub use desired::desired;
+pub use step::{Step, steps};
+pub use world::{BridgeLink, EndpointRow, Interface, LinkRef, NetworkRow, Veth, World};

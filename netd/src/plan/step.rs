@@ -1,0 +1,198 @@
+//! The way from one world to another.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::{BridgeLink, EndpointRow, LinkRef, NetworkRow, Veth, World};
+
+/// One change, whole or not at all. `None` stands for "is not there".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Remove a link that should not be. It is the one step without an inverse: nobody wants it back.
+    Discard {
+        /// Its name.
+        link: String,
+    },
+    /// Make, change or delete a kernel bridge.
+    Bridge {
+        /// Its name.
+        name: String,
+        /// As it is.
+        from: Option<BridgeLink>,
+        /// As it should be.
+        to: Option<BridgeLink>,
+    },
+    /// Make, change or delete a veth pair.
+    Veth {
+        /// The name of the host's end.
+        name: String,
+        /// As it is.
+        from: Option<Box<Veth>>,
+        /// As it should be.
+        to: Option<Box<Veth>>,
+    },
+    /// Write or clear a network in the datapath.
+    Network {
+        /// Its number.
+        number: u32,
+        /// As it is.
+        from: Option<NetworkRow>,
+        /// As it should be.
+        to: Option<NetworkRow>,
+    },
+    /// Tell the datapath which network a prefix belongs to.
+    Subnet {
+        /// The prefix.
+        prefix: IpNet,
+        /// The number of its network as it is.
+        from: Option<u32>,
+        /// The number of its network as it should be.
+        to: Option<u32>,
+    },
+    /// Write or clear an endpoint in the datapath.
+    Endpoint {
+        /// Its slot.
+        slot: u32,
+        /// As it is.
+        from: Option<EndpointRow>,
+        /// As it should be.
+        to: Option<EndpointRow>,
+    },
+    /// Attach `from_container` to the host's end of a veth, or detach it.
+    Port {
+        /// The host's end.
+        link: LinkRef,
+        /// Attach.
+        attach: bool,
+    },
+}
+
+impl Step {
+    fn veth(name: &str, from: Option<&Veth>, to: Option<&Veth>) -> Self {
+        let boxed = |veth: &Veth| Box::new(veth.clone());
+        Self::Veth { name: name.to_owned(), from: from.map(boxed), to: to.map(boxed) }
+    }
+
+    /// The step that takes this one back.
+    pub fn inverse(self) -> Option<Self> {
+        Some(match self {
+            Self::Discard { .. } => return None,
+            Self::Bridge { name, from, to } => Self::Bridge { name, from: to, to: from },
+            Self::Veth { name, from, to } => Self::Veth { name, from: to, to: from },
+            Self::Network { number, from, to } => Self::Network { number, from: to, to: from },
+            Self::Subnet { prefix, from, to } => Self::Subnet { prefix, from: to, to: from },
+            Self::Endpoint { slot, from, to } => Self::Endpoint { slot, from: to, to: from },
+            Self::Port { link, attach } => Self::Port { link, attach: !attach },
+        })
+    }
+}
+
+/// The steps from one world to another, in an order in which each finds what it needs, forwards and backwards: a link is
+/// there before and after any table refers to it, and a veth carries traffic only while the datapath knows its endpoint.
+pub fn steps(from: &World, to: &World) -> Vec<Step> {
+    let mut steps = Vec::new();
+    steps.extend(from.strays.iter().map(|link| Step::Discard { link: link.clone() }));
+
+    // A sandbox has one default route for each family: it must leave one interface before another can have it. And a port
+    // must leave a bridge that goes.
+    let mut veths = from.veths.clone();
+    for (name, veth) in &mut veths {
+        let Some(wanted) = to.veths.get(name) else { continue };
+        let before = veth.clone();
+        let (is, should) = (&mut veth.interface, &wanted.interface);
+        is.gateway4 = is.gateway4.filter(|_| is.gateway4 == should.gateway4);
+        is.gateway6 = is.gateway6.filter(|_| is.gateway6 == should.gateway6);
+        veth.bridge = veth
+            .bridge
+            .take()
+            .filter(|bridge| to.bridges.contains_key(bridge) || !from.bridges.contains_key(bridge));
+        if *veth != before {
+            steps.push(Step::veth(name, Some(&before), Some(veth)));
+        }
+    }
+
+    remove(&mut steps, from, to, &veths);
+    add(&mut steps, from, to, &veths);
+    steps
+}
+
+fn remove(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<String, Veth>) {
+    let leaving = || veths.iter().filter(|(name, _)| !to.veths.contains_key(*name));
+    for (name, veth) in leaving().filter(|(_, veth)| veth.up) {
+        steps.push(Step::veth(name, Some(veth), Some(&down(veth))));
+    }
+    for link in from.ports.difference(&to.ports) {
+        steps.push(Step::Port { link: link.clone(), attach: false });
+    }
+    for (&slot, row) in &from.endpoints {
+        // What refers to another link is taken out and put in anew, so that no row refers to a link that is not there.
+        if to.endpoints.get(&slot).is_none_or(|wanted| wanted.port != row.port) {
+            steps.push(Step::Endpoint { slot, from: Some(row.clone()), to: None });
+        }
+    }
+    for (name, veth) in leaving() {
+        steps.push(Step::veth(name, Some(&down(veth)), None));
+    }
+    for (&prefix, &number) in from.subnets.iter().filter(|(prefix, _)| !to.subnets.contains_key(*prefix)) {
+        steps.push(Step::Subnet { prefix, from: Some(number), to: None });
+    }
+    for (&number, row) in &from.networks {
+        if to.networks.get(&number).is_none_or(|wanted| wanted.bridge != row.bridge) {
+            steps.push(Step::Network { number, from: Some(row.clone()), to: None });
+        }
+    }
+    for (name, bridge) in from.bridges.iter().filter(|(name, _)| !to.bridges.contains_key(*name)) {
+        steps.push(Step::Bridge { name: name.clone(), from: Some(bridge.clone()), to: None });
+    }
+}
+
+fn add(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<String, Veth>) {
+    for (name, wanted) in &to.bridges {
+        let is = from.bridges.get(name);
+        if is != Some(wanted) {
+            steps.push(Step::Bridge { name: name.clone(), from: is.cloned(), to: Some(wanted.clone()) });
+        }
+    }
+    for (&number, wanted) in &to.networks {
+        let is = from.networks.get(&number).filter(|row| row.bridge == wanted.bridge);
+        if is != Some(wanted) {
+            steps.push(Step::Network { number, from: is.cloned(), to: Some(wanted.clone()) });
+        }
+    }
+    for (&prefix, &wanted) in &to.subnets {
+        let is = from.subnets.get(&prefix).copied();
+        if is != Some(wanted) {
+            steps.push(Step::Subnet { prefix, from: is, to: Some(wanted) });
+        }
+    }
+    let mut silent = Vec::new();
+    for (name, wanted) in &to.veths {
+        let is = veths.get(name);
+        // One that is new comes up last; one that is up stays up.
+        let first = if is.is_some_and(|is| is.up) { wanted.clone() } else { down(wanted) };
+        if is != Some(&first) {
+            steps.push(Step::veth(name, is, Some(&first)));
+        }
+        if first != *wanted {
+            silent.push(Step::veth(name, Some(&first), Some(wanted)));
+        }
+    }
+    for (&slot, wanted) in &to.endpoints {
+        let is = from.endpoints.get(&slot).filter(|row| row.port == wanted.port);
+        if is != Some(wanted) {
+            steps.push(Step::Endpoint { slot, from: is.cloned(), to: Some(wanted.clone()) });
+        }
+    }
+    for link in to.ports.difference(&from.ports) {
+        steps.push(Step::Port { link: link.clone(), attach: true });
+    }
+    steps.append(&mut silent);
+}
+
+fn down(veth: &Veth) -> Veth {
+    Veth { up: false, ..veth.clone() }
+}
+
+#[cfg(test)]
+mod tests;

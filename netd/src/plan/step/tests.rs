@@ -1,0 +1,210 @@
+//! The steps, run on a model of the host that refuses what the kernel would refuse.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    model::{MacAddress, Sandbox},
+    plan::Interface,
+};
+
+impl World {
+    /// Takes one step, or says why the host would not.
+    fn take(&mut self, step: &Step) -> Result<(), String> {
+        fn replace<K: Ord + Clone + std::fmt::Debug, V: Clone + PartialEq + std::fmt::Debug>(
+            map: &mut BTreeMap<K, V>,
+            key: &K,
+            from: &Option<V>,
+            to: &Option<V>,
+        ) -> Result<(), String> {
+            if map.get(key) != from.as_ref() {
+                return Err(format!("{key:?} is {:?}, not {from:?}", map.get(key)));
+            }
+            if from == to {
+                return Err(format!("{key:?} does not change"));
+            }
+            match to {
+                Some(to) => map.insert(key.clone(), to.clone()),
+                None => map.remove(key),
+            };
+            Ok(())
+        }
+        match step {
+            Step::Discard { link } => self.strays.remove(link).then_some(()).ok_or("no such stray")?,
+            Step::Bridge { name, from, to } => replace(&mut self.bridges, name, from, to)?,
+            Step::Veth { name, from, to } => {
+                replace(&mut self.veths, name, &from.as_deref().cloned(), &to.as_deref().cloned())?;
+                if let Some(bridge) = to.as_ref().and_then(|veth| veth.bridge.as_ref())
+                    && !self.bridges.contains_key(bridge)
+                {
+                    return Err(format!("{name} is put into {bridge}, which is not there"));
+                }
+                if from.is_none() && to.as_ref().is_some_and(|veth| veth.up) {
+                    return Err(format!("{name} is up before the datapath knows of it"));
+                }
+            }
+            Step::Network { number, from, to } => replace(&mut self.networks, number, from, to)?,
+            Step::Subnet { prefix, from, to } => replace(&mut self.subnets, prefix, from, to)?,
+            Step::Endpoint { slot, from, to } => replace(&mut self.endpoints, slot, from, to)?,
+            Step::Port { link, attach } => {
+                let changed = if *attach { self.ports.insert(link.clone()) } else { self.ports.remove(link) };
+                changed.then_some(()).ok_or(format!("{link:?} does not change"))?;
+            }
+        }
+        self.check()
+    }
+
+    /// What holds between any two steps.
+    fn check(&self) -> Result<(), String> {
+        let there = |link: &LinkRef| match link {
+            LinkRef::Name(name) => self.veths.contains_key(name) || self.bridges.contains_key(name),
+            LinkRef::Gone(_) => true,
+        };
+        let refs = self.networks.values().map(|row| &row.bridge);
+        let refs = refs.chain(self.endpoints.values().map(|row| &row.port)).chain(&self.ports);
+        for link in refs {
+            if !there(link) {
+                return Err(format!("{link:?} is referred to and not there"));
+            }
+        }
+        for sandbox in 0..SANDBOXES {
+            let routes = |family: fn(&Interface) -> bool| {
+                self.veths
+                    .values()
+                    .filter(|v| v.interface.sandbox.inode == sandbox && family(&v.interface))
+                    .count()
+            };
+            if routes(|i| i.gateway4.is_some()) > 1 || routes(|i| i.gateway6.is_some()) > 1 {
+                return Err("two default routes in one sandbox".into());
+            }
+        }
+        Ok(())
+    }
+}
+
+const SANDBOXES: u64 = 3;
+
+fn mac(last: u8) -> MacAddress {
+    MacAddress::new([2, 0, 0, 0, 0, last])
+}
+
+fn addresses() -> impl Strategy<Value = std::collections::BTreeSet<IpNet>> {
+    prop::collection::btree_set(
+        prop::sample::select(vec!["10.0.0.1/24", "10.0.0.2/24", "fd00::1/64"])
+            .prop_map(|text| text.parse().unwrap()),
+        0..3,
+    )
+}
+
+fn bridge() -> impl Strategy<Value = BridgeLink> {
+    (0..2u8, 1400..1402u32, any::<bool>(), addresses()).prop_map(|(last, mtu, up, addresses)| BridgeLink {
+        mac: mac(last),
+        mtu,
+        up,
+        addresses,
+        adopted: false,
+    })
+}
+
+fn veth() -> impl Strategy<Value = Veth> {
+    (0..2u8, 1400..1402u32, any::<[bool; 4]>(), addresses(), any::<[bool; 2]>()).prop_map(
+        |(last, mtu, [up, enslaved, iface_up, ipv6], addresses, [route4, route6])| Veth {
+            bridge: enslaved.then(|| "br".to_owned()),
+            up,
+            mtu,
+            interface: Interface {
+                sandbox: Sandbox::parse("pid:1").unwrap(),
+                name: "eth0".into(),
+                mac: mac(last),
+                mtu,
+                up: iface_up,
+                ipv6,
+                addresses,
+                gateway4: route4.then(|| [10, 0, 0, 1].into()),
+                gateway6: route6.then(|| "fd00::1".parse().unwrap()),
+            },
+        },
+    )
+}
+
+/// A world that the host can be in; `stale` allows for what a dead daemon may have left.
+fn world(stale: bool) -> impl Strategy<Value = World> {
+    let keys = |prefix: &'static str, n: u32| (0..n).prop_map(move |i| format!("{prefix}{i}"));
+    (
+        prop::collection::btree_map(keys("br", 3), bridge(), 0..3),
+        prop::collection::btree_map(keys("veth", 4), veth(), 0..4),
+        prop::collection::btree_map(0..3u32, (0..4usize, 0..2u32), 0..3),
+        prop::collection::btree_map(0..3u8, 0..3u32, 0..3),
+        prop::collection::btree_map(0..4u32, (0..5usize, 0..2u32), 0..4),
+        prop::collection::btree_set(0..5usize, 0..4),
+        prop::collection::btree_set(keys("stray", 3), 0..3),
+    )
+        .prop_map(move |(bridges, mut veths, networks, subnets, endpoints, ports, strays)| {
+            let mut routed = std::collections::BTreeSet::new();
+            for (name, veth) in &mut veths {
+                veth.bridge = veth.bridge.take().and(bridges.keys().next().cloned());
+                let interface = &mut veth.interface;
+                // The sandbox follows from the name, as it does for endpoints.
+                interface.sandbox.inode = u64::from(name.as_bytes()[4]) % SANDBOXES;
+                interface.gateway4 =
+                    interface.gateway4.filter(|_| routed.insert((4, interface.sandbox.inode)));
+                interface.gateway6 =
+                    interface.gateway6.filter(|_| routed.insert((6, interface.sandbox.inode)));
+            }
+            let link = |names: Vec<&String>, at: usize| match names.get(at) {
+                Some(name) => Some(LinkRef::Name((*name).clone())),
+                None if stale => Some(LinkRef::Gone(at as u32)),
+                None => None,
+            };
+            let networks = networks.into_iter().filter_map(|(number, (at, flags))| {
+                let bridge = link(bridges.keys().collect(), at)?;
+                Some((number, NetworkRow { bridge, flags, gateway4: None, gateway6: None, mac: mac(0) }))
+            });
+            let endpoints = endpoints.into_iter().filter_map(|(slot, (at, flags))| {
+                let port = link(veths.keys().collect(), at)?;
+                Some((slot, EndpointRow { port, network: 0, flags, ipv4: None, ipv6: None, mac: mac(0) }))
+            });
+            World {
+                strays: if stale { strays } else { Default::default() },
+                networks: networks.collect(),
+                subnets: subnets
+                    .into_iter()
+                    .map(|(third, number)| (IpNet::new([10, 0, third, 0].into(), 24).unwrap(), number))
+                    .collect(),
+                endpoints: endpoints.collect(),
+                ports: ports.into_iter().filter_map(|at| link(veths.keys().collect(), at)).collect(),
+                bridges,
+                veths,
+            }
+        })
+}
+
+proptest! {
+    #[test]
+    fn a_plan_leads_to_what_is_desired(from in world(true), to in world(false)) {
+        let mut world = from.clone();
+        for step in steps(&from, &to) {
+            world.take(&step).map_err(|why| TestCaseError::fail(format!("{step:?}: {why}")))?;
+        }
+        prop_assert_eq!(&world, &to);
+        prop_assert_eq!(steps(&world, &to), vec![]);
+    }
+
+    #[test]
+    fn undoing_from_any_step_restores_the_start(from in world(true), to in world(false), stop: prop::sample::Index) {
+        let plan = steps(&from, &to);
+        prop_assume!(!plan.is_empty());
+        let mut world = from.clone();
+        let mut done = Vec::new();
+        for step in plan.into_iter().take(stop.index(64)) {
+            world.take(&step).unwrap();
+            done.push(step);
+        }
+        while let Some(step) = done.pop() {
+            let Some(inverse) = step.inverse() else { continue };
+            world.take(&inverse).map_err(|why| TestCaseError::fail(format!("{inverse:?}: {why}")))?;
+        }
+        // Strays are not put back.
+        prop_assert_eq!(World { strays: from.strays.clone(), ..world }, from);
+    }
+}

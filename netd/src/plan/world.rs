@@ -1,0 +1,122 @@
+//! What netd has on the host.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+
+use crate::model::{MacAddress, Sandbox};
+
+/// What netd has on the host, or should have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    /// Links that are netd's and should not be: left by a daemon that died half-way, or under an endpoint's name without
+    /// being its veth.
+    pub strays: BTreeSet<String>,
+    /// Kernel bridges, by name.
+    pub bridges: BTreeMap<String, BridgeLink>,
+    /// Veth pairs, by the name of the host's end.
+    pub veths: BTreeMap<String, Veth>,
+    /// The datapath's networks, by number.
+    pub networks: BTreeMap<u32, NetworkRow>,
+    /// The datapath's prefixes, and the number of the network each belongs to.
+    pub subnets: BTreeMap<IpNet, u32>,
+    /// The datapath's endpoints, by slot.
+    pub endpoints: BTreeMap<u32, EndpointRow>,
+    /// The links that `from_container` is attached to.
+    pub ports: BTreeSet<LinkRef>,
+}
+
+/// A link as the datapath's tables refer to it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LinkRef {
+    /// The link of this name.
+    Name(String),
+    /// A link that is no more; it had this index.
+    Gone(u32),
+}
+
+/// A kernel bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeLink {
+    /// Its own address.
+    pub mac: MacAddress,
+    /// In bytes.
+    pub mtu: u32,
+    /// Whether it is up.
+    pub up: bool,
+    /// Its addresses, the kernel's own link-local one apart.
+    pub addresses: BTreeSet<IpNet>,
+    /// It was there before netd, and stays; addresses that netd did not give it are not mentioned.
+    pub adopted: bool,
+}
+
+/// A veth pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Veth {
+    /// The bridge that the host's end is a port of.
+    pub bridge: Option<String>,
+    /// Whether the host's end is up.
+    pub up: bool,
+    /// Of the host's end, in bytes.
+    pub mtu: u32,
+    /// The sandbox's end.
+    pub interface: Interface,
+}
+
+/// The sandbox's end of a veth pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Where it is.
+    pub sandbox: Sandbox,
+    /// Its name there.
+    pub name: String,
+    /// Its address.
+    pub mac: MacAddress,
+    /// In bytes.
+    pub mtu: u32,
+    /// Whether it is up.
+    pub up: bool,
+    /// Whether it has IPv6 at all.
+    pub ipv6: bool,
+    /// Its addresses, the kernel's own link-local one apart.
+    pub addresses: BTreeSet<IpNet>,
+    /// The sandbox's default route, if it leads through here.
+    pub gateway4: Option<Ipv4Addr>,
+    /// The sandbox's default route, if it leads through here.
+    pub gateway6: Option<Ipv6Addr>,
+}
+
+/// A network in the datapath's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkRow {
+    /// The kernel bridge.
+    pub bridge: LinkRef,
+    /// `netd_common::bridge`'s.
+    pub flags: u32,
+    /// The bridge's address.
+    pub gateway4: Option<Ipv4Addr>,
+    /// The bridge's address.
+    pub gateway6: Option<Ipv6Addr>,
+    /// The bridge's own.
+    pub mac: MacAddress,
+}
+
+/// An endpoint in the datapath's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointRow {
+    /// The host's end of the veth.
+    pub port: LinkRef,
+    /// The network's number.
+    pub network: u32,
+    /// `netd_common::endpoint`'s.
+    pub flags: u32,
+    /// The endpoint's address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// The endpoint's address.
+    pub ipv6: Option<Ipv6Addr>,
+    /// The endpoint's own.
+    pub mac: MacAddress,
+}

@@ -1,0 +1,220 @@
+//! The loads. Client and server are threads, pinned to one core, in namespaces of their own.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use socket2::SockRef;
+
+use crate::lab::{Family, Namespace};
+
+/// What runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// One byte there, one byte back, over one TCP connection.
+    TcpRequest,
+    /// Connect, one byte there, one byte back, close.
+    TcpConnect,
+    /// One byte there, one byte back, over UDP.
+    UdpRequest,
+    /// One TCP stream.
+    TcpStream,
+}
+
+/// A datagram that ends the server, as the end of a connection does.
+const END: &[u8] = b"end";
+/// Runs before the clock does.
+const WARM_UP: Duration = Duration::from_millis(100);
+/// After this much longer than it should take, a load has stalled.
+const STALLED: Duration = Duration::from_secs(10);
+
+impl Load {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::TcpRequest, Self::TcpConnect, Self::UdpRequest, Self::TcpStream];
+
+    /// Its name in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TcpRequest => "TCP request/response",
+            Self::TcpConnect => "TCP connect/request/close",
+            Self::UdpRequest => "UDP request/response",
+            Self::TcpStream => "TCP stream",
+        }
+    }
+
+    /// Runs it for a time and returns transactions a second, or bits a second for a stream.
+    ///
+    /// # Panics
+    /// If an end fails, or the path lets nothing through.
+    pub fn run(
+        self,
+        client: &Namespace,
+        server: &Namespace,
+        at: SocketAddr,
+        time: Duration,
+        core: usize,
+    ) -> f64 {
+        let (done, result) = mpsc::channel();
+        let pinned = |ns: &Namespace, end: Box<dyn FnOnce() -> io::Result<f64> + Send>| {
+            let (enter, done) = (ns.entrance(), done.clone());
+            // Not a scoped thread: one that has stalled must not keep the benchmark from ending.
+            thread::spawn(move || {
+                enter();
+                pin(core);
+                let _ = done.send(end());
+            })
+        };
+        match self {
+            Self::UdpRequest => {
+                let socket = bound(server, || UdpSocket::bind(at));
+                pinned(server, Box::new(move || answer_datagrams(&socket)));
+                pinned(client, Box::new(move || ask_by_datagram(at, time)));
+            }
+            Self::TcpRequest => {
+                let listener = bound(server, || TcpListener::bind(at));
+                pinned(server, Box::new(move || answer(&listener.accept()?.0)));
+                pinned(client, Box::new(move || ask(at, time)));
+            }
+            Self::TcpConnect => {
+                let listener = bound(server, || TcpListener::bind(at));
+                pinned(server, Box::new(move || answer_once_each(&listener)));
+                pinned(client, Box::new(move || connect_and_ask(at, time)));
+            }
+            Self::TcpStream => {
+                let listener = bound(server, || TcpListener::bind(at));
+                pinned(server, Box::new(move || sink(listener.accept()?.0, time)));
+                pinned(client, Box::new(move || source(at)));
+            }
+        }
+        let mut rate = 0.0;
+        for _ in 0..2 {
+            let end = result.recv_timeout(WARM_UP + time + STALLED);
+            let end = end.unwrap_or_else(|_| panic!("{} to {at} has stalled", self.name()));
+            rate += end.unwrap_or_else(|e| panic!("{} to {at}: {e}", self.name()));
+        }
+        rate
+    }
+}
+
+fn pin(core: usize) {
+    let mut cores = CpuSet::new();
+    cores.set(core).unwrap_or_else(|e| panic!("core {core}: {e}"));
+    sched_setaffinity(Pid::from_raw(0), &cores).unwrap_or_else(|e| panic!("pinning to core {core}: {e}"));
+}
+
+fn bound<T: Send>(server: &Namespace, bind: impl FnOnce() -> io::Result<T> + Send) -> T {
+    server.enter(bind).unwrap_or_else(|e| panic!("binding in {}: {e}", server.name()))
+}
+
+/// Repeats a transaction until the time is over; returns how many there were in a second.
+fn rate(time: Duration, mut transaction: impl FnMut() -> io::Result<()>) -> io::Result<f64> {
+    let warm = Instant::now() + WARM_UP;
+    while Instant::now() < warm {
+        transaction()?;
+    }
+    let (start, mut count) = (Instant::now(), 0_u32);
+    loop {
+        for _ in 0..16 {
+            transaction()?;
+        }
+        count += 16;
+        let elapsed = start.elapsed();
+        if elapsed >= time {
+            return Ok(f64::from(count) / elapsed.as_secs_f64());
+        }
+    }
+}
+
+fn ask(at: SocketAddr, time: Duration) -> io::Result<f64> {
+    let mut stream = TcpStream::connect(at)?;
+    stream.set_nodelay(true)?;
+    rate(time, || {
+        stream.write_all(&[1])?;
+        stream.read_exact(&mut [0])
+    })
+}
+
+fn answer(mut stream: &TcpStream) -> io::Result<f64> {
+    stream.set_nodelay(true)?;
+    let mut byte = [0];
+    while stream.read(&mut byte)? == 1 {
+        stream.write_all(&byte)?;
+    }
+    Ok(0.0)
+}
+
+fn connect_and_ask(at: SocketAddr, time: Duration) -> io::Result<f64> {
+    let rate = rate(time, || {
+        let mut stream = TcpStream::connect(at)?;
+        stream.write_all(&[1])?;
+        // The answer, and then the end: the server closes first and keeps TIME_WAIT, so the client's ports do not
+        // run out.
+        stream.read_exact(&mut [0])?;
+        stream.read(&mut [0]).map(drop)
+    });
+    // A connection without a request ends the server.
+    TcpStream::connect(at)?;
+    rate
+}
+
+fn answer_once_each(listener: &TcpListener) -> io::Result<f64> {
+    loop {
+        let (mut stream, _) = listener.accept()?;
+        let mut byte = [0];
+        if stream.read(&mut byte)? == 0 {
+            return Ok(0.0);
+        }
+        stream.write_all(&byte)?;
+    }
+}
+
+fn ask_by_datagram(at: SocketAddr, time: Duration) -> io::Result<f64> {
+    let any = if at.is_ipv4() { Family::V4 } else { Family::V6 }.any(0);
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(at)?;
+    let rate = rate(time, || {
+        socket.send(&[1])?;
+        socket.recv(&mut [0]).map(drop)
+    });
+    socket.send(END)?;
+    rate
+}
+
+fn answer_datagrams(socket: &UdpSocket) -> io::Result<f64> {
+    let mut buffer = [0; 16];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer)?;
+        if &buffer[..length] == END {
+            return Ok(0.0);
+        }
+        socket.send_to(&buffer[..length], from)?;
+    }
+}
+
+/// Sends until the receiver has enough.
+fn source(at: SocketAddr) -> io::Result<f64> {
+    let mut stream = TcpStream::connect(at)?;
+    let block = vec![0; 128 * 1024];
+    while stream.write_all(&block).is_ok() {}
+    Ok(0.0)
+}
+
+fn sink(mut stream: TcpStream, time: Duration) -> io::Result<f64> {
+    let mut block = vec![0; 128 * 1024];
+    let warm = Instant::now() + WARM_UP;
+    while Instant::now() < warm {
+        stream.read_exact(&mut block)?;
+    }
+    let (start, mut bytes) = (Instant::now(), 0);
+    while start.elapsed() < time {
+        bytes += stream.read(&mut block)?;
+    }
+    let rate = bytes as f64 * 8.0 / start.elapsed().as_secs_f64();
+    // The sender is to stop at once, not to fill a buffer that nobody reads.
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+    Ok(rate)
+}

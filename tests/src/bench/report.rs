@@ -1,0 +1,139 @@
+//! Figures as a page of Markdown.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+
+use super::{Load, Plan, Route, Sample};
+use crate::lab::Family;
+
+/// Where and when.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    processor: String,
+    cores: usize,
+    kernel: String,
+    date: String,
+}
+
+impl Machine {
+    /// This one, now.
+    pub fn this() -> Self {
+        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let date = Command::new("date").args(["-u", "+%F %H:%M UTC"]).output().expect("running date");
+        Self {
+            processor: model.map_or("an unnamed processor", |(_, model)| model).to_owned(),
+            cores: std::thread::available_parallelism().expect("the number of cores").get(),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            date: String::from_utf8_lossy(&date.stdout).trim().to_owned(),
+        }
+    }
+}
+
+/// Median, least and greatest of what one figure was in all rounds.
+struct Spread {
+    median: f64,
+    least: f64,
+    greatest: f64,
+}
+
+impl Spread {
+    fn of(samples: &[Sample], family: Family, route: Option<Route>, setup: &str, load: Load) -> Option<Self> {
+        let mut rates: Vec<f64> = samples
+            .iter()
+            .filter(|s| {
+                (s.family, s.setup, s.load) == (family, setup, load)
+                    && (s.route == route || s.route.is_none())
+            })
+            .map(|s| s.rate)
+            .collect();
+        rates.sort_by(f64::total_cmp);
+        let middle = rates.len() / 2;
+        let median = match rates.len() {
+            0 => return None,
+            odd if odd % 2 == 1 => rates[middle],
+            _ => f64::midpoint(rates[middle - 1], rates[middle]),
+        };
+        Some(Self { median, least: rates[0], greatest: rates[rates.len() - 1] })
+    }
+
+    fn show(&self, load: Load) -> String {
+        let (scale, digits, unit) =
+            if load == Load::TcpStream { (1e9, 2, " Gbit/s") } else { (1.0, 0, "/s") };
+        let [median, least, greatest] =
+            [self.median, self.least, self.greatest].map(|rate| format!("{:.digits$}", rate / scale));
+        format!("{median}{unit} ({least} to {greatest})")
+    }
+}
+
+/// The page: machine, command, and a table for each route and family.
+pub fn report(machine: &Machine, command: &str, plan: Plan, samples: &[Sample]) -> String {
+    let Plan { rounds, time, .. } = plan;
+    let Machine { processor, cores, kernel, date } = machine;
+    let mut page = format!(
+        "# Benchmarks
+
+Written by `{command}` on {date}: {processor}, {cores} cores, Linux {kernel}.
+
+Client and server are pinned to one core. Each figure is the median (least to greatest) of {rounds} rounds of {time:?};
+all set-ups run in turn in each round. Requests and responses are one byte. Ratios are of medians.
+The measure is a veth pair between two namespaces; the kernel's figures are its bridge and conntrack with the rules
+that dockerd 28 writes for its default bridge.
+"
+    );
+    let mut setups: Vec<&str> = Vec::new();
+    for sample in samples {
+        if !setups.contains(&sample.setup) {
+            setups.push(sample.setup);
+        }
+    }
+    for family in [Family::V4, Family::V6] {
+        if samples.iter().all(|s| s.family != family) {
+            continue;
+        }
+        for route in Route::ALL {
+            let version = if family == Family::V4 { "IPv4" } else { "IPv6" };
+            let _ = write!(page, "\n## {version}, {}\n\n", route.name());
+            page += &table(samples, family, route, &setups);
+        }
+    }
+    page
+}
+
+fn table(samples: &[Sample], family: Family, route: Route, setups: &[&str]) -> String {
+    let ratios: Vec<(usize, usize)> =
+        (0..setups.len()).flat_map(|of| (0..of).map(move |to| (of, to))).collect();
+    let mut head = vec![String::new()];
+    head.extend(setups.iter().map(|&setup| setup.to_owned()));
+    head.extend(ratios.iter().map(|&(of, to)| format!("{} / {}", short(setups[of]), short(setups[to]))));
+    let mut rows = vec![head];
+    for load in Load::ALL {
+        let spreads: Vec<_> =
+            setups.iter().map(|setup| Spread::of(samples, family, Some(route), setup, load)).collect();
+        let mut row = vec![load.name().to_owned()];
+        row.extend(spreads.iter().map(|spread| spread.as_ref().map_or("-".to_owned(), |s| s.show(load))));
+        row.extend(ratios.iter().map(|&(of, to)| match (&spreads[of], &spreads[to]) {
+            (Some(of), Some(to)) => format!("{:.2}", of.median / to.median),
+            _ => "-".to_owned(),
+        }));
+        rows.push(row);
+    }
+    let widths: Vec<usize> = (0..rows[0].len())
+        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
+        .collect();
+    rows.insert(1, widths.iter().map(|width| "-".repeat(*width)).collect());
+    let mut table = String::new();
+    for row in rows {
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(table, "| {cell:width$} ");
+        }
+        table += "|\n";
+    }
+    table
+}
+
+/// The first word of a set-up's name.
+fn short(setup: &str) -> &str {
+    setup.split([',', ' ']).next().unwrap_or(setup)
+}

@@ -1,0 +1,84 @@
+//! Measures netd against a direct veth pair and against the kernel with Docker's rules, and writes what it found to
+//! `docs/benchmarks.md`.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use netd_tests::bench::{Direct, Docker, Machine, Netd, Plan, Setup, report, run};
+use netd_tests::lab::Family;
+
+/// netd against a direct veth pair and against the kernel with Docker's rules.
+#[derive(Parser)]
+struct Arguments {
+    /// How often each figure is taken.
+    #[arg(long, default_value_t = 7)]
+    rounds: u32,
+    /// Seconds that each figure takes.
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// The processor that client and server share; the last one if not given.
+    #[arg(long)]
+    core: Option<usize>,
+    /// One family instead of both.
+    #[arg(long)]
+    family: Option<Version>,
+    /// Leaves a set-up out; the page is not written then.
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<Name>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Version {
+    #[value(name = "4")]
+    V4,
+    #[value(name = "6")]
+    V6,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    Kernel,
+    Netd,
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    let cores = std::thread::available_parallelism().expect("the number of cores").get();
+    let plan = Plan {
+        rounds: arguments.rounds,
+        time: Duration::from_secs_f64(arguments.seconds),
+        core: arguments.core.unwrap_or(cores - 1),
+    };
+    let families = match arguments.family {
+        None => Family::BOTH.to_vec(),
+        Some(Version::V4) => vec![Family::V4],
+        Some(Version::V6) => vec![Family::V6],
+    };
+    let mut setups: Vec<Box<dyn Setup>> = vec![Box::new(Direct::new())];
+    if !arguments.without.contains(&Name::Kernel) {
+        setups.push(Box::new(Docker::new()));
+    }
+    if !arguments.without.contains(&Name::Netd) {
+        setups.push(Box::new(Netd::new()));
+    }
+    let samples = run(plan, &setups, &families, |sample| {
+        let route = sample.route.map_or("", |route| route.name());
+        eprintln!(
+            "{:?} {:26} {:24} {:12} {:.0}",
+            sample.family,
+            sample.load.name(),
+            sample.setup,
+            route,
+            sample.rate
+        );
+    });
+    let options: String = std::env::args().skip(1).map(|argument| format!(" {argument}")).collect();
+    let page = report(&Machine::this(), &format!("cargo xtask bench{options}"), plan, &samples);
+    println!("{page}");
+    if arguments.without.is_empty() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
+        fs::write(&path, page).unwrap_or_else(|e| panic!("writing {}: {e}", path.display()));
+    }
+}

@@ -1,0 +1,44 @@
+//! Sockets in a namespace, of chosen ports, that wait no longer than the lab's patience.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{Family, Namespace, PATIENCE};
+
+/// A UDP socket on a port of all addresses (0: any port).
+pub fn udp(ns: &Namespace, family: Family, port: u16) -> UdpSocket {
+    let address = family.any(port);
+    let socket = ns.enter(|| UdpSocket::bind(address)).unwrap_or_else(|e| panic!("binding {address}: {e}"));
+    socket.set_read_timeout(Some(PATIENCE)).expect("a socket's timeout");
+    socket
+}
+
+/// Sends a datagram and returns its answer, which must come from where the datagram went.
+pub fn ask(socket: &UdpSocket, to: SocketAddr, question: &[u8]) -> Vec<u8> {
+    socket.send_to(question, to).unwrap_or_else(|e| panic!("sending to {to}: {e}"));
+    let mut answer = vec![0; 65536];
+    let (length, from) = socket.recv_from(&mut answer).unwrap_or_else(|e| panic!("an answer of {to}: {e}"));
+    assert_eq!(from, to, "the answer comes from elsewhere");
+    answer.truncate(length);
+    answer
+}
+
+/// Connects from a port (0: any port).
+pub fn connect(ns: &Namespace, port: u16, to: SocketAddr) -> io::Result<TcpStream> {
+    let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
+    let socket = ns.enter(|| Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&family.any(port).into())?;
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// An address and a port.
+pub fn at(address: impl Into<IpAddr>, port: u16) -> SocketAddr {
+    SocketAddr::new(address.into(), port)
+}

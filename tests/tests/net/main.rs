@@ -1,0 +1,21 @@
+//! Real namespaces, real sockets: what netd promises, seen from the containers and from the outside.
+//!
+//! Each test has a lab of its own, so they run side by side. Needs root, a kernel of 6.6 or later, `ip` and `nft`;
+//! a test panics where one of them is missing.
+
+mod bridge;
+mod connections;
+mod daemon;
+mod endpoint;
+mod fragments;
+mod icmp;
+mod kernel;
+mod leak;
+mod masquerade;
+mod mtu;
+mod refusals;
+mod restart;
+mod rules;
+mod stream;
+mod ttl;
+mod uplink;

@@ -1,0 +1,117 @@
+//! The daemon dies, the traffic does not.
+
+use std::io::{Read as _, Write as _};
+
+use netd_tests::lab::{
+    Container, Family, Lab, Ping, TcpEcho, UdpEcho, UdpStream, ask, at, connect, ping, udp, until,
+};
+
+/// New flows of every kind, from a container to the outside.
+fn new_flows_work(lab: &Lab, from: &Container) {
+    for family in Family::BOTH {
+        assert!(ping(&from.ns, family.outside(), Ping::default()));
+        let echo = UdpEcho::new(&lab.outside, at(family.outside(), 0));
+        ask(&udp(&from.ns, family, 0), echo.address, b"hello");
+        let server = TcpEcho::new(&lab.outside, at(family.outside(), 0));
+        let mut stream = connect(&from.ns, 0, server.address).expect("connecting");
+        stream.write_all(b"hello").expect("sending");
+        stream.read_exact(&mut [0; 5]).expect("the echo");
+    }
+}
+
+/// The endpoints of a network, by name.
+fn endpoints(lab: &Lab, network: &str) -> Vec<String> {
+    let (status, body) = lab.host.get(&format!("/networks/{network}")).expect("the daemon answers");
+    assert_eq!(status, 200, "{body}");
+    let network: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let containers = network["Containers"].as_object().expect("an object of endpoints");
+    let mut names: Vec<_> =
+        containers.values().filter_map(|c| Some(c["Name"].as_str()?.to_owned())).collect();
+    names.sort_unstable();
+    names
+}
+
+fn no_stream_loses_anything(end: impl Fn(&Lab)) {
+    let lab = Lab::new();
+    let (a, b) = (lab.container("a"), lab.container("b"));
+    let _outside = Family::BOTH.map(|family| UdpEcho::new(&lab.outside, at(family.outside(), 5300)));
+    let _beside = Family::BOTH.map(|family| UdpEcho::new(&b.ns, at(b.address(family), 5300)));
+    let remotes = Family::BOTH.map(|family| [family.outside(), b.address(family)]).concat();
+    let streams: Vec<_> = remotes.iter().map(|remote| UdpStream::start(&a.ns, at(*remote, 5300))).collect();
+    let server = TcpEcho::new(&lab.outside, Family::V4.any(8000));
+    let mut connection = connect(&a.ns, 0, at(Family::V4.outside(), 8000)).expect("connecting");
+    let before = endpoints(&lab, "dual");
+    assert_eq!(before, [a.ns.name(), b.ns.name()]);
+
+    let mut run_on = || {
+        streams.iter().for_each(|stream| stream.run_on(5000));
+        connection.write_all(b"still here").expect("sending");
+        connection.read_exact(&mut [0; 10]).expect("the echo");
+    };
+    for _ in 0..3 {
+        run_on();
+        end(&lab);
+        run_on();
+        new_flows_work(&lab, &a);
+        lab.host.start(&[]);
+        run_on();
+        new_flows_work(&lab, &a);
+    }
+    assert_eq!(endpoints(&lab, "dual"), before);
+    for (stream, remote) in streams.into_iter().zip(remotes) {
+        let losses = stream.stop();
+        assert_eq!(losses.lost, 0, "to {remote}: {losses:?}");
+    }
+    assert_eq!(server.peers().len(), 1);
+}
+
+#[test]
+fn killed_and_restarted_under_a_stream() {
+    no_stream_loses_anything(|lab| lab.host.kill());
+}
+
+#[test]
+fn stopped_and_restarted_under_a_stream() {
+    no_stream_loses_anything(|lab| lab.host.stop());
+}
+
+#[test]
+fn a_restart_repairs_what_was_changed_meanwhile() {
+    let lab = Lab::new();
+    let a = lab.container_on("bridge", "a");
+    lab.host.kill();
+    lab.host.ns.ip("address delete 172.17.0.1/16 dev netd0");
+    lab.host.ns.ip("link set netd0 down");
+    lab.host.start(&[]);
+    assert!(ping(&a.ns, a.gateway(Family::V4), Ping::default()));
+    assert!(ping(&a.ns, Family::V4.outside(), Ping::default()));
+    assert!(ping(&lab.host.ns, a.ipv4.into(), Ping::default()), "the connected route is back");
+}
+
+#[test]
+fn a_container_that_died_meanwhile_is_forgotten() {
+    let lab = Lab::new();
+    let (a, b) = (lab.container("a"), lab.container("b"));
+    let freed = b.ipv4;
+    lab.host.kill();
+    drop(b);
+    lab.host.start(&[]);
+    until("the dead endpoint is gone", || endpoints(&lab, "dual") == [a.ns.name()]);
+    let c = lab.container("c");
+    assert_eq!(c.ipv4, freed, "its address is free again");
+    assert!(ping(&a.ns, freed.into(), Ping::default()));
+}
+
+#[test]
+fn networks_and_addresses_are_kept() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    let network = |lab: &Lab| lab.host.get("/networks/dual").expect("the daemon answers").1;
+    let before = network(&lab);
+    lab.host.kill();
+    lab.host.start(&[]);
+    assert_eq!(network(&lab), before);
+    let b = lab.container("b");
+    assert_ne!(b.ipv4, a.ipv4, "an address in use is not given twice");
+    assert!(ping(&b.ns, a.ipv4.into(), Ping::default()));
+}

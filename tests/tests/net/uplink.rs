@@ -1,0 +1,75 @@
+//! The way outside changes while traffic flows.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use netd_tests::lab::{Capture, Family, Lab, Namespace, Ping, UdpEcho, ask, at, ping, udp, until};
+
+/// A second uplink `up1` to the same outside: 192.0.2.1/24 and 2001:db8:2::1/64 on the host, .10 and ::10 beyond.
+fn second_uplink(lab: &Lab) {
+    lab.outside.ip(&format!("link add eth2 type veth peer name up1 netns {}", lab.host.ns.name()));
+    for (ns, link, host) in [(&lab.outside, "eth2", "10"), (&lab.host.ns, "up1", "1")] {
+        ns.ip(&format!("address add 192.0.2.{host}/24 dev {link}"));
+        ns.ip(&format!("address add 2001:db8:2::{host}/64 dev {link} nodad"));
+        ns.ip(&format!("link set {link} up"));
+    }
+    lab.outside.await_carrier("eth2");
+    lab.host.ns.await_carrier("up1");
+}
+
+/// The source that a remote sees of a new flow.
+fn seen_as(lab: &Lab, from: &Namespace, family: Family) -> IpAddr {
+    let remote = match family {
+        Family::V4 => "198.51.100.99",
+        Family::V6 => "2001:db8:99::99",
+    };
+    let echo = UdpEcho::new(&lab.outside, at(remote.parse::<IpAddr>().expect("an address"), 0));
+    ask(&udp(from, family, 0), echo.address, b"hello");
+    echo.peers()[0].ip()
+}
+
+#[test]
+fn new_flows_follow_the_route() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    lab.outside.ip("address add 198.51.100.99/32 dev lo");
+    lab.outside.ip("address add 2001:db8:99::99/128 dev lo nodad");
+    for family in Family::BOTH {
+        assert_eq!(seen_as(&lab, &a.ns, family), family.host());
+    }
+    second_uplink(&lab);
+    lab.host.ns.ip("route replace default via 192.0.2.10");
+    lab.host.ns.ip("-6 route replace default via 2001:db8:2::10");
+    until("netd knows the new uplink", || lab.host.netd("status").contains("up1"));
+    assert_eq!(seen_as(&lab, &a.ns, Family::V4).to_string(), "192.0.2.1");
+    assert_eq!(seen_as(&lab, &a.ns, Family::V6).to_string(), "2001:db8:2::1");
+    for family in Family::BOTH {
+        assert!(ping(&a.ns, family.outside(), Ping::default()), "the old one is still there, on its link");
+    }
+}
+
+#[test]
+fn new_flows_follow_the_uplinks_address() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    lab.outside.ip("address add 198.51.100.99/32 dev lo");
+    assert_eq!(seen_as(&lab, &a.ns, Family::V4), Family::V4.host());
+    lab.host.ns.ip("address delete 203.0.113.1/24 dev up0");
+    lab.host.ns.ip("address add 203.0.113.7/24 dev up0");
+    lab.host.ns.ip("route replace default via 203.0.113.10");
+    until("netd knows the new address", || lab.host.netd("status").contains("203.0.113.7"));
+    assert_eq!(seen_as(&lab, &a.ns, Family::V4).to_string(), "203.0.113.7");
+}
+
+#[test]
+fn an_uplink_may_be_named() {
+    let lab = Lab::wired();
+    second_uplink(&lab);
+    lab.host.start(&["--uplink", "up0"]);
+    let a = lab.container_on("bridge", "a");
+    assert!(ping(&a.ns, Family::V4.outside(), Ping::default()));
+    let mut capture = Capture::new(&lab.outside, "eth2");
+    let brief = Ping { patience: Duration::from_millis(300), ..Ping::default() };
+    assert!(!ping(&a.ns, "192.0.2.10".parse::<IpAddr>().expect("an address"), brief), "up1 is no uplink");
+    assert!(capture.drain().iter().all(|p| p.source != a.ipv4), "and nothing leaks there");
+}

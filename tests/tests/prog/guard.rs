@@ -1,0 +1,119 @@
+//! Who a container says it is.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use etherparse::EtherType;
+
+use crate::{
+    fixture::{A, B, Fixture, GATEWAY, NEXT},
+    packet::{
+        DESTINATION_OPTIONS, HOP_BY_HOP, L4, REMOTE, REMOTE6, address, ethernet, extension, fragments, frame,
+        out, remote, with_extensions,
+    },
+};
+
+const BROADCAST: [u8; 6] = [0xff; 6];
+
+/// An ARP packet; operation 1 asks, 2 answers.
+fn arp(mac: [u8; 6], to: [u8; 6], operation: u8, sender: ([u8; 6], Ipv4Addr), target: Ipv4Addr) -> Vec<u8> {
+    let mut packet = vec![0, 1, 8, 0, 6, 4, 0, operation];
+    packet.extend(sender.0);
+    packet.extend(sender.1.octets());
+    packet.extend(to);
+    packet.extend(target.octets());
+    ethernet([mac, to], EtherType::ARP, &packet)
+}
+
+/// A neighbour advertisement to all nodes.
+fn advertisement(source: IpAddr, target: &str) -> Vec<u8> {
+    let IpAddr::V6(target) = address(target) else { panic!("IPv6") };
+    let message = [&[136, 0, 0, 0, 0x20, 0, 0, 0], &target.octets()[..], &[2, 1], &A.mac].concat();
+    frame([A.mac, [0x33, 0x33, 0, 0, 0, 1]], source, address("ff02::1"), 255, L4::Other(58), &message)
+}
+
+#[test]
+fn a_false_sender_is_dropped() {
+    let fixture = Fixture::new();
+    let udp = L4::Udp(5000, 53);
+    let from =
+        |mac, source: &str, to: &str| frame([mac, GATEWAY], address(source), address(to), 64, udp, b"");
+    for (packet, reason) in [
+        (from(B.mac, "172.17.0.2", REMOTE), "spoofed_mac"),
+        (from(B.mac, "fd00:17::2", REMOTE6), "spoofed_mac"),
+        (from(A.mac, "172.17.0.3", REMOTE), "spoofed_address"),
+        (from(A.mac, "172.17.0.1", REMOTE), "spoofed_address"),
+        (from(A.mac, "fd00:17::3", REMOTE6), "spoofed_address"),
+        (from(A.mac, "2001:db8::1", REMOTE6), "spoofed_address"),
+        (ethernet([B.mac, BROADCAST], EtherType(0x88b5), b"anything"), "spoofed_mac"),
+        (arp(A.mac, BROADCAST, 1, (B.mac, A.ipv4), B.ipv4), "spoofed_mac"),
+        (arp(A.mac, BROADCAST, 1, (A.mac, B.ipv4), B.ipv4), "spoofed_address"),
+        (arp(A.mac, B.mac, 2, (A.mac, Ipv4Addr::new(172, 17, 0, 1)), B.ipv4), "spoofed_address"),
+        (advertisement(A.ipv6.into(), "fd00:17::1"), "spoofed_address"),
+        (advertisement(address("fe80::2"), "fd00:17::3"), "spoofed_address"),
+    ] {
+        fixture.assert_drops("from_container", A.veth, &packet, reason);
+    }
+    assert_eq!(fixture.keys(), [0, 0]);
+    assert_eq!(fixture.traffic(A).sent.packets, 12, "what was dropped was sent nevertheless");
+}
+
+#[test]
+fn an_advertisement_cannot_hide_behind_other_headers() {
+    let fixture = Fixture::new();
+    let false_one = advertisement(A.ipv6.into(), "fd00:17::3");
+    for first in [HOP_BY_HOP, DESTINATION_OPTIONS] {
+        let packet = with_extensions(&false_one, first, &extension(58));
+        fixture.assert_drops("from_container", A.veth, &packet, "spoofed_address");
+    }
+    let [first, _] = fragments(&false_one, 7, 24);
+    fixture.assert_drops("from_container", A.veth, &first, "spoofed_address");
+}
+
+#[test]
+fn a_true_sender_passes() {
+    let fixture = Fixture::new();
+    let none = Ipv4Addr::UNSPECIFIED;
+    for packet in [
+        arp(A.mac, BROADCAST, 1, (A.mac, A.ipv4), B.ipv4),
+        // A probe for an address (RFC 5227), and a request to be given one.
+        arp(A.mac, BROADCAST, 1, (A.mac, none), A.ipv4),
+        frame([A.mac, BROADCAST], none.into(), address("255.255.255.255"), 64, L4::Udp(68, 67), b""),
+        advertisement(A.ipv6.into(), "fd00:17::2"),
+        advertisement(address("fe80::2"), "fe80::2"),
+        frame(
+            [A.mac, [0x33, 0x33, 0, 0, 0, 2]],
+            address("fe80::2"),
+            address("ff02::2"),
+            255,
+            L4::Udp(1, 2),
+            b"",
+        ),
+        ethernet([A.mac, BROADCAST], EtherType(0x88b5), b"anything"),
+    ] {
+        fixture.assert_passes("from_container", A.veth, &packet);
+    }
+    assert_eq!(fixture.took("flooded"), 7);
+    assert_eq!(fixture.dropped(), 0);
+}
+
+#[test]
+fn a_source_that_no_router_forwards_begins_no_flow() {
+    // Nothing tells two containers' link-local addresses apart, and no reply can be routed to 0.0.0.0.
+    let fixture = Fixture::new();
+    for (source, v6) in [("fe80::2", true), ("::", true), ("0.0.0.0", false)] {
+        let packet = frame([A.mac, GATEWAY], address(source), remote(v6), 64, L4::Udp(5000, 53), b"");
+        fixture.assert_passes("from_container", A.veth, &packet);
+    }
+    assert_eq!(fixture.keys(), [0, 0]);
+}
+
+#[test]
+fn a_veth_that_belongs_to_nobody_is_closed() {
+    let fixture = Fixture::new();
+    fixture.assert_drops("from_container", "up0", &out(A, false, L4::Udp(5000, 53)), "unknown_endpoint");
+    fixture.datapath.remove_endpoint(A.slot).unwrap();
+    fixture.assert_drops("from_container", A.veth, &out(A, false, L4::Udp(5000, 53)), "unknown_endpoint");
+    // Its neighbours no longer reach it past the bridge either.
+    let packet = frame([B.mac, A.mac], B.ipv4.into(), A.ipv4.into(), 64, L4::Udp(1, 2), b"");
+    assert_eq!(fixture.send(B, &packet).verdict, NEXT);
+}

@@ -1,0 +1,23 @@
+//! The programs, run by BPF_PROG_TEST_RUN on literal packets. Needs root and a kernel of 6.6 or later.
+
+mod bridge;
+mod budget;
+mod capacity;
+mod catch_all;
+mod checksum;
+mod fixture;
+mod fragments;
+mod guard;
+mod icmp;
+mod load;
+mod malformed;
+mod masquerade;
+mod networks;
+mod packet;
+mod pins;
+mod ports;
+mod returns;
+mod route;
+mod stack;
+mod sweep;
+mod table;
