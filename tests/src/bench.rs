@@ -1,14 +1,16 @@
 //! The benchmark: what a path costs, as ratios to a direct veth pair measured in the same run.
 
 mod load;
+mod prog;
 mod report;
 mod setup;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use load::Load;
-pub use report::{Machine, report};
+pub use load::{End, Load};
+pub use prog::{Cost, costs};
+pub use report::{Machine, report, report_costs};
 pub use setup::{Direct, Docker, Netd, Setup};
 
 use crate::lab::{Family, at};

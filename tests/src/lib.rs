@@ -6,3 +6,4 @@
 
 pub mod bench;
 pub mod lab;
+pub mod prog;

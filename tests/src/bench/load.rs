@@ -1,10 +1,13 @@
-//! The loads. Client and server are threads, pinned to one core, in namespaces of their own.
+//! The loads. Client and server are processes, as real ones are, pinned to one core, in namespaces of their own.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Stdio};
 use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use clap::ValueEnum;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -13,7 +16,7 @@ use socket2::SockRef;
 use crate::lab::{Family, Namespace};
 
 /// What runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Load {
     /// One byte there, one byte back, over one TCP connection.
     TcpRequest,
@@ -58,45 +61,107 @@ impl Load {
         time: Duration,
         core: usize,
     ) -> f64 {
-        let (done, result) = mpsc::channel();
-        let pinned = |ns: &Namespace, end: Box<dyn FnOnce() -> io::Result<f64> + Send>| {
-            let (enter, done) = (ns.entrance(), done.clone());
-            // Not a scoped thread: one that has stalled must not keep the benchmark from ending.
-            thread::spawn(move || {
-                enter();
-                pin(core);
-                let _ = done.send(end());
-            })
-        };
-        match self {
-            Self::UdpRequest => {
-                let socket = bound(server, || UdpSocket::bind(at));
-                pinned(server, Box::new(move || answer_datagrams(&socket)));
-                pinned(client, Box::new(move || ask_by_datagram(at, time)));
-            }
-            Self::TcpRequest => {
-                let listener = bound(server, || TcpListener::bind(at));
-                pinned(server, Box::new(move || answer(&listener.accept()?.0)));
-                pinned(client, Box::new(move || ask(at, time)));
-            }
-            Self::TcpConnect => {
-                let listener = bound(server, || TcpListener::bind(at));
-                pinned(server, Box::new(move || answer_once_each(&listener)));
-                pinned(client, Box::new(move || connect_and_ask(at, time)));
-            }
-            Self::TcpStream => {
-                let listener = bound(server, || TcpListener::bind(at));
-                pinned(server, Box::new(move || sink(listener.accept()?.0, time)));
-                pinned(client, Box::new(move || source(at)));
-            }
-        }
+        let spawn =
+            |role, ns| Process::spawn(&End { load: self, role, at, seconds: time.as_secs_f64(), core }, ns);
+        let mut server = spawn(Role::Server, server);
+        assert_eq!(server.line(STALLED), READY, "the server of {} at {at}", self.name());
+        let mut client = spawn(Role::Client, client);
         let mut rate = 0.0;
-        for _ in 0..2 {
-            let end = result.recv_timeout(WARM_UP + time + STALLED);
-            let end = end.unwrap_or_else(|_| panic!("{} to {at} has stalled", self.name()));
-            rate += end.unwrap_or_else(|e| panic!("{} to {at}: {e}", self.name()));
+        for end in [&mut client, &mut server] {
+            let line = end.line(WARM_UP + time + STALLED);
+            rate += line.parse::<f64>().unwrap_or_else(|_| panic!("{} to {at}: {line:?}", self.name()));
         }
         rate
+    }
+}
+
+/// What a server says when it can be spoken to.
+const READY: &str = "ready";
+
+/// One end of a load: what this program is told when it starts itself as that.
+#[derive(clap::Args)]
+pub struct End {
+    load: Load,
+    role: Role,
+    at: SocketAddr,
+    seconds: f64,
+    core: usize,
+}
+
+/// Who begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Role {
+    Client,
+    Server,
+}
+
+impl End {
+    /// Is this end, and says on standard output what it measured.
+    pub fn run(&self) -> io::Result<()> {
+        pin(self.core);
+        let (at, time) = (self.at, Duration::from_secs_f64(self.seconds));
+        let rate = match (self.load, self.role) {
+            (Load::UdpRequest, Role::Server) => answer_datagrams(&ready(UdpSocket::bind(at)?))?,
+            (Load::UdpRequest, Role::Client) => ask_by_datagram(at, time)?,
+            (Load::TcpRequest, Role::Server) => answer(&ready(TcpListener::bind(at)?).accept()?.0)?,
+            (Load::TcpRequest, Role::Client) => ask(at, time)?,
+            (Load::TcpConnect, Role::Server) => answer_once_each(&ready(TcpListener::bind(at)?))?,
+            (Load::TcpConnect, Role::Client) => connect_and_ask(at, time)?,
+            (Load::TcpStream, Role::Server) => sink(ready(TcpListener::bind(at)?).accept()?.0, time)?,
+            (Load::TcpStream, Role::Client) => source(at)?,
+        };
+        println!("{rate}");
+        Ok(())
+    }
+
+    fn words(&self) -> [String; 5] {
+        let name = |value: Option<clap::builder::PossibleValue>| {
+            value.expect("none is hidden").get_name().to_owned()
+        };
+        [
+            name(self.load.to_possible_value()),
+            name(self.role.to_possible_value()),
+            self.at.to_string(),
+            self.seconds.to_string(),
+            self.core.to_string(),
+        ]
+    }
+}
+
+fn ready<S>(socket: S) -> S {
+    println!("{READY}");
+    socket
+}
+
+/// An end as a process; it does not outlive its handle.
+struct Process {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Process {
+    fn spawn(end: &End, ns: &Namespace) -> Self {
+        let mut command =
+            ns.command(env::current_exe().expect("this program's file").to_str().expect("UTF-8"));
+        command.arg("end").args(end.words()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("starting an end");
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, lines }
+    }
+
+    /// The next line that it prints; empty if it ends or stalls first.
+    fn line(&mut self, patience: Duration) -> String {
+        self.lines.recv_timeout(patience).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has ended already, unless something went wrong.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -104,10 +169,6 @@ fn pin(core: usize) {
     let mut cores = CpuSet::new();
     cores.set(core).unwrap_or_else(|e| panic!("core {core}: {e}"));
     sched_setaffinity(Pid::from_raw(0), &cores).unwrap_or_else(|e| panic!("pinning to core {core}: {e}"));
-}
-
-fn bound<T: Send>(server: &Namespace, bind: impl FnOnce() -> io::Result<T> + Send) -> T {
-    server.enter(bind).unwrap_or_else(|e| panic!("binding in {}: {e}", server.name()))
 }
 
 /// Repeats a transaction until the time is over; returns how many there were in a second.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
-use super::{Load, Plan, Route, Sample};
+use super::{Cost, Load, Plan, Route, Sample};
 use crate::lab::Family;
 
 /// Where and when.
@@ -101,6 +101,28 @@ that dockerd 28 writes for its default bridge.
     page
 }
 
+/// The part of the page about single programs: `empty` is what one costs that returns at once.
+pub fn report_costs(empty: f64, costs: &[Cost]) -> String {
+    let mut page = format!(
+        "
+## Nanoseconds a packet
+
+By BPF_PROG_TEST_RUN, over the {empty:.0} ns of a program that returns at once. Masquerade is measured with the port changed
+and not the address: the packet has to stay the container's from run to run.
+
+"
+    );
+    let mut rows = vec![["", "IPv4", "IPv6", "budget"].map(str::to_owned).to_vec()];
+    for pair in costs.chunks(2) {
+        let mut row = vec![pair[0].name.to_owned()];
+        row.extend(pair.iter().map(|cost| format!("{:.0}", cost.nanoseconds)));
+        row.push(format!("{:.0}", pair[0].budget));
+        rows.push(row);
+    }
+    page += &align(rows);
+    page
+}
+
 fn table(samples: &[Sample], family: Family, route: Route, setups: &[&str]) -> String {
     let ratios: Vec<(usize, usize)> =
         (0..setups.len()).flat_map(|of| (0..of).map(move |to| (of, to))).collect();
@@ -119,6 +141,11 @@ fn table(samples: &[Sample], family: Family, route: Route, setups: &[&str]) -> S
         }));
         rows.push(row);
     }
+    align(rows)
+}
+
+/// Rows of cells, the first of them the head, as a table of Markdown.
+fn align(mut rows: Vec<Vec<String>>) -> String {
     let widths: Vec<usize> = (0..rows[0].len())
         .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
         .collect();

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
-use netd_tests::bench::{Direct, Docker, Machine, Netd, Plan, Setup, report, run};
+use clap::{Parser, Subcommand, ValueEnum};
+use netd_tests::bench::{Direct, Docker, End, Machine, Netd, Plan, Setup, costs, report, report_costs, run};
 use netd_tests::lab::Family;
 
 /// netd against a direct veth pair and against the kernel with Docker's rules.
@@ -27,6 +27,15 @@ struct Arguments {
     /// Leaves a set-up out; the page is not written then.
     #[arg(long, value_delimiter = ',')]
     without: Vec<Name>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One end of a load: the benchmark starts itself so, in a namespace
+    #[command(hide = true)]
+    End(End),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -45,6 +54,10 @@ enum Name {
 
 fn main() {
     let arguments = Arguments::parse();
+    if let Some(Command::End(end)) = &arguments.command {
+        end.run().unwrap_or_else(|e| panic!("{e}"));
+        return;
+    }
     let cores = std::thread::available_parallelism().expect("the number of cores").get();
     let plan = Plan {
         rounds: arguments.rounds,
@@ -76,6 +89,8 @@ fn main() {
     });
     let options: String = std::env::args().skip(1).map(|argument| format!(" {argument}")).collect();
     let page = report(&Machine::this(), &format!("cargo xtask bench{options}"), plan, &samples);
+    let (empty, costs) = costs();
+    let page = page + &report_costs(empty, &costs);
     println!("{page}");
     if arguments.without.is_empty() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");

@@ -33,7 +33,7 @@ fn fragments_follow_the_first() {
         assert_eq!((got.ports, got.ttl, got.payload), ([53, own], 56, read(&reply).payload));
     }
     assert_eq!(fixture.took("flow_created"), 4);
-    assert_eq!(fixture.flow_packets(), (8, 8));
+    assert_eq!(flow_packets(&fixture), (8, 8));
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn a_fragment_waits_for_its_first() {
     let fixture = Fixture::new();
     for v6 in [false, true] {
         let [first, later] = fragments(&out(A, v6, L4::Udp(5000, 53)), 7, 16);
-        fixture.assert_held(A, &later);
+        assert_held(&fixture, A, &later);
         // Both go the same way again, behind each other.
         let before = fixture.took("fragment_replayed");
         assert_eq!(fixture.send(A, &first).verdict, DROPPED);
@@ -50,15 +50,15 @@ fn a_fragment_waits_for_its_first() {
         assert_eq!(fixture.send(A, &later).verdict, REDIRECTED);
         // Another datagram, another sender, another protocol.
         let [_, other] = fragments(&out(A, v6, L4::Udp(5000, 53)), 8, 16);
-        fixture.assert_held(A, &other);
+        assert_held(&fixture, A, &other);
         let [_, other] = fragments(&out(B, v6, L4::Udp(5000, 53)), 7, 16);
-        fixture.assert_held(B, &other);
+        assert_held(&fixture, B, &other);
         let [_, other] = fragments(&out(A, v6, L4::Tcp(5000, 53, 2)), 7, 24);
-        fixture.assert_held(A, &other);
+        assert_held(&fixture, A, &other);
         // What fragments of a flow that ended left behind is no flow's.
         fixture.age(301);
         fixture.datapath.sweep().unwrap();
-        fixture.assert_held(A, &later);
+        assert_held(&fixture, A, &later);
     }
 }
 
@@ -68,7 +68,7 @@ fn so_many_fragments_wait_and_no_more() {
     for v6 in [false, true] {
         let [_, later] = fragments(&out(A, v6, L4::Udp(5000, 53)), 7, 16);
         for _ in 0..HELD_PARTS {
-            fixture.assert_held(A, &later);
+            assert_held(&fixture, A, &later);
         }
         fixture.assert_drops("from_container", A.veth, &later, "fragment");
         let [_, mut large] = fragments(&out(A, v6, L4::Udp(5000, 53)), 8, 16);
@@ -120,21 +120,19 @@ fn the_stacks_own_fragments_leave_translated() {
     assert_eq!(fixture.took("stack_masqueraded"), 8);
 }
 
-impl Fixture {
-    /// Sends a fragment, and holds that it is kept: neither sent nor counted as dropped, and no flow is made.
-    fn assert_held(&self, container: Container, packet: &[u8]) {
-        let before = (self.took("fragment_held"), self.dropped(), self.took("flow_created"));
-        assert_eq!(self.send(container, packet).verdict, DROPPED);
-        let after = (self.took("fragment_held"), self.dropped(), self.took("flow_created"));
-        assert_eq!(after, (before.0 + 1, before.1, before.2), "{packet:02x?}");
-    }
+/// Sends a fragment, and holds that it is kept: neither sent nor counted as dropped, and no flow is made.
+fn assert_held(fixture: &Fixture, container: Container, packet: &[u8]) {
+    let before = (fixture.took("fragment_held"), fixture.dropped(), fixture.took("flow_created"));
+    assert_eq!(fixture.send(container, packet).verdict, DROPPED);
+    let after = (fixture.took("fragment_held"), fixture.dropped(), fixture.took("flow_created"));
+    assert_eq!(after, (before.0 + 1, before.1, before.2), "{packet:02x?}");
+}
 
-    /// Packets of all flows: outbound, inbound.
-    fn flow_packets(&self) -> (u64, u64) {
-        let flows = self.datapath.flows().unwrap();
-        (
-            flows.iter().map(|flow| flow.outbound.packets).sum(),
-            flows.iter().map(|flow| flow.inbound.packets).sum(),
-        )
-    }
+/// Packets of all flows: outbound, inbound.
+fn flow_packets(fixture: &Fixture) -> (u64, u64) {
+    let flows = fixture.datapath.flows().unwrap();
+    (
+        flows.iter().map(|flow| flow.outbound.packets).sum(),
+        flows.iter().map(|flow| flow.inbound.packets).sum(),
+    )
 }

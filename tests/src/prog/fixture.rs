@@ -25,36 +25,36 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-use crate::packet::{Read, read};
+use super::packet::{Read, read};
 
 /// What the programs say of a packet.
-pub(crate) const NEXT: i32 = -1;
-pub(crate) const DROPPED: i32 = 2;
-pub(crate) const REDIRECTED: i32 = 7;
+pub const NEXT: i32 = -1;
+pub const DROPPED: i32 = 2;
+pub const REDIRECTED: i32 = 7;
 
 /// The gateway's MAC, on every bridge.
-pub(crate) const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// The MAC of up0.
-pub(crate) const UPLINK: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
+pub const UPLINK: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
 /// The MAC of the router behind up0.
-pub(crate) const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 0x20];
+pub const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 0x20];
 
 /// A container.
 #[derive(Clone, Copy)]
-pub(crate) struct Container {
-    pub(crate) slot: u32,
-    pub(crate) veth: &'static str,
-    pub(crate) mac: [u8; 6],
-    pub(crate) ipv4: Ipv4Addr,
-    pub(crate) ipv6: Ipv6Addr,
+pub struct Container {
+    pub slot: u32,
+    pub veth: &'static str,
+    pub mac: [u8; 6],
+    pub ipv4: Ipv4Addr,
+    pub ipv6: Ipv6Addr,
 }
 
-pub(crate) const A: Container = container(1, "va", 17, 2);
-pub(crate) const B: Container = container(2, "vb", 17, 3);
-pub(crate) const C: Container = container(3, "vc", 18, 2);
+pub const A: Container = container(1, "va", 17, 2);
+pub const B: Container = container(2, "vb", 17, 3);
+pub const C: Container = container(3, "vc", 18, 2);
 
 impl Container {
-    pub(crate) fn address(self, v6: bool) -> IpAddr {
+    pub fn address(self, v6: bool) -> IpAddr {
         if v6 { self.ipv6.into() } else { self.ipv4.into() }
     }
 }
@@ -70,16 +70,16 @@ const fn container(slot: u32, veth: &'static str, net: u8, host: u8) -> Containe
 }
 
 /// A packet after a program.
-pub(crate) struct Ran {
-    pub(crate) verdict: i32,
-    pub(crate) packet: Vec<u8>,
+pub struct Ran {
+    pub verdict: i32,
+    pub packet: Vec<u8>,
     /// The mark that it left behind.
-    pub(crate) mark: u32,
+    pub mark: u32,
 }
 
-pub(crate) struct Fixture {
-    pub(crate) datapath: Datapath,
-    pub(crate) pins: PathBuf,
+pub struct Fixture {
+    pub datapath: Datapath,
+    pub pins: PathBuf,
     bpffs: PathBuf,
     _directory: tempfile::TempDir,
 }
@@ -91,9 +91,15 @@ impl Drop for Fixture {
     }
 }
 
+impl Default for Fixture {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Fixture {
     /// Takes the calling thread into namespaces of its own; they end with the thread and what it opened.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("these tests need root");
         let none: Option<&str> = None;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
@@ -110,7 +116,7 @@ impl Fixture {
         fixture
     }
 
-    pub(crate) fn options(pins: &Path) -> Options {
+    pub fn options(pins: &Path) -> Options {
         Options { pins: pins.to_owned(), host_ports: PortRange { first: 32768, last: 60999 }, log_level: 0 }
     }
 
@@ -123,7 +129,7 @@ impl Fixture {
         self.uplink("up0", "203.0.113.1", "2001:db8::1");
     }
 
-    pub(crate) fn uplink(&self, interface: &str, ipv4: &str, ipv6: &str) {
+    pub fn uplink(&self, interface: &str, ipv4: &str, ipv6: &str) {
         let entry = UplinkEntry {
             ipv4: ipv4.parse::<Ipv4Addr>().unwrap().into(),
             ipv6: ipv6.parse::<Ipv6Addr>().unwrap().into(),
@@ -132,7 +138,7 @@ impl Fixture {
     }
 
     /// Writes a network's entry, with other flags for instance.
-    pub(crate) fn network(&self, number: u32, bridge: &str, net: u8, flags: u32) {
+    pub fn network(&self, number: u32, bridge: &str, net: u8, flags: u32) {
         let gateway6: Ipv6Addr = format!("fd00:{net}::1").parse().unwrap();
         let entry = NetworkEntry {
             bridge: index(bridge),
@@ -148,27 +154,27 @@ impl Fixture {
     }
 
     /// Runs a program on a packet that arrives on (or leaves by) an interface.
-    pub(crate) fn run(&self, program: &str, interface: &str, packet: &[u8]) -> Ran {
+    pub fn run(&self, program: &str, interface: &str, packet: &[u8]) -> Ran {
         self.run_with(program, interface, packet, |_| {})
     }
 
     /// A container sends a packet.
-    pub(crate) fn send(&self, container: Container, packet: &[u8]) -> Ran {
+    pub fn send(&self, container: Container, packet: &[u8]) -> Ran {
         self.run("from_container", container.veth, packet)
     }
 
     /// A packet arrives at the uplink.
-    pub(crate) fn arrive(&self, packet: &[u8]) -> Ran {
+    pub fn arrive(&self, packet: &[u8]) -> Ran {
         self.run("from_uplink", "up0", packet)
     }
 
     /// The stack lets a packet out by the uplink.
-    pub(crate) fn leave(&self, packet: &[u8]) -> Ran {
+    pub fn leave(&self, packet: &[u8]) -> Ran {
         self.run("to_uplink", "up0", packet)
     }
 
     /// As `run`, with more of the context set.
-    pub(crate) fn run_with(
+    pub fn run_with(
         &self,
         program: &str,
         interface: &str,
@@ -191,8 +197,22 @@ impl Fixture {
         Ran { verdict: result.return_value as i32, packet: out, mark: after.mark }
     }
 
+    /// Runs a program `repeat` times, each time on what the last left of the packet. The last verdict, and nanoseconds a run.
+    pub fn time(&self, program: &str, interface: &str, packet: &[u8], repeat: u32) -> (i32, f64) {
+        let program = SchedClassifier::from_pin(self.pins.join("programs").join(program)).unwrap();
+        let context = Context::on(index(interface));
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            ctx_in: Some(bytemuck::bytes_of(&context)),
+            repeat,
+            ..TestRunOptions::new()
+        };
+        let result = program.test_run(options).unwrap();
+        (result.return_value as i32, result.duration.as_nanos() as f64)
+    }
+
     /// Runs a program on a packet and holds that it is passed on as it was, without a flow made for it.
-    pub(crate) fn assert_passes(&self, program: &str, interface: &str, packet: &[u8]) {
+    pub fn assert_passes(&self, program: &str, interface: &str, packet: &[u8]) {
         let before = self.took("flow_created");
         let ran = self.run(program, interface, packet);
         assert_eq!(ran.verdict, NEXT, "{packet:02x?}; {:?}", self.datapath.counters());
@@ -201,7 +221,7 @@ impl Fixture {
     }
 
     /// Runs a program on a packet and holds that it is dropped and counted, without a flow made for it.
-    pub(crate) fn assert_drops(&self, program: &str, interface: &str, packet: &[u8], reason: &str) {
+    pub fn assert_drops(&self, program: &str, interface: &str, packet: &[u8], reason: &str) {
         let before = (self.drops(reason), self.dropped(), self.took("flow_created"));
         let ran = self.run(program, interface, packet);
         assert_eq!(ran.verdict, DROPPED, "{reason}: {packet:02x?}; {:?}", self.datapath.counters());
@@ -210,14 +230,14 @@ impl Fixture {
     }
 
     /// Runs a container's packet and holds that the host's stack gets it as it was, by this path and without a flow.
-    pub(crate) fn assert_stack(&self, container: Container, packet: &[u8], path: &str) {
+    pub fn assert_stack(&self, container: Container, packet: &[u8], path: &str) {
         let before = self.took(path);
         self.assert_passes("from_container", container.veth, packet);
         assert_eq!(self.took(path), before + 1, "{path}: {packet:02x?}; {:?}", self.datapath.counters());
     }
 
     /// Runs a container's packet and holds that it is translated; what leaves.
-    pub(crate) fn assert_leaves(&self, container: Container, packet: &[u8]) -> Read {
+    pub fn assert_leaves(&self, container: Container, packet: &[u8]) -> Read {
         let before = self.took("masqueraded");
         let ran = self.send(container, packet);
         assert_eq!(ran.verdict, REDIRECTED, "{packet:02x?}; {:?}", self.datapath.counters());
@@ -226,7 +246,7 @@ impl Fixture {
     }
 
     /// Runs a packet from the outside and holds that it is delivered to this container; what it gets.
-    pub(crate) fn assert_returns(&self, container: Container, packet: &[u8]) -> Read {
+    pub fn assert_returns(&self, container: Container, packet: &[u8]) -> Read {
         let before = (self.took("returned"), self.traffic(container).delivered.packets);
         let ran = self.arrive(packet);
         assert_eq!(ran.verdict, REDIRECTED, "{packet:02x?}; {:?}", self.datapath.counters());
@@ -239,34 +259,34 @@ impl Fixture {
         got
     }
 
-    pub(crate) fn traffic(&self, container: Container) -> netd::datapath::EndpointTraffic {
+    pub fn traffic(&self, container: Container) -> netd::datapath::EndpointTraffic {
         self.datapath.counters().unwrap().endpoints[&container.slot]
     }
 
     /// The one live flow.
-    pub(crate) fn flow(&self) -> FlowView {
+    pub fn flow(&self) -> FlowView {
         let mut flows = self.datapath.flows().unwrap();
         assert_eq!(flows.len(), 1, "{flows:?}");
         flows.remove(0)
     }
 
     /// Live flows.
-    pub(crate) fn flows(&self) -> usize {
+    pub fn flows(&self) -> usize {
         self.datapath.flows().unwrap().len()
     }
 
     /// Dropped packets, whatever the reason.
-    pub(crate) fn dropped(&self) -> u64 {
+    pub fn dropped(&self) -> u64 {
         self.datapath.counters().unwrap().drops.iter().map(|(_, count)| count).sum()
     }
 
     /// A drop counter.
-    pub(crate) fn drops(&self, reason: &str) -> u64 {
+    pub fn drops(&self, reason: &str) -> u64 {
         value(&self.datapath.counters().unwrap().drops, reason)
     }
 
     /// A path counter.
-    pub(crate) fn took(&self, path: &str) -> u64 {
+    pub fn took(&self, path: &str) -> u64 {
         value(&self.datapath.counters().unwrap().paths, path)
     }
 }
@@ -275,7 +295,7 @@ fn value(counters: &[(&'static str, u64)], name: &str) -> u64 {
     counters.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("no counter {name}")).1
 }
 
-pub(crate) fn entry(container: Container, network: u32) -> EndpointEntry {
+pub fn entry(container: Container, network: u32) -> EndpointEntry {
     EndpointEntry {
         port: index(container.veth),
         network,
@@ -291,21 +311,21 @@ pub(crate) fn entry(container: Container, network: u32) -> EndpointEntry {
 /// <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/bpf.h>
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-pub(crate) struct Context {
+pub struct Context {
     len_to_type: [u32; 2],
-    pub(crate) mark: u32,
+    pub mark: u32,
     queue_mapping_to_ingress_ifindex: [u32; 7],
     ifindex: u32,
     tc_index_to_wire_len: [u32; 30],
-    pub(crate) gso_segs: u32,
+    pub gso_segs: u32,
     socket: [u32; 2],
-    pub(crate) gso_size: u32,
+    pub gso_size: u32,
     rest: [u32; 3],
 }
 
 impl Context {
     /// Of a packet that arrives on (or leaves by) an interface.
-    pub(crate) fn on(interface: IfIndex) -> Self {
+    pub fn on(interface: IfIndex) -> Self {
         Self { ifindex: interface.0, ..Self::default() }
     }
 }
@@ -335,12 +355,12 @@ fn wire() {
     fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
 }
 
-pub(crate) fn index(interface: &str) -> IfIndex {
+pub fn index(interface: &str) -> IfIndex {
     IfIndex(if_nametoindex(interface).unwrap())
 }
 
 /// Runs `ip` with these words, in the thread's namespace.
-pub(crate) fn ip(words: &str) {
+pub fn ip(words: &str) {
     let output = Command::new("ip").args(words.split_whitespace()).output().unwrap();
     assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
 }

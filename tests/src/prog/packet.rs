@@ -7,42 +7,42 @@ use etherparse::{
     TransportSlice,
 };
 
-use crate::fixture::{Container, GATEWAY, ROUTER, UPLINK};
+use super::fixture::{Container, GATEWAY, ROUTER, UPLINK};
 
 /// The remote of most tests.
-pub(crate) const REMOTE: &str = "198.51.100.7";
+pub const REMOTE: &str = "198.51.100.7";
 /// The remote of most tests.
-pub(crate) const REMOTE6: &str = "2001:db8:1::7";
+pub const REMOTE6: &str = "2001:db8:1::7";
 
-pub(crate) const SYN: u8 = 0x02;
-pub(crate) const FIN: u8 = 0x01;
-pub(crate) const RST: u8 = 0x04;
-pub(crate) const ACK: u8 = 0x10;
+pub const SYN: u8 = 0x02;
+pub const FIN: u8 = 0x01;
+pub const RST: u8 = 0x04;
+pub const ACK: u8 = 0x10;
 
 /// Where the IP header begins.
-pub(crate) const L3: usize = 14;
+pub const L3: usize = 14;
 
-pub(crate) fn address(text: &str) -> IpAddr {
+pub fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-pub(crate) fn remote(v6: bool) -> IpAddr {
+pub fn remote(v6: bool) -> IpAddr {
     address(if v6 { REMOTE6 } else { REMOTE })
 }
 
 /// The uplink's address.
-pub(crate) fn external(v6: bool) -> IpAddr {
+pub fn external(v6: bool) -> IpAddr {
     address(if v6 { "2001:db8::1" } else { "203.0.113.1" })
 }
 
 /// Where the transport header begins in a packet of [`frame`].
-pub(crate) fn l4(v6: bool) -> usize {
+pub fn l4(v6: bool) -> usize {
     L3 + if v6 { Ipv6Header::LEN } else { Ipv4Header::MIN_LEN }
 }
 
 /// What a transport is to be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum L4 {
+pub enum L4 {
     /// Ports and flags.
     Tcp(u16, u16, u8),
     Udp(u16, u16),
@@ -56,7 +56,7 @@ pub(crate) enum L4 {
 
 impl L4 {
     /// What the other end answers with.
-    pub(crate) fn reply(self) -> Self {
+    pub fn reply(self) -> Self {
         match self {
             Self::Tcp(from, to, _) => Self::Tcp(to, from, SYN | ACK),
             Self::Udp(from, to) => Self::Udp(to, from),
@@ -68,7 +68,7 @@ impl L4 {
 }
 
 /// A frame. `macs` are source and destination.
-pub(crate) fn frame(
+pub fn frame(
     macs: [[u8; 6]; 2],
     source: IpAddr,
     destination: IpAddr,
@@ -113,34 +113,34 @@ pub(crate) fn frame(
 }
 
 /// From a container to an address, by way of the gateway.
-pub(crate) fn to(container: Container, destination: &str, l4: L4) -> Vec<u8> {
+pub fn to(container: Container, destination: &str, l4: L4) -> Vec<u8> {
     let destination = address(destination);
     let source = container.address(destination.is_ipv6());
     frame([container.mac, GATEWAY], source, destination, 64, l4, b"to the outside")
 }
 
 /// From a container to the remote.
-pub(crate) fn out(container: Container, v6: bool, l4: L4) -> Vec<u8> {
+pub fn out(container: Container, v6: bool, l4: L4) -> Vec<u8> {
     to(container, if v6 { REMOTE6 } else { REMOTE }, l4)
 }
 
 /// From an address outside to another, as it arrives at the uplink.
-pub(crate) fn arriving(source: IpAddr, destination: IpAddr, l4: L4) -> Vec<u8> {
+pub fn arriving(source: IpAddr, destination: IpAddr, l4: L4) -> Vec<u8> {
     frame([ROUTER, UPLINK], source, destination, 57, l4, b"and back")
 }
 
 /// From the remote to the uplink's address.
-pub(crate) fn back(v6: bool, l4: L4) -> Vec<u8> {
+pub fn back(v6: bool, l4: L4) -> Vec<u8> {
     arriving(remote(v6), external(v6), l4)
 }
 
 /// From an address of the host to another, as it leaves by the uplink.
-pub(crate) fn leaving(source: IpAddr, destination: IpAddr, l4: L4) -> Vec<u8> {
+pub fn leaving(source: IpAddr, destination: IpAddr, l4: L4) -> Vec<u8> {
     frame([UPLINK, ROUTER], source, destination, 63, l4, b"by the stack")
 }
 
 /// The packet with its IPv4 header changed, its checksum right again.
-pub(crate) fn with_ipv4(packet: &[u8], change: impl FnOnce(&mut Ipv4Header)) -> Vec<u8> {
+pub fn with_ipv4(packet: &[u8], change: impl FnOnce(&mut Ipv4Header)) -> Vec<u8> {
     let (mut header, payload) = Ipv4Header::from_slice(&packet[L3..]).unwrap();
     change(&mut header);
     header.set_payload_len(payload.len()).unwrap();
@@ -152,7 +152,7 @@ pub(crate) fn with_ipv4(packet: &[u8], change: impl FnOnce(&mut Ipv4Header)) -> 
 }
 
 /// The IPv6 packet with `headers` put between its header and what it carries, `first` being the first one's number.
-pub(crate) fn with_extensions(packet: &[u8], first: u8, headers: &[u8]) -> Vec<u8> {
+pub fn with_extensions(packet: &[u8], first: u8, headers: &[u8]) -> Vec<u8> {
     let mut out = packet[..l4(true)].to_vec();
     out[L3 + 6] = first;
     let length = (packet.len() - l4(true) + headers.len()) as u16;
@@ -163,17 +163,17 @@ pub(crate) fn with_extensions(packet: &[u8], first: u8, headers: &[u8]) -> Vec<u
 }
 
 /// Hop-by-hop options.
-pub(crate) const HOP_BY_HOP: u8 = 0;
+pub const HOP_BY_HOP: u8 = 0;
 /// Destination options.
-pub(crate) const DESTINATION_OPTIONS: u8 = 60;
+pub const DESTINATION_OPTIONS: u8 = 60;
 
 /// An extension header that holds nothing but padding.
-pub(crate) fn extension(next: u8) -> [u8; 8] {
+pub fn extension(next: u8) -> [u8; 8] {
     [next, 0, 1, 4, 0, 0, 0, 0]
 }
 
 /// The packet in two fragments, cut `at` bytes behind the IP header.
-pub(crate) fn fragments(packet: &[u8], identification: u16, at: usize) -> [Vec<u8>; 2] {
+pub fn fragments(packet: &[u8], identification: u16, at: usize) -> [Vec<u8>; 2] {
     assert_eq!(at % 8, 0);
     let v6 = packet[L3] >> 4 == 6;
     let payload = &packet[l4(v6)..];
@@ -200,7 +200,7 @@ pub(crate) fn fragments(packet: &[u8], identification: u16, at: usize) -> [Vec<u
 }
 
 /// What [`fragments`] cut, put together again, if the IP checksums are right.
-pub(crate) fn reassemble([first, later]: [&[u8]; 2]) -> Vec<u8> {
+pub fn reassemble([first, later]: [&[u8]; 2]) -> Vec<u8> {
     let v6 = first[L3] >> 4 == 6;
     assert_eq!(first[L3 + 12..l4(v6)], later[L3 + 12..l4(v6)], "the addresses differ");
     if v6 {
@@ -221,17 +221,17 @@ pub(crate) fn reassemble([first, later]: [&[u8]; 2]) -> Vec<u8> {
 
 /// A packet's fields, if every checksum in it is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Read {
-    pub(crate) source: IpAddr,
-    pub(crate) destination: IpAddr,
-    pub(crate) ttl: u8,
+pub struct Read {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub ttl: u8,
     /// Ports, or the echo identifier twice.
-    pub(crate) ports: [u16; 2],
-    pub(crate) macs: [[u8; 6]; 2],
-    pub(crate) payload: Vec<u8>,
+    pub ports: [u16; 2],
+    pub macs: [[u8; 6]; 2],
+    pub payload: Vec<u8>,
 }
 
-pub(crate) fn read(frame: &[u8]) -> Read {
+pub fn read(frame: &[u8]) -> Read {
     let sliced = SlicedPacket::from_ethernet(frame).unwrap();
     let macs = [frame[6..12].try_into().unwrap(), frame[..6].try_into().unwrap()];
     let (source, destination, ttl): (IpAddr, IpAddr, u8) = match sliced.net.as_ref().expect("an IP packet") {
@@ -303,7 +303,7 @@ fn internet_checksum(bytes: &[u8]) -> u16 {
 }
 
 /// An ICMP error: type and code, the word behind the checksum, and the packet (from its IP header on) that it is about.
-pub(crate) fn icmp_error(
+pub fn icmp_error(
     macs: [[u8; 6]; 2],
     source: IpAddr,
     destination: IpAddr,
@@ -323,25 +323,25 @@ pub(crate) fn icmp_error(
 }
 
 /// What an ICMP error says, if its checksums and those of the packet that it quotes whole are right.
-pub(crate) struct ReadError {
-    pub(crate) source: IpAddr,
-    pub(crate) destination: IpAddr,
-    pub(crate) ttl: u8,
-    pub(crate) kind: [u8; 2],
-    pub(crate) word: u32,
-    pub(crate) macs: [[u8; 6]; 2],
+pub struct ReadError {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub ttl: u8,
+    pub kind: [u8; 2],
+    pub word: u32,
+    pub macs: [[u8; 6]; 2],
     /// The quoted packet, from its IP header on.
-    pub(crate) about: Vec<u8>,
+    pub about: Vec<u8>,
 }
 
 impl ReadError {
     /// The quoted packet, if it is whole.
-    pub(crate) fn quoted(&self) -> Read {
+    pub fn quoted(&self) -> Read {
         read(&behind_ethernet([[0; 6]; 2], &self.about))
     }
 }
 
-pub(crate) fn read_error(frame: &[u8]) -> ReadError {
+pub fn read_error(frame: &[u8]) -> ReadError {
     let outer = read(frame);
     let message = &frame[l4(outer.source.is_ipv6())..];
     ReadError {
@@ -356,13 +356,13 @@ pub(crate) fn read_error(frame: &[u8]) -> ReadError {
 }
 
 /// An IP packet in a frame.
-pub(crate) fn behind_ethernet(macs: [[u8; 6]; 2], packet: &[u8]) -> Vec<u8> {
+pub fn behind_ethernet(macs: [[u8; 6]; 2], packet: &[u8]) -> Vec<u8> {
     let ether_type = if packet[0] >> 4 == 6 { EtherType::IPV6 } else { EtherType::IPV4 };
     ethernet(macs, ether_type, packet)
 }
 
 /// Anything in a frame.
-pub(crate) fn ethernet(macs: [[u8; 6]; 2], ether_type: EtherType, payload: &[u8]) -> Vec<u8> {
+pub fn ethernet(macs: [[u8; 6]; 2], ether_type: EtherType, payload: &[u8]) -> Vec<u8> {
     let header = Ethernet2Header { source: macs[0], destination: macs[1], ether_type };
     [&header.to_bytes()[..], payload].concat()
 }

@@ -14,19 +14,19 @@ use netd_common::{
     tuple::Tuple,
 };
 
-use crate::fixture::{Container, Fixture};
+use super::fixture::{Container, Fixture};
 
 impl Fixture {
     fn pinned(&self, map: &str) -> MapData {
         MapData::from_pin(self.pins.join("maps").join(map)).unwrap()
     }
 
-    pub(crate) fn array<V: Pod>(&self, map: &str) -> Array<MapData, V> {
+    pub fn array<V: Pod>(&self, map: &str) -> Array<MapData, V> {
         Map::Array(self.pinned(map)).try_into().unwrap()
     }
 
     /// Changes what holds for all networks.
-    pub(crate) fn change_globals(&self, change: impl FnOnce(&mut Globals)) {
+    pub fn change_globals(&self, change: impl FnOnce(&mut Globals)) {
         let mut map = self.array::<Globals>("GLOBALS");
         let mut globals = map.get(&0, 0).unwrap();
         change(&mut globals);
@@ -34,7 +34,7 @@ impl Fixture {
     }
 
     /// Makes every live flow as old as if its last packet had come `seconds` earlier.
-    pub(crate) fn age(&self, seconds: u64) {
+    pub fn age(&self, seconds: u64) {
         self.age_table::<Ipv4>("FLOWS4", 0, seconds);
         self.age_table::<Ipv6>("FLOWS6", 1, seconds);
     }
@@ -55,12 +55,12 @@ impl Fixture {
     }
 
     /// How many records of a family were ever in use.
-    pub(crate) fn drawn(&self, family: u32) -> u64 {
+    pub fn drawn(&self, family: u32) -> u64 {
         self.array::<u64>("FLOWS_DRAWN").get(&family, 0).unwrap()
     }
 
     /// How many keys there are in the flow tables, per family.
-    pub(crate) fn keys(&self) -> [usize; 2] {
+    pub fn keys(&self) -> [usize; 2] {
         [self.keys_in::<Ipv4>("FLOW_KEYS4"), self.keys_in::<Ipv6>("FLOW_KEYS6")]
     }
 
@@ -73,7 +73,7 @@ impl Fixture {
     }
 
     /// How many flows a container is charged with, per family.
-    pub(crate) fn held(&self, container: Container) -> [u64; 2] {
+    pub fn held(&self, container: Container) -> [u64; 2] {
         let held = self.array::<u64>("ENDPOINT_FLOWS");
         [0, 1].map(|family| held.get(&(2 * container.slot + family), 0).unwrap())
     }
