@@ -65,8 +65,14 @@ impl Engine {
     /// An uplink that was named and is not there is a slip of the pen until somebody says otherwise.
     async fn check_uplinks(&self) -> Result<(), Error> {
         for uplink in &self.0.config.uplinks {
-            if self.0.host.links.device(uplink).await.map_err(internal)?.is_none() {
-                return Err(Error::invalid(format!("--uplink {uplink}: there is no such interface")));
+            match self.0.host.links.device(uplink).await.map_err(internal)? {
+                None => return Err(Error::invalid(format!("--uplink {uplink}: there is no such interface"))),
+                Some(device) if device.mac.is_none() => {
+                    let why =
+                        "it has no Ethernet header, and netd does not know how to use such an interface";
+                    return Err(Error::invalid(format!("--uplink {uplink}: {why}")));
+                }
+                Some(_) => {}
             }
         }
         Ok(())

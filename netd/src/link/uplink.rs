@@ -37,7 +37,8 @@ impl Uplink {
 }
 
 /// The uplinks among `devices`: those named in `chosen`, or if there are none, those that unicast routes lead through,
-/// loopback and netd's `own` links apart.
+/// loopback and netd's `own` links apart. A device without an Ethernet header, a tunnel for instance, is none: the programs
+/// read one.
 pub fn uplinks(
     devices: &[Device],
     addresses: &[Address],
@@ -48,6 +49,9 @@ pub fn uplinks(
     // Every link has a route to its own fe80::/64, wherever it leads.
     let leads_on = |route: &&Route| !matches!(route.destination.addr(), IpAddr::V6(to) if to.is_unicast_link_local() || to.is_multicast());
     let is_uplink = |device: &&Device| {
+        if device.mac.is_none() {
+            return false;
+        }
         if !chosen.is_empty() {
             return chosen.contains(&device.name);
         }
@@ -76,13 +80,14 @@ mod tests {
     use netd_common::stats::Traffic;
 
     use super::*;
+    use crate::model::MacAddress;
 
     fn device(index: u32, name: &str, kind: Kind) -> Device {
         Device {
             index,
             name: name.into(),
             kind,
-            mac: None,
+            mac: Some(MacAddress::new([2, 0, 0, 0, 0, index as u8])),
             mtu: 1500,
             up: true,
             controller: None,
@@ -115,6 +120,7 @@ mod tests {
             device(3, "wlan0", Kind::Other),
             device(4, "netd0", Kind::Bridge),
             device(5, "idle", Kind::Other),
+            Device { mac: None, ..device(6, "tun0", Kind::Other) },
         ];
         let addresses = [
             address(2, "fe80::2/64", false),
@@ -128,6 +134,7 @@ mod tests {
             route("2001:db8:1::/48", 3),
             route("172.17.0.0/16", 4),
             route("fe80::/64", 5),
+            route("10.8.0.0/16", 6),
         ];
         let found = uplinks(&devices, &addresses, &routes, &[], |name| name == "netd0");
         let names: Vec<_> = found.values().map(|uplink| uplink.name.as_str()).collect();
@@ -135,7 +142,7 @@ mod tests {
         let eth0 = &found[&IfIndex(2)];
         assert_eq!(eth0.ipv4, Some([192, 0, 2, 9].into()));
         assert_eq!(eth0.ipv6, Some("2001:db8::9".parse().unwrap()));
-        let chosen = ["idle".to_owned(), "absent".to_owned()];
+        let chosen = ["idle", "tun0", "absent"].map(str::to_owned);
         let found = uplinks(&devices, &addresses, &routes, &chosen, |_| false);
         assert_eq!(found.keys().collect::<Vec<_>>(), [&IfIndex(5)]);
     }
