@@ -251,17 +251,29 @@ fn translate_in<F: Quoted>(skb: *mut __sk_buff) -> i64 {
     let Some(found) = conntrack::find::<F>(&key) else { return NOT_OURS };
     // SAFETY: the flow points into an array map.
     let flow: &Flow<F::Address> = unsafe { &*found.flow };
-    let done =
-        translate::<F>(packet, ip.l4, &quote, End::Source, flow.local, flow.local_port).and_then(|()| {
-            if F::AF == V6::AF {
-                let delta = csum::delta(csum::sum(flow.external), csum::sum(flow.local));
-                rewrite::icmp_checksum(packet, ip.l4, delta, true)
-            } else {
-                Ok(())
-            }
-        });
+    let done = translate::<F>(packet, ip.l4, &quote, End::Source, flow.local, flow.local_port)
+        .and_then(|()| outer_address::<F>(packet, ip.l4, flow.external, flow.local));
+    answer(found.index, done)
+}
+
+/// Tells an ICMPv6 checksum of the outer address, which is in its pseudo header (RFC 4443 section 2.3); ICMP has none.
+#[inline(always)]
+fn outer_address<F: Family>(
+    packet: &Packet,
+    l4: usize,
+    from: F::Address,
+    to: F::Address,
+) -> Result<(), DropReason> {
+    if F::AF != V6::AF {
+        return Ok(());
+    }
+    rewrite::icmp_checksum(packet, l4, csum::delta(csum::sum(from), csum::sum(to)), true)
+}
+
+#[inline(always)]
+fn answer(index: u32, done: Result<(), DropReason>) -> i64 {
     match done {
-        Ok(()) => i64::from(found.index),
+        Ok(()) => i64::from(index),
         Err(reason) => FAILED - i64::from(reason as u32),
     }
 }
@@ -305,18 +317,8 @@ fn translate_out<F: Quoted>(skb: *mut __sk_buff) -> i64 {
         return FAILED - i64::from(DropReason::IcmpUnrelated as u32);
     }
     let done = translate::<F>(packet, ip.l4, &quote, End::Destination, flow.external, flow.external_port)
-        .and_then(|()| {
-            if F::AF == V6::AF {
-                let delta = csum::delta(csum::sum(flow.local), csum::sum(flow.external));
-                rewrite::icmp_checksum(packet, ip.l4, delta, true)
-            } else {
-                Ok(())
-            }
-        });
-    match done {
-        Ok(()) => i64::from(found.index),
-        Err(reason) => FAILED - i64::from(reason as u32),
-    }
+        .and_then(|()| outer_address::<F>(packet, ip.l4, flow.local, flow.external));
+    answer(found.index, done)
 }
 
 #[inline(always)]

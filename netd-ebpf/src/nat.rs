@@ -70,11 +70,7 @@ pub fn masquerade<F: Rewrite>(
         return Ok(Verdict::NEXT);
     }
     conntrack::tally(flow, OUTBOUND, packet.len());
-    let translation = to_external(record, ip.ttl - 1);
-    if l4.is_some() {
-        rewrite::transport::<F>(packet, ip.l4, ip.protocol, &translation)?;
-    }
-    rewrite::ip::<F>(packet, &translation)?;
+    externalise::<F>(packet, ip, l4, &to_external(record, ip.ttl - 1))?;
     stats::took(Path::Masqueraded);
     Ok(redirect::out(packet, &record.next_hop))
 }
@@ -90,13 +86,23 @@ pub fn masquerade_from_stack<F: Rewrite>(
     // SAFETY: `flow` points into an array map.
     let record = unsafe { &*flow };
     conntrack::tally(flow, OUTBOUND, packet.len());
-    let translation = to_external(record, ip.ttl);
-    if l4.is_some() {
-        rewrite::transport::<F>(packet, ip.l4, ip.protocol, &translation)?;
-    }
-    rewrite::ip::<F>(packet, &translation)?;
+    externalise::<F>(packet, ip, l4, &to_external(record, ip.ttl))?;
     stats::took(Path::StackMasqueraded);
     Ok(Verdict::NEXT)
+}
+
+/// Writes a translation into transport and IP header.
+#[inline(always)]
+fn externalise<F: Rewrite>(
+    packet: &Packet,
+    ip: &Ip<F::Address>,
+    l4: Option<&L4>,
+    translation: &Translation<F::Address>,
+) -> Result<(), DropReason> {
+    if l4.is_some() {
+        rewrite::transport::<F>(packet, ip.l4, ip.protocol, translation)?;
+    }
+    rewrite::ip::<F>(packet, translation)
 }
 
 /// From the outside back to whoever began the flow.
