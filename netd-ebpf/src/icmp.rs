@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netd_common::{
-    addr::{Be16, Ipv4, Ipv6},
+    addr::{Be16, IfIndex, Ipv4, Ipv6},
     csum,
     drop::DropReason,
     nat::Flow,
@@ -49,8 +49,8 @@ pub struct Quote<A> {
 pub trait Quoted: Open + Fragments {
     /// Translates an error from the outside. Its flow's index, [`NOT_OURS`], or a failure.
     fn translate_in(packet: &Packet) -> i64;
-    /// Translates an error from a container. As `translate_in`.
-    fn translate_out(packet: &Packet) -> i64;
+    /// Translates an error from a container. As `translate_in`, or [`STALE`].
+    fn translate_out(packet: &Packet, from_stack: bool) -> i64;
     fn quote(packet: &Packet, at: usize) -> Result<Option<Quote<Self::Address>>, DropReason>;
     /// Writes `to` over one end of the quoted header. Returns what the ICMP checksum's data gained.
     fn rewrite(
@@ -67,8 +67,8 @@ impl Quoted for V4 {
         icmp_in4(packet.skb())
     }
     #[inline(always)]
-    fn translate_out(packet: &Packet) -> i64 {
-        icmp_out4(packet.skb())
+    fn translate_out(packet: &Packet, from_stack: bool) -> i64 {
+        icmp_out4(packet.skb(), u32::from(from_stack))
     }
     #[inline(always)]
     fn quote(packet: &Packet, at: usize) -> Result<Option<Quote<Ipv4>>, DropReason> {
@@ -109,8 +109,8 @@ impl Quoted for V6 {
         icmp_in6(packet.skb())
     }
     #[inline(always)]
-    fn translate_out(packet: &Packet) -> i64 {
-        icmp_out6(packet.skb())
+    fn translate_out(packet: &Packet, from_stack: bool) -> i64 {
+        icmp_out6(packet.skb(), u32::from(from_stack))
     }
     #[inline(always)]
     fn quote(packet: &Packet, at: usize) -> Result<Option<Quote<Ipv6>>, DropReason> {
@@ -194,6 +194,8 @@ fn translate<F: Quoted>(
 // One register back from a subprogram.
 const NOT_OURS: i64 = -1;
 const FAILED: i64 = -2;
+/// Beside the flow's index: nothing is done yet, for the flow's route has to be looked up again first.
+const STALE: i64 = 1 << 32;
 
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -209,14 +211,14 @@ pub extern "C" fn icmp_in6(skb: *mut __sk_buff) -> i64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn icmp_out4(skb: *mut __sk_buff) -> i64 {
-    translate_out::<V4>(skb)
+pub extern "C" fn icmp_out4(skb: *mut __sk_buff, from_stack: u32) -> i64 {
+    translate_out::<V4>(skb, from_stack != 0)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn icmp_out6(skb: *mut __sk_buff) -> i64 {
-    translate_out::<V6>(skb)
+pub extern "C" fn icmp_out6(skb: *mut __sk_buff, from_stack: u32) -> i64 {
+    translate_out::<V6>(skb, from_stack != 0)
 }
 
 /// An error from the outside about a packet that a container sent.
@@ -278,12 +280,33 @@ fn answer(index: u32, done: Result<(), DropReason>) -> i64 {
     }
 }
 
+/// Who hands an error out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    /// A container behind this bridge.
+    Behind(IfIndex),
+    /// The stack, which has routed it and will send it.
+    Stack,
+}
+
 /// An error from a container about a packet that came from the outside. The state is neither refreshed nor changed
-/// (RFC 7857 section 7.1). `from_stack`: the stack sends it, and will do so.
+/// (RFC 7857 section 7.1).
 #[inline(always)]
-pub fn error_out<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>, from_stack: bool) -> Option<Outcome> {
-    match F::translate_out(packet) {
+pub fn error_out<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>, from: Sender) -> Option<Outcome> {
+    let from_stack = from == Sender::Stack;
+    let mut translated = F::translate_out(packet, from_stack);
+    if let Sender::Behind(bridge) = from
+        && translated >= STALE
+    {
+        if F::reroute(packet, translated as u32, bridge) < 0 {
+            return Some(Err(DropReason::NoUplink));
+        }
+        translated = F::translate_out(packet, from_stack);
+    }
+    match translated {
         NOT_OURS => None,
+        // The routes change faster than they are looked up.
+        STALE.. => Some(Err(DropReason::NoUplink)),
         index @ 0.. => Some(match conntrack::at::<F>(index as u32) {
             Some(found) => {
                 // SAFETY: the flow points into an array map.
@@ -300,7 +323,7 @@ pub fn error_out<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>, from_stack: bo
 }
 
 #[inline(always)]
-fn translate_out<F: Quoted>(skb: *mut __sk_buff) -> i64 {
+fn translate_out<F: Quoted>(skb: *mut __sk_buff, from_stack: bool) -> i64 {
     let context = TcContext::new(skb);
     let packet = &Packet::of(&context);
     let Ok(ip) = F::parse(packet) else { return NOT_OURS };
@@ -313,8 +336,9 @@ fn translate_out<F: Quoted>(skb: *mut __sk_buff) -> i64 {
     let Some(found) = conntrack::find::<F>(&key) else { return NOT_OURS };
     // SAFETY: the flow points into an array map.
     let flow: &Flow<F::Address> = unsafe { &*found.flow };
-    if fib::globals().is_none_or(|globals| globals.fib_generation != flow.next_hop.generation) {
-        return FAILED - i64::from(DropReason::IcmpUnrelated as u32);
+    if !from_stack && fib::globals().is_none_or(|globals| globals.fib_generation != flow.next_hop.generation)
+    {
+        return STALE | i64::from(found.index);
     }
     let done = translate::<F>(packet, ip.l4, &quote, End::Destination, flow.external, flow.external_port)
         .and_then(|()| outer_address::<F>(packet, ip.l4, flow.local, flow.external));

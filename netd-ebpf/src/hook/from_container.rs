@@ -11,7 +11,7 @@ use crate::{
     fib,
     frag::{self, Hold},
     guard,
-    icmp::{self, Quoted},
+    icmp::{self, Quoted, Sender},
     maps::{ENDPOINTS, NETWORKS, PORTS},
     nat,
     open::{self, ENDED, FIT, OPTIONS, Opened, Request},
@@ -89,7 +89,7 @@ fn outside<F: Quoted + Refuse>(packet: &Packet, ip: &Ip<F::Address>, from: &From
     let l4 = if is_opaque { None } else { Some(l4::parse(packet, ip, F::L4, F::ICMP)?) };
     if let Some(l4) = &l4
         && l4.kind == L4Kind::Icmp(Kind::Error)
-        && let Some(outcome) = icmp::error_out::<F>(packet, ip, false)
+        && let Some(outcome) = icmp::error_out::<F>(packet, ip, Sender::Behind(from.network.bridge))
     {
         return outcome;
     }

@@ -15,7 +15,7 @@ use crate::{
     family::{Family as _, V4, V6},
     fib, frag,
     hook::from_container::unfit,
-    icmp::{self, Quoted},
+    icmp::{self, Quoted, Sender},
     maps::NETWORKS,
     nat,
     open::{self, FIT, Opened, Request},
@@ -68,7 +68,7 @@ fn container<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -> O
     }
     let l4 = l4::parse(packet, ip, F::L4, F::ICMP)?;
     if l4.kind == L4Kind::Icmp(Kind::Error)
-        && let Some(outcome) = icmp::error_out::<F>(packet, ip, true)
+        && let Some(outcome) = icmp::error_out::<F>(packet, ip, Sender::Stack)
     {
         return outcome;
     }

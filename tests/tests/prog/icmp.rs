@@ -171,6 +171,8 @@ fn a_containers_errors_reach_the_remote() {
             for (kind, word) in kinds {
                 let error =
                     icmp_error([A.mac, GATEWAY], A.address(v6), remote(v6), *kind, *word, &delivered[L3..]);
+                // A route has changed since the container spoke last.
+                fixture.datapath.bump_fib_generation().unwrap();
                 // On the fast path, and by the stack, which has taken the TTL already.
                 for (ran, verdict, ttl) in
                     [(fixture.send(A, &error), REDIRECTED, 59), (fixture.leave(&error), NEXT, 60)]
