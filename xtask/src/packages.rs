@@ -19,6 +19,7 @@ pub(crate) const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
     ("traceroute", "traceroute"),
+    ("docker", "docker.io"),
 ];
 
 /// Those of `packages` that are not installed; all of them where there is no dpkg.

@@ -29,7 +29,8 @@ pub struct Host {
 }
 
 impl Host {
-    pub(super) fn new() -> Self {
+    /// A host of its own, wired to nothing; nothing runs on it yet.
+    pub fn new() -> Self {
         let ns = Namespace::new("host");
         let mounts = ns.enter(private_mounts);
         let directory = tempfile::Builder::new()
@@ -182,6 +183,28 @@ impl Host {
         http::get(UnixStream::connect(self.socket()).ok()?, path).ok()
     }
 
+    /// Sends the daemon's socket one request, with a body of JSON if there is one.
+    pub fn call(&self, method: &str, path: &str, body: Option<&serde_json::Value>) -> http::Answer {
+        match body {
+            None => self.send(method, path, &[], &[]),
+            Some(json) => {
+                let headers = [("Content-Type", "application/json")];
+                self.send(method, path, &headers, json.to_string().as_bytes())
+            }
+        }
+    }
+
+    /// Sends the daemon's socket one request that may be of any kind.
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> http::Answer {
+        let answer = http::send(self.dial(), method, path, headers, body);
+        answer.unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+    }
+
+    /// A connection to the daemon's socket.
+    pub fn dial(&self) -> UnixStream {
+        UnixStream::connect(self.socket()).expect("connecting to the daemon")
+    }
+
     /// What the daemon's socket serves under `/metrics`.
     pub fn metrics(&self) -> String {
         let (status, body) = self.get("/metrics").expect("the daemon answers");
@@ -200,6 +223,12 @@ impl Host {
 
     fn log_path(&self) -> PathBuf {
         self.directory.path().join("log")
+    }
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
