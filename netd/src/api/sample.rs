@@ -31,16 +31,7 @@ fn network(byte: u8, name: &str, driver: Driver) -> Network {
 }
 
 fn bridge(number: u32, interface: &str) -> Bridge {
-    Bridge {
-        number,
-        interface: interface.into(),
-        mac: MacAddress::new([2, 0, 0, 0, 0, 1]),
-        mtu: 1500,
-        icc: true,
-        masquerade: true,
-        prefix: "eth".into(),
-        adopted: false,
-    }
+    Bridge::new(number, interface, MacAddress::new([2, 0, 0, 0, 0, 1]))
 }
 
 fn pool(subnet: &str, gateway: &str) -> Pool {

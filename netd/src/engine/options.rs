@@ -1,8 +1,13 @@
 //! Driver options of a bridge network.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    num::{IntErrorKind, ParseIntError},
+    str::FromStr,
+};
 
-use crate::model::Error;
+use crate::model::{Bridge, Error, GatewayMode};
 
 /// Name of the kernel bridge.
 pub(super) const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -23,45 +28,100 @@ pub(super) const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
 /// A new network's IPv6, in the defaults for new networks.
 pub(super) const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
 
-/// Options that change what a network does and that netd cannot do, with the one value that asks for nothing.
-const UNSUPPORTED: [(&str, &str); 5] = [
-    ("com.docker.network.bridge.gateway_mode_ipv4", "nat"),
-    ("com.docker.network.bridge.gateway_mode_ipv6", "nat"),
-    ("com.docker.network.bridge.inhibit_ipv4", "false"),
-    ("com.docker.network.host_ipv4", ""),
-    ("com.docker.network.host_ipv6", ""),
-];
+/// How the outside and the endpoints' IPv4 addresses meet.
+const GATEWAY_MODE4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+/// How the outside and the endpoints' IPv6 addresses meet.
+const GATEWAY_MODE6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+/// Whether the bridge goes without an IPv4 address.
+const INHIBIT_IPV4: &str = "com.docker.network.bridge.inhibit_ipv4";
+/// Interfaces of the host from which published ports are reached at the endpoints' own addresses.
+const TRUSTED_INTERFACES: &str = "com.docker.network.bridge.trusted_host_interfaces";
+/// The IPv4 address that masqueraded traffic takes.
+const HOST4: &str = "com.docker.network.host_ipv4";
+/// The IPv6 address that masqueraded traffic takes.
+const HOST6: &str = "com.docker.network.host_ipv6";
 
-/// Options of one network, read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Options {
-    pub(super) bridge: Option<String>,
-    pub(super) icc: bool,
-    pub(super) masquerade: bool,
-    pub(super) mtu: u32,
-    pub(super) prefix: String,
+/// The name of the kernel bridge, if one is asked for.
+pub(super) fn bridge_name(options: &BTreeMap<String, String>) -> Result<Option<String>, Error> {
+    let name = options.get(BRIDGE_NAME).filter(|name| !name.is_empty());
+    name.map(|name| interface_name(name).map(|()| name.clone())).transpose()
 }
 
-impl Options {
-    pub(super) fn read(options: &BTreeMap<String, String>) -> Result<Self, Error> {
-        for (name, harmless) in UNSUPPORTED {
-            if let Some(value) = options.get(name).filter(|value| *value != harmless) {
-                return Err(Error::not_implemented(format!("option {name}={value} is not supported")));
-            }
-        }
-        let text = |name: &str| options.get(name).filter(|value| !value.is_empty());
-        let bridge = text(BRIDGE_NAME).map(|name| interface_name(name).map(|()| name.clone())).transpose()?;
-        let prefix = text(PREFIX).cloned().unwrap_or_else(|| "eth".to_owned());
-        // The longest number is four digits: a kernel bridge has 1023 ports.
-        interface_name(&format!("{prefix}0000"))?;
-        Ok(Self {
-            bridge,
-            icc: boolean(options, ICC)?.unwrap_or(true),
-            masquerade: boolean(options, MASQUERADE)?.unwrap_or(true),
-            mtu: mtu(options)?.unwrap_or(1500),
-            prefix,
-        })
+/// `bridge` with what the options say of it.
+pub(super) fn read(
+    options: &BTreeMap<String, String>,
+    internal: bool,
+    bridge: Bridge,
+) -> Result<Bridge, Error> {
+    boolean(options, DEFAULT_BRIDGE)?;
+    let prefix = options.get(PREFIX).filter(|prefix| !prefix.is_empty()).cloned().unwrap_or(bridge.prefix);
+    // The longest number is four digits: a kernel bridge has 1023 ports.
+    interface_name(&format!("{prefix}0000"))?;
+    let gateway_mode4 = parsed(options, GATEWAY_MODE4)?.unwrap_or(bridge.gateway_mode4);
+    let gateway_mode6 = parsed(options, GATEWAY_MODE6)?.unwrap_or(bridge.gateway_mode6);
+    if [gateway_mode4, gateway_mode6].contains(&GatewayMode::Isolated) && !internal {
+        return Err(Error::internal("gateway mode 'isolated' can only be used for an internal network"));
     }
+    let trusted = options.get(TRUSTED_INTERFACES).map(String::as_str).unwrap_or_default();
+    let trusted_interfaces = trusted.split(':').filter(|name| !name.is_empty());
+    let bridge = Bridge {
+        mtu: mtu(options)?.unwrap_or(bridge.mtu),
+        icc: boolean(options, ICC)?.unwrap_or(bridge.icc),
+        masquerade: boolean(options, MASQUERADE)?.unwrap_or(bridge.masquerade),
+        gateway_mode4,
+        gateway_mode6,
+        host4: address(options, HOST4)?,
+        host6: address(options, HOST6)?,
+        host_binding: address(options, HOST_BINDING)?,
+        trusted_interfaces: trusted_interfaces.map(str::to_owned).collect(),
+        inhibit_ipv4: boolean(options, INHIBIT_IPV4)?.unwrap_or(bridge.inhibit_ipv4),
+        prefix,
+        ..bridge
+    };
+    unsupported(&bridge)?;
+    Ok(bridge)
+}
+
+/// Refuses what would do nothing, for netd cannot do it.
+fn unsupported(bridge: &Bridge) -> Result<(), Error> {
+    let refuse = |name: &str, value: &dyn fmt::Display| {
+        Err(Error::not_implemented(format!("option {name}={value} is not supported")))
+    };
+    for (name, mode) in [(GATEWAY_MODE4, bridge.gateway_mode4), (GATEWAY_MODE6, bridge.gateway_mode6)] {
+        if mode != GatewayMode::Nat {
+            return refuse(name, &mode);
+        }
+    }
+    if let Some(address) = bridge.host4 {
+        return refuse(HOST4, &address);
+    }
+    if let Some(address) = bridge.host6 {
+        return refuse(HOST6, &address);
+    }
+    if !bridge.trusted_interfaces.is_empty() {
+        return refuse(TRUSTED_INTERFACES, &bridge.trusted_interfaces.join(":"));
+    }
+    Ok(())
+}
+
+/// Docker's text for a value that cannot be read.
+fn unreadable(name: &str, value: &str, why: impl fmt::Display) -> Error {
+    Error::invalid(format!("failed to parse {name} value: {value} ({why})"))
+}
+
+/// Reads a value whose own error tells why it is none.
+fn parsed<T: FromStr<Err: fmt::Display>>(
+    options: &BTreeMap<String, String>,
+    name: &str,
+) -> Result<Option<T>, Error> {
+    let Some(value) = options.get(name) else { return Ok(None) };
+    value.parse().map(Some).map_err(|why| unreadable(name, value, why))
+}
+
+/// Reads an address.
+fn address<T: FromStr>(options: &BTreeMap<String, String>, name: &str) -> Result<Option<T>, Error> {
+    let Some(value) = options.get(name) else { return Ok(None) };
+    value.parse().map(Some).map_err(|_| unreadable(name, value, "nil ip"))
 }
 
 /// Reads a truth value as Go does, with Docker's text if it is none.
@@ -70,23 +130,29 @@ pub(super) fn boolean(options: &BTreeMap<String, String>, name: &str) -> Result<
     match value.as_str() {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(Some(true)),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(Some(false)),
-        _ => Err(Error::invalid(format!(
-            "failed to parse {name} value: {value} (strconv.ParseBool: parsing \"{value}\": invalid syntax)"
-        ))),
+        _ => Err(unreadable(name, value, format!("strconv.ParseBool: parsing \"{value}\": invalid syntax"))),
     }
 }
 
+/// Reads a whole number as Go does, with Docker's text if it is none.
+fn integer(options: &BTreeMap<String, String>, name: &str) -> Result<Option<i64>, Error> {
+    let Some(value) = options.get(name) else { return Ok(None) };
+    value.parse().map(Some).map_err(|error: ParseIntError| {
+        let why = match error.kind() {
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        unreadable(name, value, format!("strconv.Atoi: parsing \"{value}\": {why}"))
+    })
+}
+
 fn mtu(options: &BTreeMap<String, String>) -> Result<Option<u32>, Error> {
-    let Some(value) = options.get(MTU) else { return Ok(None) };
-    let number: i64 = value.parse().map_err(|_| {
-        Error::invalid(format!(
-            "failed to parse {MTU} value: {value} (strconv.Atoi: parsing \"{value}\": invalid syntax)"
-        ))
-    })?;
-    match number {
-        0 => Ok(None),
-        68..=65535 => Ok(Some(number as u32)),
-        _ => Err(Error::invalid(format!("invalid MTU number: {number}"))),
+    match integer(options, MTU)? {
+        None | Some(0) => Ok(None),
+        Some(number @ 68..=65535) => Ok(Some(number as u32)),
+        Some(number @ ..0) => Err(Error::invalid(format!("invalid MTU number: {number}"))),
+        // Docker leaves these to the kernel, and calls its refusal a fault of its own.
+        Some(number) => Err(Error::internal(format!("invalid MTU number: {number}"))),
     }
 }
 
@@ -105,47 +171,87 @@ pub(super) fn interface_name(name: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::MacAddress;
 
-    fn read(options: &[(&str, &str)]) -> Result<Options, String> {
+    fn bare() -> Bridge {
+        Bridge::new(1, "br1", MacAddress::new([2, 0, 0, 0, 0, 1]))
+    }
+
+    fn read_all(options: &[(&str, &str)], internal: bool) -> Result<Bridge, Error> {
         let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Options::read(&options).map_err(|error| error.message)
+        bridge_name(&options)?;
+        read(&options, internal, bare())
     }
 
     #[test]
     fn options_are_read() {
-        let default = read(&[("unknown", "x")]).unwrap();
-        assert_eq!(
-            default,
-            Options { bridge: None, icc: true, masquerade: true, mtu: 1500, prefix: "eth".into() }
-        );
-        let set =
-            read(&[(BRIDGE_NAME, "br9"), (ICC, "false"), (MASQUERADE, "0"), (MTU, "9000"), (PREFIX, "net")]);
-        let wanted = Options {
-            bridge: Some("br9".into()),
+        assert_eq!(read_all(&[("unknown", "x")], false).unwrap(), bare());
+        let options = [
+            (BRIDGE_NAME, "br9"),
+            (ICC, "false"),
+            (MASQUERADE, "0"),
+            (MTU, "9000"),
+            (PREFIX, "net"),
+            (INHIBIT_IPV4, "T"),
+            (HOST_BINDING, "::1"),
+        ];
+        let wanted = Bridge {
             icc: false,
             masquerade: false,
             mtu: 9000,
             prefix: "net".into(),
+            inhibit_ipv4: true,
+            host_binding: "::1".parse().ok(),
+            ..bare()
         };
-        assert_eq!(set.unwrap(), wanted);
+        assert_eq!(read_all(&options, false).unwrap(), wanted);
+        assert_eq!(read_all(&[(MTU, "0"), (PREFIX, "")], false).unwrap(), bare());
     }
 
     #[test]
     fn bad_values_are_refused_in_dockers_words() {
-        let error = |name, value| read(&[(name, value)]).unwrap_err();
+        let error = |name, value| read_all(&[(name, value)], false).unwrap_err().message;
+        for name in [ICC, MASQUERADE, INHIBIT_IPV4, DEFAULT_BRIDGE] {
+            assert_eq!(
+                error(name, "maybe"),
+                format!(
+                    "failed to parse {name} value: maybe (strconv.ParseBool: parsing \"maybe\": invalid syntax)"
+                )
+            );
+        }
         assert_eq!(
-            error(ICC, "maybe"),
-            format!(
-                "failed to parse {ICC} value: maybe (strconv.ParseBool: parsing \"maybe\": invalid syntax)"
-            )
+            error(MTU, "big"),
+            format!("failed to parse {MTU} value: big (strconv.Atoi: parsing \"big\": invalid syntax)")
         );
-        assert!(error(MTU, "big").starts_with(&format!("failed to parse {MTU} value: big")));
+        assert!(error(MTU, "9223372036854775808").ends_with("value out of range)"));
         assert_eq!(error(MTU, "-1"), "invalid MTU number: -1");
         assert_eq!(error(MTU, "65536"), "invalid MTU number: 65536");
         assert!(error(BRIDGE_NAME, "a/b").starts_with("invalid interface name"));
-        assert!(
-            error("com.docker.network.bridge.gateway_mode_ipv4", "routed")
-                .ends_with("routed is not supported")
+        assert_eq!(
+            error(GATEWAY_MODE6, "bogus"),
+            format!("failed to parse {GATEWAY_MODE6} value: bogus (unknown gateway mode bogus)")
         );
+        assert_eq!(
+            error(GATEWAY_MODE4, "isolated"),
+            "gateway mode 'isolated' can only be used for an internal network"
+        );
+        for (name, value) in [(HOST4, "fd00::1"), (HOST6, ""), (HOST_BINDING, "localhost")] {
+            assert_eq!(error(name, value), format!("failed to parse {name} value: {value} (nil ip)"));
+        }
+    }
+
+    #[test]
+    fn what_would_do_nothing_is_refused() {
+        for (name, value) in [
+            (GATEWAY_MODE4, "routed"),
+            (GATEWAY_MODE6, "nat-unprotected"),
+            (GATEWAY_MODE4, "isolated"),
+            (HOST4, "192.0.2.1"),
+            (HOST6, "2001:db8::1"),
+            (TRUSTED_INTERFACES, "eth1:eth2"),
+        ] {
+            let error = read_all(&[(name, value)], true).unwrap_err();
+            assert_eq!(error, Error::not_implemented(format!("option {name}={value} is not supported")));
+        }
     }
 }

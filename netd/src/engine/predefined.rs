@@ -107,14 +107,11 @@ impl Engine {
             ),
             labels: BTreeMap::new(),
             bridge: Some(Bridge {
-                number,
-                interface,
-                mac,
                 mtu: config.mtu,
                 icc: config.icc,
                 masquerade: config.masquerade,
-                prefix: "eth".into(),
                 adopted,
+                ..Bridge::new(number, interface, mac)
             }),
         };
         move_endpoints(state, &network)?;

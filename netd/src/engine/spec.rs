@@ -5,11 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netd_common::limits;
 
-use super::{
-    Action, Created, Engine, Writer, internal, lowest_free,
-    options::{self, Options},
-    random,
-};
+use super::{Action, Created, Engine, Writer, internal, lowest_free, options, random};
 use crate::{
     ipam::{self, Requested},
     link::{Kind, sysctl},
@@ -82,12 +78,11 @@ impl Engine {
         if !enable_ipv4 && !enable_ipv6 {
             return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
         }
-        let read = Options::read(&options)?;
         let ipam = request.ipam.unwrap_or_default();
         let requested = ipam::read(&ipam.config, enable_ipv6).map_err(Error::invalid)?;
 
         let id = Id::new(random()?);
-        let interface = read.bridge.clone().unwrap_or_else(|| format!("br-{}", id.short()));
+        let interface = options::bridge_name(&options)?.unwrap_or_else(|| format!("br-{}", id.short()));
         let number = lowest_free(bridges(state).map(|(_, bridge)| bridge.number), limits::NETWORKS);
         let number = number.ok_or_else(|| {
             Error::forbidden(format!("there are {} bridge networks already", limits::NETWORKS))
@@ -111,6 +106,9 @@ impl Engine {
             Some(mac) => mac,
             None => MacAddress::local(random()?),
         };
+        let adopted = existing.is_some();
+        let bridge = Bridge { adopted, ..Bridge::new(number, interface, mac) };
+        let bridge = options::read(&options, request.internal, bridge)?;
 
         let mut pools = Vec::new();
         for ipv6 in [false, true] {
@@ -130,16 +128,7 @@ impl Engine {
             ipam: Ipam { driver: "default".into(), options: ipam.options, pools },
             options,
             labels: request.labels,
-            bridge: Some(Bridge {
-                number,
-                interface,
-                mac,
-                mtu: read.mtu,
-                icc: read.icc,
-                masquerade: read.masquerade,
-                prefix: read.prefix,
-                adopted: existing.is_some(),
-            }),
+            bridge: Some(bridge),
         })
     }
 

@@ -1,6 +1,7 @@
 //! What netd knows: networks, endpoints, and the requests that make them. Values only, no effects.
 
 mod address;
+mod bridge;
 mod endpoint;
 mod error;
 mod id;
@@ -11,10 +12,11 @@ mod state;
 mod time;
 
 pub use address::MacAddress;
+pub use bridge::{Bridge, GatewayMode, UnknownGatewayMode};
 pub use endpoint::Endpoint;
 pub use error::{Error, ErrorKind};
 pub use id::Id;
-pub use network::{Bridge, Driver, Ipam, Network, Pool, is_predefined};
+pub use network::{Driver, Ipam, Network, Pool, is_predefined};
 pub use sandbox::{Sandbox, SandboxKind};
 pub use state::State;
 pub use time::Timestamp;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Id, MacAddress, Timestamp};
+use super::{Bridge, Id, Timestamp};
 
 /// One network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,27 +91,6 @@ pub struct Pool {
     pub auxiliary: BTreeMap<String, IpAddr>,
     /// Whether the subnet was asked for; else it came from the default pools.
     pub requested: bool,
-}
-
-/// The kernel's side of a bridge network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bridge {
-    /// Index in the datapath's tables.
-    pub number: u32,
-    /// Name of the kernel bridge.
-    pub interface: String,
-    /// Its own address, set rather than left to the lowest port's.
-    pub mac: MacAddress,
-    /// Of the bridge and both ends of each veth, in bytes.
-    pub mtu: u32,
-    /// Whether endpoints may talk to each other.
-    pub icc: bool,
-    /// Whether traffic to the outside takes an address of the uplink.
-    pub masquerade: bool,
-    /// What the endpoints' interfaces are called, before their number.
-    pub prefix: String,
-    /// The bridge was there before the network, and stays when it goes.
-    pub adopted: bool,
 }
 
 impl Network {

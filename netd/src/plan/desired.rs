@@ -38,7 +38,8 @@ pub fn desired(
 }
 
 fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
-    let addresses = network.ipam.pools.iter().filter_map(Pool::bridge_address).collect();
+    let borne = |address: &IpNet| !bridge.inhibit_ipv4 || address.addr().is_ipv6();
+    let addresses = network.ipam.pools.iter().filter_map(Pool::bridge_address).filter(borne).collect();
     let link = BridgeLink { mac: bridge.mac, mtu: bridge.mtu, up: true, addresses, adopted: bridge.adopted };
     world.bridges.insert(bridge.interface.clone(), link);
     let mut flags = 0;
@@ -48,7 +49,7 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
     let row = NetworkRow {
         bridge: LinkRef::Name(bridge.interface.clone()),
         flags,
-        gateway4: network.pool4().and_then(|pool| ipv4(pool.gateway?)),
+        gateway4: network.pool4().filter(|_| !bridge.inhibit_ipv4).and_then(|pool| ipv4(pool.gateway?)),
         gateway6: network.pool6().and_then(|pool| ipv6(pool.gateway?)),
         mac: bridge.mac,
     };
@@ -158,14 +159,9 @@ mod tests {
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
             bridge: Some(Bridge {
-                number,
-                interface: format!("br{number}"),
-                mac: MacAddress::new([2, 0, 0, 0, 0, 1]),
                 mtu: 1400,
-                icc: true,
                 masquerade: false,
-                prefix: "eth".into(),
-                adopted: false,
+                ..Bridge::new(number, format!("br{number}"), MacAddress::new([2, 0, 0, 0, 0, 1]))
             }),
         }
     }

@@ -1,0 +1,118 @@
+//! The kernel's side of a bridge network.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::MacAddress;
+
+/// A kernel bridge, and what the datapath does at its ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bridge {
+    /// Index in the datapath's tables.
+    pub number: u32,
+    /// Name of the kernel bridge.
+    pub interface: String,
+    /// Its own address, set rather than left to the lowest port's.
+    pub mac: MacAddress,
+    /// Of the bridge and both ends of each veth, in bytes.
+    pub mtu: u32,
+    /// Whether endpoints may talk to each other.
+    pub icc: bool,
+    /// Whether traffic to the outside takes an address of the host.
+    pub masquerade: bool,
+    /// How the outside and the endpoints' IPv4 addresses meet.
+    pub gateway_mode4: GatewayMode,
+    /// How the outside and the endpoints' IPv6 addresses meet.
+    pub gateway_mode6: GatewayMode,
+    /// The address of the host that masqueraded traffic takes; the uplink's if absent.
+    pub host4: Option<Ipv4Addr>,
+    /// The address of the host that masqueraded traffic takes; the uplink's if absent.
+    pub host6: Option<Ipv6Addr>,
+    /// The address of the host on which ports are published if none is named; any if absent.
+    pub host_binding: Option<IpAddr>,
+    /// Interfaces of the host from which published ports are reached at the endpoints' own addresses.
+    pub trusted_interfaces: Vec<String>,
+    /// The bridge bears no IPv4 address; its gateway is kept all the same, for somebody else to be.
+    pub inhibit_ipv4: bool,
+    /// What the endpoints' interfaces are called, before their number.
+    pub prefix: String,
+    /// The bridge was there before the network, and stays when it goes.
+    pub adopted: bool,
+}
+
+impl Bridge {
+    /// A bridge as it is if nothing is asked for.
+    pub fn new(number: u32, interface: impl Into<String>, mac: MacAddress) -> Self {
+        Self {
+            number,
+            interface: interface.into(),
+            mac,
+            mtu: 1500,
+            icc: true,
+            masquerade: true,
+            gateway_mode4: GatewayMode::Nat,
+            gateway_mode6: GatewayMode::Nat,
+            host4: None,
+            host6: None,
+            host_binding: None,
+            trusted_interfaces: Vec::new(),
+            inhibit_ipv4: false,
+            prefix: "eth".to_owned(),
+            adopted: false,
+        }
+    }
+}
+
+/// How the outside and the endpoints' addresses of one family meet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayMode {
+    /// Out by masquerade, in by published ports.
+    #[default]
+    Nat,
+    /// As `Nat`, and every port is reached at the endpoint's own address.
+    NatUnprotected,
+    /// No translation: in by published ports at the endpoint's own address.
+    Routed,
+    /// The bridge has no address: nothing leads out, not even to the host. For internal networks alone.
+    Isolated,
+}
+
+impl GatewayMode {
+    /// The name in Docker's options.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::NatUnprotected => "nat-unprotected",
+            Self::Routed => "routed",
+            Self::Isolated => "isolated",
+        }
+    }
+}
+
+impl fmt::Display for GatewayMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A text that names no gateway mode.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown gateway mode {0}")]
+pub struct UnknownGatewayMode(String);
+
+impl FromStr for GatewayMode {
+    type Err = UnknownGatewayMode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownGatewayMode> {
+        [Self::Nat, Self::NatUnprotected, Self::Routed, Self::Isolated]
+            .into_iter()
+            .find(|mode| mode.name() == text)
+            .ok_or_else(|| UnknownGatewayMode(text.to_owned()))
+    }
+}
