@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::model::{
-    Bridge, Driver, Endpoint, Id, Ipam, MacAddress, Network, Pool, Sandbox, State, Timestamp,
+    Bridge, Driver, Endpoint, FarEnd, Id, Ipam, MacAddress, Network, Pool, Sandbox, State, Timestamp,
 };
 
 fn created() -> Timestamp {
@@ -27,6 +27,7 @@ fn network(byte: u8, name: &str, driver: Driver) -> Network {
         options: BTreeMap::new(),
         labels: BTreeMap::new(),
         bridge: None,
+        engine_id: None,
     }
 }
 
@@ -81,7 +82,7 @@ pub(crate) fn state() -> State {
         id: Id::new([9; 32]),
         network: n1.id,
         name: "web".into(),
-        sandbox: Sandbox::parse("netns:web").unwrap(),
+        far_end: FarEnd::Sandbox(Sandbox::parse("netns:web").unwrap()),
         slot: 7,
         mac: "02:42:0a:05:01:02".parse().unwrap(),
         ipv4: Some("10.5.1.2/16".parse().unwrap()),
@@ -99,5 +100,6 @@ pub(crate) fn state() -> State {
     State {
         networks: networks.into_iter().map(|network| (network.id, network)).collect(),
         endpoints: BTreeMap::from([(web.id, web)]),
+        ..State::default()
     }
 }

@@ -9,7 +9,7 @@ use super::{Error, Host};
 use crate::{
     datapath::{EndpointEntry, IfIndex, NetworkEntry},
     link::{Device, Kind, own_addresses},
-    plan::{BridgeLink, EndpointRow, LinkRef, NetworkRow, Veth, World},
+    plan::{BridgeLink, EndpointRow, FarEnd, LinkRef, NetworkRow, Veth, World},
 };
 
 impl Host {
@@ -71,17 +71,20 @@ impl Host {
         }
         for (name, wanted) in &known.veths {
             let Some(device) = by_name.get(name.as_str()) else { continue };
-            let interface = match device.kind {
-                Kind::Veth => self.links.interface(device, &wanted.interface).await?,
+            let far_end = match (device.kind, &wanted.far_end) {
+                (Kind::Veth, FarEnd::Sandbox(wanted)) => {
+                    self.links.interface(device, wanted).await?.map(FarEnd::Sandbox)
+                }
+                (Kind::Veth, FarEnd::Engine { .. }) => Some(wanted.far_end.clone()),
                 _ => None,
             };
-            let Some(interface) = interface else {
+            let Some(far_end) = far_end else {
                 world.strays.insert(name.clone());
                 continue;
             };
             let bridge =
                 device.controller.and_then(|index| by_index.get(&index)).map(|device| device.name.clone());
-            world.veths.insert(name.clone(), Veth { bridge, up: device.up, mtu: device.mtu, interface });
+            world.veths.insert(name.clone(), Veth { bridge, up: device.up, mtu: device.mtu, far_end });
         }
         Ok(world)
     }

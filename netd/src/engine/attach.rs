@@ -14,7 +14,8 @@ use crate::{
     ipam,
     link::{Links, Namespace},
     model::{
-        Bridge, Driver, Endpoint, Error, Id, MacAddress, Network, Pool, Sandbox, State, Timestamp, request,
+        Bridge, Driver, Endpoint, Error, FarEnd, Id, MacAddress, Network, Pool, Sandbox, State, Timestamp,
+        request,
     },
     store::Change,
 };
@@ -38,15 +39,15 @@ impl Engine {
         let network = &state.networks[&network];
         let endpoint = self.endpoint(&state, network, sandbox, request).await?;
         // Which of a sandbox's endpoints carries its default route may change with this one.
-        let sandbox = endpoint.sandbox.clone();
+        let far_end = endpoint.far_end.clone();
         self.change(
             writer,
             vec![Change::PutEndpoint(endpoint.clone())],
             |other| other.id == network.id,
-            |other| other.sandbox == sandbox,
+            |other| other.far_end == far_end,
         )
         .await?;
-        self.tell(Action::Connect, network, Some(endpoint.sandbox.to_string()));
+        self.tell(Action::Connect, network, Some(far_end.to_string()));
         Ok(endpoint)
     }
 
@@ -65,21 +66,27 @@ impl Engine {
             let name = &network.name;
             return Err(Error::internal(format!("container {container} is not connected to network {name}")));
         };
+        if endpoint.far_end.handover().is_some() && !request.force {
+            return Err(Error::forbidden(format!(
+                "{container} was connected by a container engine, which is the one to disconnect it; if the engine has \
+                 forgotten it, force it"
+            )));
+        }
         self.drop_endpoint(writer, network, endpoint).await
     }
 
-    async fn drop_endpoint(
+    pub(super) async fn drop_endpoint(
         &self,
         writer: &mut Writer,
         network: &Network,
         endpoint: &Endpoint,
     ) -> Result<(), Error> {
-        let sandbox = &endpoint.sandbox;
-        let alive = sandbox.open().is_some();
+        let far_end = &endpoint.far_end;
+        let alive = far_end.sandbox().is_some_and(|sandbox| sandbox.open().is_some());
         // With the namespace gone there is no default route to move to another endpoint.
-        let touched = |other: &Endpoint| other.id == endpoint.id || alive && other.sandbox == *sandbox;
+        let touched = |other: &Endpoint| other.id == endpoint.id || alive && other.far_end == *far_end;
         self.change(writer, vec![Change::RemoveEndpoint(endpoint.id)], |_| false, touched).await?;
-        self.tell(Action::Disconnect, network, Some(sandbox.to_string()));
+        self.tell(Action::Disconnect, network, Some(far_end.to_string()));
         Ok(())
     }
 
@@ -88,10 +95,11 @@ impl Engine {
     async fn forget_ghosts(&self, writer: &mut Writer, network: Id, sandbox: &Sandbox) -> Result<(), Error> {
         let state = self.state();
         let ghost = state.endpoints_of(network).find(|endpoint| {
-            endpoint.sandbox.is_mistakable_for(sandbox) && endpoint.sandbox.open().is_none()
+            let joined = endpoint.far_end.sandbox();
+            joined.is_some_and(|joined| joined.is_mistakable_for(sandbox) && joined.open().is_none())
         });
         if let Some(ghost) = ghost {
-            log::warn!("the namespace that joined as {} is no more: its endpoint is removed", ghost.sandbox);
+            log::warn!("the namespace that joined as {} is no more: its endpoint is removed", ghost.far_end);
             self.drop_endpoint(writer, &state.networks[&network], ghost).await?;
         }
         Ok(())
@@ -138,9 +146,17 @@ impl Engine {
                 ));
             }
         };
+        if network.engine_id.is_some() {
+            return Err(Error::forbidden(format!(
+                "network {} is a container engine's, which gives out its addresses: connect a container of the engine's",
+                network.name
+            )));
+        }
         let name = sandbox.name();
         let mut present = state.endpoints_of(network.id);
-        if let Some(other) = present.find(|other| other.name == name || other.sandbox.inode == sandbox.inode)
+        let is_same = |other: &Sandbox| other.inode == sandbox.inode;
+        if let Some(other) =
+            present.find(|other| other.name == name || other.far_end.sandbox().is_some_and(is_same))
         {
             return Err(Error::forbidden(format!(
                 "endpoint with name {} already exists in network {}",
@@ -167,7 +183,7 @@ impl Engine {
             id: Id::new(random()?),
             network: network.id,
             name,
-            sandbox,
+            far_end: FarEnd::Sandbox(sandbox),
             slot,
             mac,
             ipv4: ipv4.and_then(|net| if let IpNet::V4(net) = net { Some(net) } else { None }),
@@ -186,7 +202,12 @@ impl Engine {
 }
 
 /// The address asked for, or a random one that nobody in the network has.
-fn mac(state: &State, network: &Network, bridge: &Bridge, wanted: &str) -> Result<MacAddress, Error> {
+pub(super) fn mac(
+    state: &State,
+    network: &Network,
+    bridge: &Bridge,
+    wanted: &str,
+) -> Result<MacAddress, Error> {
     let taken: BTreeSet<_> =
         state.endpoints_of(network.id).map(|endpoint| endpoint.mac).chain([bridge.mac]).collect();
     if !wanted.is_empty() {
@@ -278,7 +299,7 @@ async fn interface(sandbox: &Sandbox, bridge: &Bridge, wanted: Option<&String>) 
 }
 
 /// `veth` and seven random hexadecimal digits, other than any endpoint's.
-fn host_interface(state: &State) -> Result<String, Error> {
+pub(super) fn host_interface(state: &State) -> Result<String, Error> {
     loop {
         let digits = u32::from_ne_bytes(random()?) >> 4;
         let name = format!("veth{digits:07x}");

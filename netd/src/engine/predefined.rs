@@ -113,6 +113,7 @@ impl Engine {
                 adopted,
                 ..Bridge::new(number, interface, mac)
             }),
+            engine_id: None,
         };
         move_endpoints(state, &network)?;
         state.networks.insert(id, network);
@@ -198,6 +199,7 @@ fn plain(name: &str, driver: Driver) -> Result<Network, Error> {
         options: BTreeMap::new(),
         labels: BTreeMap::new(),
         bridge: None,
+        engine_id: None,
     })
 }
 
@@ -205,7 +207,7 @@ fn drop_default(state: &mut State, network: &Network) -> Result<(), Error> {
     if let Some(endpoint) = state.endpoints_of(network.id).next() {
         return Err(Error::forbidden(format!(
             "it cannot be left out while {} is connected to it; disconnect that first",
-            endpoint.sandbox
+            endpoint.far_end
         )));
     }
     state.networks.remove(&network.id);
@@ -222,7 +224,7 @@ fn move_endpoints(state: &mut State, network: &Network) -> Result<(), Error> {
             Error::forbidden(format!(
                 "{} is connected with the address {address}, which the configured subnet has no place for; \
                  disconnect it first",
-                endpoint.sandbox
+                endpoint.far_end
             ))
         };
         if let Some(net) = endpoint.ipv4 {

@@ -44,6 +44,12 @@ impl Engine {
             let name = &network.name;
             return Err(Error::forbidden(format!("{name} is a pre-defined network and cannot be removed")));
         }
+        if let Some(id) = &network.engine_id {
+            return Err(Error::forbidden(format!(
+                "network {} is a container engine's, which knows it as {id} and is the one to remove it",
+                network.name
+            )));
+        }
         let active: Vec<_> = state
             .endpoints_of(network.id)
             .map(|endpoint| format!("name:\"{}\" id:\"{}\"", endpoint.name, endpoint.id.short()))
@@ -129,6 +135,7 @@ impl Engine {
             options,
             labels: request.labels,
             bridge: Some(bridge),
+            engine_id: None,
         })
     }
 
@@ -228,9 +235,10 @@ pub(super) fn bridges(state: &State) -> impl Iterator<Item = (&Network, &Bridge)
     state.networks.values().filter_map(|network| Some((network, network.bridge.as_ref()?)))
 }
 
-/// The subnets of all networks.
+/// The subnets of all networks, and those that an engine has for a network to be.
 pub(super) fn subnets(state: &State) -> impl Iterator<Item = IpNet> {
-    state.networks.values().flat_map(|network| network.ipam.pools.iter().map(|pool| pool.subnet))
+    let networks = state.networks.values().flat_map(|network| network.ipam.pools.iter());
+    networks.chain(state.pools.values().map(|leased| &leased.pool)).map(|pool| pool.subnet)
 }
 
 /// The host's resolvers, whose addresses no container may seem to have.

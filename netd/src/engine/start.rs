@@ -13,8 +13,8 @@ use crate::{
     config::Config,
     datapath::Datapath,
     ipam::Pools,
-    link::{Links, Namespace, sysctl},
-    model::{Error, State},
+    link::{Device, Links, Namespace, sysctl},
+    model::{Endpoint, Error, FarEnd, State},
     plan,
     store::{Change, Store, Stored},
 };
@@ -81,13 +81,18 @@ impl Engine {
     async fn reconcile(&self, writer: &mut Writer, journal: BTreeSet<String>) -> Result<(), Error> {
         let old = self.state();
         let mut new = State::clone(&old);
+        let devices = self.0.host.links.devices().await.map_err(internal)?;
         new.endpoints.retain(|_, endpoint| {
-            let alive = endpoint.sandbox.open().is_some();
+            let alive = match &endpoint.far_end {
+                FarEnd::Sandbox(sandbox) => sandbox.open().is_some(),
+                FarEnd::Engine(handover) => handover.joined.is_none() || is_away(endpoint, &devices),
+            };
             if !alive {
-                log::warn!("{} is no more: its endpoint is removed", endpoint.sandbox);
+                log::warn!("{} is no more: its endpoint is removed", endpoint.far_end);
             }
             alive
         });
+        free_leases(&old, &mut new);
         self.predefine(&mut new).await?;
 
         let host = &self.0.host;
@@ -118,6 +123,29 @@ impl Engine {
     }
 }
 
+/// Whether the far end of a veth is in another namespace. One that an engine had taken and that is gone, or is back, was
+/// left while no daemon listened.
+fn is_away(endpoint: &Endpoint, devices: &[Device]) -> bool {
+    let near = devices.iter().find(|device| device.name == endpoint.host_interface);
+    near.is_some_and(|near| {
+        let is_far_end = |device: &Device| Some(device.index) == near.peer && device.peer == Some(near.index);
+        !devices.iter().any(is_far_end)
+    })
+}
+
+/// Takes the leases of endpoints that are no more: their engine could not give them back.
+fn free_leases(old: &State, new: &mut State) {
+    for endpoint in old.endpoints.values().filter(|endpoint| !new.endpoints.contains_key(&endpoint.id)) {
+        let subnets = old.networks[&endpoint.network].ipam.pools.iter().map(|pool| pool.subnet);
+        let subnets: Vec<_> = subnets.collect();
+        for pool in new.pools.values_mut().filter(|pool| subnets.contains(&pool.pool.subnet)) {
+            let addresses =
+                [endpoint.ipv4.map(|net| net.addr().into()), endpoint.ipv6.map(|net| net.addr().into())];
+            pool.leases.retain(|lease| !addresses.contains(&Some(*lease)));
+        }
+    }
+}
+
 /// What is different between two states.
 fn changes(old: &State, new: &State) -> Vec<Change> {
     let mut changes = Vec::new();
@@ -135,5 +163,10 @@ fn changes(old: &State, new: &State) -> Vec<Change> {
     changes.extend(gone.map(|id| Change::RemoveEndpoint(*id)));
     let gone = old.networks.keys().filter(|id| !new.networks.contains_key(id));
     changes.extend(gone.map(|id| Change::RemoveNetwork(*id)));
+    for (id, pool) in &new.pools {
+        if old.pools.get(id) != Some(pool) {
+            changes.push(Change::PutPool(pool.clone()));
+        }
+    }
     changes
 }

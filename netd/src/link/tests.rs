@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use futures_util::FutureExt as _;
 use nix::sched::{CloneFlags, unshare};
+use rtnetlink::LinkUnspec;
 
 use super::*;
 use crate::{
     model::{MacAddress, Sandbox},
-    plan::{BridgeLink, Interface, Veth},
+    plan::{BridgeLink, FarEnd, Interface, Veth},
 };
 
 /// A new network namespace, gone when this is dropped, and a socket in it.
@@ -62,39 +63,72 @@ async fn a_veth_is_made_whole_or_not_at_all() {
         gateway4: Some([10, 0, 0, 1].into()),
         gateway6: Some("fd00::1".parse().unwrap()),
     };
-    let veth = Veth { bridge: Some("br0".into()), up: true, mtu: 1400, interface };
+    let far_end = FarEnd::Sandbox(interface.clone());
+    let veth = Veth { bridge: Some("br0".into()), up: true, mtu: 1400, far_end };
     links.add_veth("veth0", &veth).await.unwrap();
     let device = links.device("veth0").await.unwrap().unwrap();
     assert_eq!(
         (device.mtu, device.up, device.controller),
         (1400, true, Some(links.index("br0").await.unwrap()))
     );
-    let seen = links.interface(&device, &veth.interface).await.unwrap();
-    assert_eq!(seen.as_ref(), Some(&veth.interface));
+    let seen = links.interface(&device, &interface).await.unwrap();
+    assert_eq!(seen.as_ref(), Some(&interface));
 
     // The sandbox has a default route now: a second one is refused at the last step, and nothing is left.
-    let mut second = veth.clone();
-    second.interface.name = "eth1".into();
-    second.interface.addresses = ["10.0.1.2/24".parse().unwrap()].into();
+    let mut second = Interface { name: "eth1".into(), ..interface.clone() };
+    second.addresses = ["10.0.1.2/24".parse().unwrap()].into();
+    let second = Veth { far_end: FarEnd::Sandbox(second), ..veth.clone() };
     let error = links.add_veth("veth1", &second).await.unwrap_err().to_string();
     assert_eq!(error, "cannot add the default route via 10.0.0.1: File exists (os error 17)");
     assert_eq!(names(&links).await, ["br0", "lo", "veth0"].map(str::to_owned).into());
     assert_eq!(names(&inside).await, ["eth0", "lo"].map(str::to_owned).into());
 
     // A change that fails half-way is taken back.
-    let mut moved = veth.clone();
-    moved.interface.addresses = ["10.0.0.3/24".parse().unwrap()].into();
-    moved.bridge = Some("no-such".into());
-    links.set_veth("veth0", &veth, &moved).await.unwrap_err();
-    assert_eq!(links.interface(&device, &veth.interface).await.unwrap().as_ref(), Some(&veth.interface));
+    let mut moved = Interface { addresses: ["10.0.0.3/24".parse().unwrap()].into(), ..interface.clone() };
+    let far_end = FarEnd::Sandbox(moved.clone());
+    let lost = Veth { bridge: Some("no-such".into()), far_end, ..veth.clone() };
+    links.set_veth("veth0", &veth, &lost).await.unwrap_err();
+    assert_eq!(links.interface(&device, &interface).await.unwrap().as_ref(), Some(&interface));
 
-    moved.bridge = None;
-    moved.interface.gateway6 = None;
-    links.set_veth("veth0", &veth, &moved).await.unwrap();
+    moved.gateway6 = None;
+    let moved_veth = Veth { bridge: None, far_end: FarEnd::Sandbox(moved.clone()), ..veth.clone() };
+    links.set_veth("veth0", &veth, &moved_veth).await.unwrap();
     assert_eq!(links.device("veth0").await.unwrap().unwrap().controller, None);
-    assert_eq!(links.interface(&device, &moved.interface).await.unwrap().as_ref(), Some(&moved.interface));
+    assert_eq!(links.interface(&device, &moved).await.unwrap().as_ref(), Some(&moved));
 
     links.delete("veth0").await.unwrap();
+    links.delete("veth0").await.unwrap();
+    assert_eq!(names(&inside).await, BTreeSet::from(["lo".to_owned()]));
+}
+
+#[tokio::test]
+async fn an_engines_end_is_made_beside_the_hosts_and_then_left_alone() {
+    let (sandbox, inside) = namespace().await;
+    let (_host, links) = namespace().await;
+    let message = rtnetlink::LinkBridge::new("br0").build();
+    links.handle.link().add(message).execute().await.unwrap();
+
+    let mac = MacAddress::new([2, 0, 0, 0, 0, 9]);
+    let far_end = FarEnd::Engine { name: "peer0".into(), mac };
+    let veth = Veth { bridge: Some("br0".into()), up: true, mtu: 1400, far_end };
+    links.add_veth("veth0", &veth).await.unwrap();
+    let peer = links.device("peer0").await.unwrap().unwrap();
+    assert_eq!((peer.mac, peer.mtu, peer.up, peer.controller), (Some(mac), 1400, false, None));
+
+    // The engine takes it away and gives it another name; the host's end is netd's all the time.
+    let taken = LinkUnspec::new_with_index(peer.index)
+        .setns_by_fd(std::os::fd::AsRawFd::as_raw_fd(&sandbox))
+        .name("eth0".into())
+        .build();
+    links.set(taken, "peer0").await.unwrap();
+    let loose = Veth { bridge: None, up: false, mtu: 1300, ..veth.clone() };
+    links.set_veth("veth0", &veth, &loose).await.unwrap();
+    let near = links.device("veth0").await.unwrap().unwrap();
+    assert_eq!((near.up, near.mtu, near.controller), (false, 1300, None));
+    let far = inside.device("eth0").await.unwrap().unwrap();
+    assert_eq!((far.mac, far.mtu, far.up), (Some(mac), 1400, false));
+    links.set_veth("veth0", &loose, &veth).await.unwrap();
+
     links.delete("veth0").await.unwrap();
     assert_eq!(names(&inside).await, BTreeSet::from(["lo".to_owned()]));
 }

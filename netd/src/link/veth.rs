@@ -11,8 +11,22 @@ use rtnetlink::{
 use super::{Device, Doing as _, Error, Links, Namespace, bridge::own_addresses, sysctl};
 use crate::{
     model::Sandbox,
-    plan::{Interface, Veth},
+    plan::{FarEnd, Interface, Veth},
 };
+
+/// A sandbox, entered.
+struct Inside {
+    namespace: Namespace,
+    links: Links,
+}
+
+impl Inside {
+    async fn enter(interface: &Interface) -> Result<Self, Error> {
+        let namespace = interface.sandbox.enter()?;
+        let links = Links::within(&namespace).await?;
+        Ok(Self { namespace, links })
+    }
+}
 
 impl Links {
     /// The interface at the far end of `host_end`, as far as it is what `wanted` says: addresses and routes that its
@@ -55,23 +69,29 @@ impl Links {
 
     /// Makes a pair and its far end's addresses and routes, or nothing.
     pub async fn add_veth(&self, name: &str, veth: &Veth) -> Result<(), Error> {
-        let interface = &veth.interface;
-        let namespace = interface.sandbox.enter()?;
-        let far = LinkMessageBuilder::<LinkUnspec>::default()
-            .name(interface.name.clone())
-            .address(interface.mac.octets().to_vec())
-            .mtu(interface.mtu)
-            .setns_by_fd(namespace.as_raw_fd())
-            .build();
+        let far = LinkMessageBuilder::<LinkUnspec>::default();
+        let (far, inside, what) = match &veth.far_end {
+            FarEnd::Sandbox(interface) => {
+                let inside = Inside::enter(interface).await?;
+                let far = far
+                    .name(interface.name.clone())
+                    .address(interface.mac.octets().to_vec())
+                    .mtu(interface.mtu)
+                    .setns_by_fd(inside.namespace.as_raw_fd());
+                (far, Some(inside), format!("{} in {}", interface.name, interface.sandbox))
+            }
+            FarEnd::Engine { name, mac } => {
+                let far = far.name(name.clone()).address(mac.octets().to_vec()).mtu(veth.mtu);
+                (far, None, name.clone())
+            }
+        };
         let near = LinkMessageBuilder::<LinkVeth>::new(name, "")
             .mtu(veth.mtu)
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(far.build())))
             .build();
         let result = self.handle.link().add(near).execute().await;
-        result.doing(|| {
-            format!("make the veth pair of {name} and {} in {}", interface.name, interface.sandbox)
-        })?;
-        let result = self.furnish(name, veth, &namespace).await;
+        result.doing(|| format!("make the veth pair of {name} and {what}"))?;
+        let result = self.furnish(name, veth, inside.as_ref()).await;
         if result.is_err() {
             self.delete(name).await?;
         }
@@ -79,7 +99,7 @@ impl Links {
     }
 
     /// Brings a pair that was just made to what it should be.
-    async fn furnish(&self, name: &str, veth: &Veth, namespace: &Namespace) -> Result<(), Error> {
+    async fn furnish(&self, name: &str, veth: &Veth, inside: Option<&Inside>) -> Result<(), Error> {
         let index = self.index(name).await?;
         // The host's end is a port: an IPv6 address of its own would only talk to itself.
         let silent = vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])];
@@ -87,30 +107,30 @@ impl Links {
             .append_extra_attribute(LinkAttribute::AfSpecUnspec(silent))
             .build();
         self.set(message, name).await?;
-        let interface = &veth.interface;
-        let bare_interface = Interface {
-            up: false,
+        let mut bare = Veth { bridge: None, up: false, ..veth.clone() };
+        if let FarEnd::Sandbox(interface) = &mut bare.far_end {
+            interface.up = false;
             // Neither on nor off: whatever the sandbox's default is, it is to be set.
-            ipv6: !interface.ipv6,
-            addresses: BTreeSet::new(),
-            gateway4: None,
-            gateway6: None,
-            ..interface.clone()
-        };
-        let bare = Veth { bridge: None, up: false, mtu: veth.mtu, interface: bare_interface };
-        let links = Self::within(namespace).await?;
-        let loopback = links.index("lo").await?;
-        links.set_up(loopback, "lo").await?;
-        self.change_veth(name, &bare, veth, namespace, &links).await
+            interface.ipv6 = !interface.ipv6;
+            interface.addresses.clear();
+            (interface.gateway4, interface.gateway6) = (None, None);
+        }
+        if let Some(Inside { links, .. }) = inside {
+            let loopback = links.index("lo").await?;
+            links.set_up(loopback, "lo").await?;
+        }
+        self.change_veth(name, &bare, veth, inside).await
     }
 
     /// Changes a pair, or leaves it as it is.
     pub async fn set_veth(&self, name: &str, from: &Veth, to: &Veth) -> Result<(), Error> {
-        let namespace = to.interface.sandbox.enter()?;
-        let links = Self::within(&namespace).await?;
-        let result = self.change_veth(name, from, to, &namespace, &links).await;
+        let inside = match to.far_end.interface() {
+            Some(interface) => Some(Inside::enter(interface).await?),
+            None => None,
+        };
+        let result = self.change_veth(name, from, to, inside.as_ref()).await;
         if result.is_err()
-            && let Err(error) = self.change_veth(name, to, from, &namespace, &links).await
+            && let Err(error) = self.change_veth(name, to, from, inside.as_ref()).await
         {
             log::debug!("while {name} was put back: {error}");
         }
@@ -122,16 +142,18 @@ impl Links {
         name: &str,
         from: &Veth,
         to: &Veth,
-        namespace: &Namespace,
-        links: &Self,
+        inside: Option<&Inside>,
     ) -> Result<(), Error> {
         let near = self.device(name).await?;
         let near = near.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV));
         let near = near.doing(|| format!("find the link {name}"))?;
-        if from.interface != to.interface {
+        if let (Some(inside), Some(is), Some(should)) =
+            (inside, from.far_end.interface(), to.far_end.interface())
+            && is != should
+        {
             let peer = near.peer.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV));
             let peer = peer.doing(|| format!("find the far end of {name}"))?;
-            links.change_interface(peer, &from.interface, &to.interface, namespace).await?;
+            inside.links.change_interface(peer, is, should, &inside.namespace).await?;
         }
         let mut message = LinkUnspec::new_with_index(near.index);
         if from.mtu != to.mtu {

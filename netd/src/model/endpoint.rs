@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use super::{Id, MacAddress, Sandbox, Timestamp};
+use super::{FarEnd, Id, MacAddress, Timestamp};
 
 /// One endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,8 +16,8 @@ pub struct Endpoint {
     pub network: Id,
     /// What the network knows it as; unique in the network.
     pub name: String,
-    /// The network namespace at its far end.
-    pub sandbox: Sandbox,
+    /// Who has the far end of its veth.
+    pub far_end: FarEnd,
     /// Index in the datapath's tables.
     pub slot: u32,
     /// Of its interface.
@@ -28,7 +28,7 @@ pub struct Endpoint {
     pub ipv6: Option<Ipv6Net>,
     /// The host's end of the veth.
     pub host_interface: String,
-    /// The sandbox's end of the veth.
+    /// The far end of the veth: in its sandbox, or in the host's namespace for an engine to take.
     pub interface: String,
     /// The network's way out, if it has one; whether it is the sandbox's default route depends on the sandbox's other
     /// endpoints.

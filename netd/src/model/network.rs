@@ -34,6 +34,8 @@ pub struct Network {
     pub labels: BTreeMap<String, String>,
     /// The kernel's side of it; exactly with [`Driver::Bridge`].
     pub bridge: Option<Bridge>,
+    /// What a container engine calls it, if it is one's: the engine alone gives out its addresses, and removes it.
+    pub engine_id: Option<String>,
 }
 
 /// What a network is made of.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Endpoint, Error, Id, Network, Sandbox};
+use super::{Endpoint, Error, Id, LeasedPool, Network, Sandbox};
 
 /// All that the store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct State {
     pub networks: BTreeMap<Id, Network>,
     /// By id.
     pub endpoints: BTreeMap<Id, Endpoint>,
+    /// By id.
+    pub pools: BTreeMap<String, LeasedPool>,
 }
 
 impl State {
@@ -53,7 +55,8 @@ impl State {
         let path = Sandbox::parse(container).ok().map(|sandbox| sandbox.path);
         let id = container.strip_prefix("ep-").unwrap_or(container).parse::<Id>().ok();
         self.endpoints_of(network).find(|endpoint| {
-            Some(&endpoint.sandbox.path) == path.as_ref()
+            let sandbox = endpoint.far_end.sandbox().map(|sandbox| &sandbox.path);
+            sandbox.is_some() && sandbox == path.as_ref()
                 || endpoint.name == container
                 || Some(endpoint.id) == id
         })

@@ -12,8 +12,8 @@ use netd_common::{
     endpoint::PEER_IN_OTHER_NETNS,
 };
 
-use super::{BridgeLink, EndpointRow, Interface, LinkRef, NetworkRow, Veth, World};
-use crate::model::{Bridge, Endpoint, Network, Pool, Sandbox, State};
+use super::{BridgeLink, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, Veth, World};
+use crate::model::{self, Bridge, Endpoint, Network, Pool, Sandbox, State};
 
 /// What `state` asks of the host for those of its networks and endpoints that are asked about.
 pub fn desired(
@@ -64,11 +64,35 @@ fn add_endpoint(
     endpoint: &Endpoint,
     routes: &Routes<'_>,
 ) {
+    let far_end = match &endpoint.far_end {
+        model::FarEnd::Sandbox(sandbox) => FarEnd::Sandbox(interface(network, endpoint, sandbox, routes)),
+        model::FarEnd::Engine(_) => FarEnd::Engine { name: endpoint.interface.clone(), mac: endpoint.mac },
+    };
+    // One that an engine has not taken yet, or has brought back, is in the host's namespace, where the kernel drops what
+    // goes the short way. It is down there: nothing is lost by the long one.
+    let away = endpoint.far_end.handover().is_none_or(|handover| handover.joined.is_some());
+    let name = &endpoint.host_interface;
+    let veth = Veth { bridge: Some(bridge.interface.clone()), up: true, mtu: endpoint.mtu, far_end };
+    world.veths.insert(name.clone(), veth);
+    let row = EndpointRow {
+        port: LinkRef::Name(name.clone()),
+        network: bridge.number,
+        flags: if away { PEER_IN_OTHER_NETNS } else { 0 },
+        ipv4: endpoint.ipv4.map(|net| net.addr()),
+        ipv6: endpoint.ipv6.map(|net| net.addr()),
+        mac: endpoint.mac,
+    };
+    world.endpoints.insert(endpoint.slot, row);
+    world.ports.insert(LinkRef::Name(name.clone()));
+}
+
+/// A sandbox's end of the veth, as netd keeps it.
+fn interface(network: &Network, endpoint: &Endpoint, sandbox: &Sandbox, routes: &Routes<'_>) -> Interface {
     let carries = |route: Option<&&Endpoint>| route.is_some_and(|carrier| carrier.id == endpoint.id);
-    let (route4, route6) = routes.get(&endpoint.sandbox).copied().unwrap_or_default();
+    let (route4, route6) = routes.get(sandbox).copied().unwrap_or_default();
     let addresses = endpoint.ipv4.map(IpNet::from).into_iter().chain(endpoint.ipv6.map(IpNet::from));
-    let interface = Interface {
-        sandbox: endpoint.sandbox.clone(),
+    Interface {
+        sandbox: sandbox.clone(),
         name: endpoint.interface.clone(),
         mac: endpoint.mac,
         mtu: endpoint.mtu,
@@ -77,20 +101,7 @@ fn add_endpoint(
         addresses: addresses.collect(),
         gateway4: endpoint.gateway4.filter(|_| carries(route4.as_ref())),
         gateway6: endpoint.gateway6.filter(|_| carries(route6.as_ref())),
-    };
-    let name = &endpoint.host_interface;
-    let veth = Veth { bridge: Some(bridge.interface.clone()), up: true, mtu: endpoint.mtu, interface };
-    world.veths.insert(name.clone(), veth);
-    let row = EndpointRow {
-        port: LinkRef::Name(name.clone()),
-        network: bridge.number,
-        flags: PEER_IN_OTHER_NETNS,
-        ipv4: endpoint.ipv4.map(|net| net.addr()),
-        ipv6: endpoint.ipv6.map(|net| net.addr()),
-        mac: endpoint.mac,
-    };
-    world.endpoints.insert(endpoint.slot, row);
-    world.ports.insert(LinkRef::Name(name.clone()));
+    }
 }
 
 /// The endpoints that carry each sandbox's default routes, IPv4 and IPv6.
@@ -102,7 +113,9 @@ fn default_routes(state: &State) -> Routes<'_> {
     let rank =
         |endpoint: &Endpoint| (Reverse(endpoint.gateway_priority), &state.networks[&endpoint.network].name);
     for endpoint in state.endpoints.values() {
-        let (route4, route6) = routes.entry(&endpoint.sandbox).or_default();
+        // The routes of an engine's sandboxes are the engine's.
+        let Some(sandbox) = endpoint.far_end.sandbox() else { continue };
+        let (route4, route6) = routes.entry(sandbox).or_default();
         let better = |route: &Option<&Endpoint>| route.is_none_or(|route| rank(endpoint) < rank(route));
         if endpoint.gateway4.is_some() && better(route4) {
             *route4 = Some(endpoint);
@@ -163,6 +176,7 @@ mod tests {
                 masquerade: false,
                 ..Bridge::new(number, format!("br{number}"), MacAddress::new([2, 0, 0, 0, 0, 1]))
             }),
+            engine_id: None,
         }
     }
 
@@ -172,7 +186,7 @@ mod tests {
             id: Id::new([100 + slot as u8; 32]),
             network: network.id,
             name: sandbox.into(),
-            sandbox: Sandbox::parse(&format!("netns:{sandbox}")).unwrap(),
+            far_end: model::FarEnd::Sandbox(Sandbox::parse(&format!("netns:{sandbox}")).unwrap()),
             slot,
             mac: MacAddress::new([2, 0, 0, 0, 1, slot as u8]),
             ipv4: format!("10.{number}.0.2/16").parse().ok(),
@@ -191,7 +205,27 @@ mod tests {
         State {
             networks: networks.iter().map(|&network| (network.id, network.clone())).collect(),
             endpoints: endpoints.iter().map(|&endpoint| (endpoint.id, endpoint.clone())).collect(),
+            ..State::default()
         }
+    }
+
+    #[test]
+    fn an_engines_end_is_its_own_and_takes_the_short_way_only_from_another_namespace() {
+        let network = network(1, "n");
+        let mut handed = endpoint(&network, 0, "box", 0);
+        let taken = |joined: Option<&str>| {
+            let joined = joined.map(Into::into);
+            model::FarEnd::Engine(model::Handover { id: "e".into(), joined })
+        };
+        for (joined, flags) in [(None, 0), (Some("/run/docker/netns/0"), PEER_IN_OTHER_NETNS)] {
+            handed.far_end = taken(joined);
+            let world = desired(&state(&[&network], &[&handed]), |_| true, |_| true);
+            let far_end = FarEnd::Engine { name: "eth0".into(), mac: handed.mac };
+            assert_eq!((&world.veths["veth0"].far_end, world.endpoints[&0].flags), (&far_end, flags));
+        }
+        // Its default route is no sandbox's that netd furnishes.
+        let other = endpoint(&network, 1, "box", -1);
+        assert_eq!(carriers(&[&network], &[&handed, &other]).0, ["veth1"]);
     }
 
     #[test]
@@ -215,7 +249,7 @@ mod tests {
             world
                 .veths
                 .iter()
-                .filter(|(_, veth)| carries(&veth.interface))
+                .filter(|(_, veth)| veth.far_end.interface().is_some_and(carries))
                 .map(|(name, _)| name.clone())
                 .collect()
         };

@@ -10,4 +10,4 @@ mod world;
 
 pub use desired::desired;
 pub use step::{Step, steps};
-pub use world::{BridgeLink, EndpointRow, Interface, LinkRef, NetworkRow, Veth, World};
+pub use world::{BridgeLink, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, Veth, World};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{BridgeLink, EndpointRow, LinkRef, NetworkRow, Veth, World};
+use super::{BridgeLink, EndpointRow, FarEnd, LinkRef, NetworkRow, Veth, World};
 
 /// One change, whole or not at all. `None` stands for "is not there".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,9 +100,10 @@ pub fn steps(from: &World, to: &World) -> Vec<Step> {
     for (name, veth) in &mut veths {
         let Some(wanted) = to.veths.get(name) else { continue };
         let before = veth.clone();
-        let (is, should) = (&mut veth.interface, &wanted.interface);
-        is.gateway4 = is.gateway4.filter(|_| is.gateway4 == should.gateway4);
-        is.gateway6 = is.gateway6.filter(|_| is.gateway6 == should.gateway6);
+        if let (FarEnd::Sandbox(is), FarEnd::Sandbox(should)) = (&mut veth.far_end, &wanted.far_end) {
+            is.gateway4 = is.gateway4.filter(|_| is.gateway4 == should.gateway4);
+            is.gateway6 = is.gateway6.filter(|_| is.gateway6 == should.gateway6);
+        }
         veth.bridge = veth
             .bridge
             .take()

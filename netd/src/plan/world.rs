@@ -62,11 +62,25 @@ pub struct Veth {
     pub up: bool,
     /// Of the host's end, in bytes.
     pub mtu: u32,
-    /// The sandbox's end.
-    pub interface: Interface,
+    /// The other end.
+    pub far_end: FarEnd,
 }
 
-/// The sandbox's end of a veth pair.
+/// The other end of a veth pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FarEnd {
+    /// In a sandbox, and kept as it should be there.
+    Sandbox(Interface),
+    /// A container engine's, wherever it has it and whatever it does with it.
+    Engine {
+        /// Its name in the host's namespace, where it is made.
+        name: String,
+        /// The address that it is made with.
+        mac: MacAddress,
+    },
+}
+
+/// A sandbox's end of a veth pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// Where it is.
@@ -119,4 +133,14 @@ pub struct EndpointRow {
     pub ipv6: Option<Ipv6Addr>,
     /// The endpoint's own.
     pub mac: MacAddress,
+}
+
+impl FarEnd {
+    /// The interface in a sandbox, if it is there.
+    pub const fn interface(&self) -> Option<&Interface> {
+        match self {
+            Self::Sandbox(interface) => Some(interface),
+            Self::Engine { .. } => None,
+        }
+    }
 }

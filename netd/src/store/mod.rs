@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use lock::{Lock, LockError};
 
-use crate::model::{Endpoint, Id, Network, State};
+use crate::model::{Endpoint, Id, LeasedPool, Network, State};
 
 /// Name of the database in the state directory.
 pub const FILE: &str = "netd.redb";
@@ -24,6 +24,7 @@ const FORMAT: u32 = 1;
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("networks");
 const ENDPOINTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("endpoints");
+const POOLS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pools");
 const JOURNAL: TableDefinition<'_, &str, ()> = TableDefinition::new("journal");
 
 /// Why the store does not serve.
@@ -65,6 +66,10 @@ pub enum Change {
     PutEndpoint(Endpoint),
     /// An endpoint is gone.
     RemoveEndpoint(Id),
+    /// An engine's pool is new or changed.
+    PutPool(LeasedPool),
+    /// An engine's pool is gone.
+    RemovePool(String),
 }
 
 impl Change {
@@ -75,6 +80,8 @@ impl Change {
             Self::RemoveNetwork(id) => drop(state.networks.remove(&id)),
             Self::PutEndpoint(endpoint) => drop(state.endpoints.insert(endpoint.id, endpoint)),
             Self::RemoveEndpoint(id) => drop(state.endpoints.remove(&id)),
+            Self::PutPool(pool) => drop(state.pools.insert(pool.id.clone(), pool)),
+            Self::RemovePool(id) => drop(state.pools.remove(&id)),
         }
     }
 }
@@ -82,7 +89,7 @@ impl Change {
 /// What the store held when it was opened.
 #[derive(Debug)]
 pub struct Stored {
-    /// The networks and endpoints.
+    /// The networks, endpoints and leases.
     pub state: State,
     /// Links that an action was about to make when the daemon died.
     pub journal: BTreeSet<String>,
@@ -109,6 +116,7 @@ impl Store {
             }
             transaction.open_table(NETWORKS)?;
             transaction.open_table(ENDPOINTS)?;
+            transaction.open_table(POOLS)?;
             transaction.open_table(JOURNAL)?;
             Ok(())
         })?;
@@ -129,6 +137,7 @@ impl Store {
         }
         let networks: Vec<Network> = records(&transaction, NETWORKS)?;
         let endpoints: Vec<Endpoint> = records(&transaction, ENDPOINTS)?;
+        let pools: Vec<LeasedPool> = records(&transaction, POOLS)?;
         let journal = transaction.open_table(JOURNAL)?;
         let journal = journal.iter()?;
         let journal = journal.map(|entry| Ok(entry?.0.value().to_owned()));
@@ -136,6 +145,7 @@ impl Store {
             state: State {
                 networks: networks.into_iter().map(|network| (network.id, network)).collect(),
                 endpoints: endpoints.into_iter().map(|endpoint| (endpoint.id, endpoint)).collect(),
+                pools: pools.into_iter().map(|pool| (pool.id.clone(), pool)).collect(),
             },
             journal: journal.collect::<Result<_, Error>>()?,
             ula: get("ula")?.parse().unwrap_or(new_ula),
@@ -161,6 +171,7 @@ impl Store {
         self.write(|transaction| {
             let mut networks = transaction.open_table(NETWORKS)?;
             let mut endpoints = transaction.open_table(ENDPOINTS)?;
+            let mut pools = transaction.open_table(POOLS)?;
             let mut journal = transaction.open_table(JOURNAL)?;
             for change in changes {
                 match change {
@@ -172,6 +183,8 @@ impl Store {
                         endpoints.insert(&*endpoint.id.to_string(), &*json(endpoint))?;
                     }
                     Change::RemoveEndpoint(id) => drop(endpoints.remove(&*id.to_string())?),
+                    Change::PutPool(pool) => drop(pools.insert(&*pool.id, &*json(pool))?),
+                    Change::RemovePool(id) => drop(pools.remove(id.as_str())?),
                 }
             }
             for link in links {
@@ -227,6 +240,7 @@ mod tests {
             options: Default::default(),
             labels: Default::default(),
             bridge: None,
+            engine_id: None,
         }
     }
 

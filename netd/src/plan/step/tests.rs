@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     model::{MacAddress, Sandbox},
-    plan::Interface,
+    plan::{FarEnd, Interface},
 };
 
 impl World {
@@ -69,10 +69,8 @@ impl World {
         }
         for sandbox in 0..SANDBOXES {
             let routes = |family: fn(&Interface) -> bool| {
-                self.veths
-                    .values()
-                    .filter(|v| v.interface.sandbox.inode == sandbox && family(&v.interface))
-                    .count()
+                let interfaces = self.veths.values().filter_map(|veth| veth.far_end.interface());
+                interfaces.filter(|i| i.sandbox.inode == sandbox && family(i)).count()
             };
             if routes(|i| i.gateway4.is_some()) > 1 || routes(|i| i.gateway6.is_some()) > 1 {
                 return Err("two default routes in one sandbox".into());
@@ -112,7 +110,7 @@ fn veth() -> impl Strategy<Value = Veth> {
             bridge: enslaved.then(|| "br".to_owned()),
             up,
             mtu,
-            interface: Interface {
+            far_end: FarEnd::Sandbox(Interface {
                 sandbox: Sandbox::parse("pid:1").unwrap(),
                 name: "eth0".into(),
                 mac: mac(last),
@@ -122,7 +120,7 @@ fn veth() -> impl Strategy<Value = Veth> {
                 addresses,
                 gateway4: route4.then(|| [10, 0, 0, 1].into()),
                 gateway6: route6.then(|| "fd00::1".parse().unwrap()),
-            },
+            }),
         },
     )
 }
@@ -143,8 +141,12 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
             let mut routed = std::collections::BTreeSet::new();
             for (name, veth) in &mut veths {
                 veth.bridge = veth.bridge.take().and(bridges.keys().next().cloned());
-                let interface = &mut veth.interface;
-                // The sandbox follows from the name, as it does for endpoints.
+                // Whose the far end is follows from the name, as it does for endpoints: the last one is an engine's.
+                let FarEnd::Sandbox(interface) = &mut veth.far_end else { continue };
+                if name == "veth3" {
+                    veth.far_end = FarEnd::Engine { name: "peer3".into(), mac: mac(3) };
+                    continue;
+                }
                 interface.sandbox.inode = u64::from(name.as_bytes()[4]) % SANDBOXES;
                 interface.gateway4 =
                     interface.gateway4.filter(|_| routed.insert((4, interface.sandbox.inode)));
