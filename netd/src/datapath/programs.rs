@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions,
         links::{FdLink, LinkError, PinnedLink},
         tc::{SchedClassifierLink, TcAttachOptions},
     },
@@ -32,6 +32,9 @@ pub(super) const HOOKS: [Hook; 3] = [FROM_CONTAINER, FROM_UPLINK, TO_UPLINK];
 
 const SWEEP: &str = "sweep";
 
+/// How often a load that a signal interrupts is tried; libbpf's own number.
+const LOAD_ATTEMPTS: u32 = 5;
+
 /// The loaded programs, and the directory of their links.
 pub(super) struct Programs {
     ebpf: Ebpf,
@@ -44,7 +47,7 @@ impl Programs {
         for name in HOOKS.map(|hook| hook.name).into_iter().chain([SWEEP]) {
             let failed = |source| Error::Program { name, source };
             let program = classifier(&mut ebpf, name)?;
-            program.load().map_err(failed)?;
+            load(program).map_err(failed)?;
             let path = pins.join("programs").join(name);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path)(error)),
@@ -156,11 +159,25 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Sche
     program.try_into().map_err(|source| Error::Program { name, source })
 }
 
-fn is_defunct(error: &aya::programs::ProgramError) -> bool {
-    match error {
-        aya::programs::ProgramError::SyscallError(error) => {
-            error.io_error.raw_os_error() == Some(libc::ENOLINK)
+/// Loads a program. A signal to this process, the end of a child's for instance, makes the verifier give up with EAGAIN:
+/// <https://github.com/torvalds/linux/blob/v6.18/kernel/bpf/verifier.c>
+fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    let mut attempts = 1;
+    loop {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) && attempts < LOAD_ATTEMPTS =>
+            {
+                attempts += 1;
+            }
+            loaded => return loaded,
         }
+    }
+}
+
+fn is_defunct(error: &ProgramError) -> bool {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOLINK),
         _ => false,
     }
 }
