@@ -32,7 +32,7 @@ pub(crate) struct Resource<'a> {
     internal: bool,
     attachable: bool,
     ingress: bool,
-    config_from: ConfigReference,
+    config_from: ConfigReference<'a>,
     config_only: bool,
     containers: BTreeMap<String, EndpointResource<'a>>,
     options: &'a BTreeMap<String, String>,
@@ -62,8 +62,8 @@ struct PoolResource<'a> {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct ConfigReference {
-    network: &'static str,
+struct ConfigReference<'a> {
+    network: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,8 +98,8 @@ pub(crate) fn listed(network: &Network) -> Resource<'_> {
         internal: network.internal,
         attachable: network.attachable,
         ingress: false,
-        config_from: ConfigReference { network: "" },
-        config_only: false,
+        config_from: ConfigReference { network: network.config_from.as_deref().unwrap_or_default() },
+        config_only: network.config_only,
         containers: BTreeMap::new(),
         options: &network.options,
         labels: &network.labels,

@@ -23,6 +23,8 @@ fn network(byte: u8, name: &str, driver: Driver) -> Network {
         enable_ipv6: false,
         internal: false,
         attachable: false,
+        config_only: false,
+        config_from: None,
         ipam: Ipam { driver: "default".into(), options: None, pools: Vec::new() },
         options: BTreeMap::new(),
         labels: BTreeMap::new(),

@@ -32,8 +32,8 @@ impl Engine {
         network: &str,
         request: request::NetworkConnect,
     ) -> Result<Endpoint, Error> {
-        let network = self.state().find_network(network)?.id;
         let sandbox = self.open(&request.container).await?;
+        let network = self.state().find_network(network)?.id;
         self.forget_ghosts(writer, network, &sandbox).await?;
         let state = self.state();
         let network = &state.networks[&network];
@@ -58,13 +58,23 @@ impl Engine {
         request: &request::NetworkDisconnect,
     ) -> Result<(), Error> {
         let state = self.state();
-        let network = state.find_network(network)?;
+        let network = state.find_network(network);
         let container = &request.container;
-        let Some(endpoint) = state.find_endpoint(network.id, container) else {
-            // Tells a container that does not exist from one that is elsewhere.
-            self.open(container).await?;
-            let name = &network.name;
-            return Err(Error::internal(format!("container {container} is not connected to network {name}")));
+        let endpoint = network.as_ref().ok().and_then(|network| state.find_endpoint(network.id, container));
+        if endpoint.is_none()
+            && let Err(error) = self.open(container).await
+            && !request.force
+        {
+            return Err(error);
+        }
+        let network = network?;
+        let Some(endpoint) = endpoint else {
+            return Err(if request.force {
+                Error::not_found(format!("endpoint {container} not found"))
+            } else {
+                let name = &network.name;
+                Error::internal(format!("container {container} is not connected to network {name}"))
+            });
         };
         if endpoint.far_end.handover().is_some() && !request.force {
             return Err(Error::forbidden(format!(
@@ -132,6 +142,9 @@ impl Engine {
         sandbox: Sandbox,
         request: request::NetworkConnect,
     ) -> Result<Endpoint, Error> {
+        if network.config_only {
+            return Err(Error::forbidden("cannot create endpoint on configuration-only network"));
+        }
         let bridge = match (&network.bridge, network.driver) {
             (Some(bridge), _) => bridge,
             (None, Driver::Host) => {

@@ -93,6 +93,8 @@ impl Engine {
             enable_ipv6: config.ipv6,
             internal: false,
             attachable: false,
+            config_only: false,
+            config_from: None,
             ipam: Ipam { driver: "default".into(), options: None, pools },
             options: BTreeMap::from(
                 [
@@ -195,6 +197,8 @@ fn plain(name: &str, driver: Driver) -> Result<Network, Error> {
         enable_ipv6: false,
         internal: false,
         attachable: false,
+        config_only: false,
+        config_from: None,
         ipam: Ipam { driver: "default".into(), options: None, pools: Vec::new() },
         options: BTreeMap::new(),
         labels: BTreeMap::new(),

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netd_common::limits;
 
-use super::{Action, Created, Engine, Writer, internal, lowest_free, options, random};
+use super::{
+    Action, Created, Engine, Writer, configuration::Configuration, internal, lowest_free, options, random,
+};
 use crate::{
     ipam::{self, Requested},
     link::{Kind, sysctl},
@@ -28,7 +30,7 @@ impl Engine {
         let state = self.state();
         let network = self.specify(&state, request).await?;
         let id = network.id;
-        if network.enable_ipv6 {
+        if network.bridge.is_some() && network.enable_ipv6 {
             self.forward_ipv6().await?;
         }
         self.change(writer, vec![Change::PutNetwork(network.clone())], |other| other.id == id, |_| false)
@@ -61,31 +63,34 @@ impl Engine {
                 active.join(", ")
             )));
         }
+        let depends = |other: &Network| other.config_from.as_ref() == Some(&network.name);
+        if network.config_only && state.networks.values().any(depends) {
+            return Err(Error::forbidden(format!(
+                "error while removing network: configuration network {:?} is in use",
+                network.name
+            )));
+        }
         let id = network.id;
         self.change(writer, vec![Change::RemoveNetwork(id)], |other| other.id == id, |_| false).await?;
-        self.tell(Action::Destroy, network, None);
+        // Docker tells of the making of a configuration network, and not of its end.
+        if !network.config_only {
+            self.tell(Action::Destroy, network, None);
+        }
         Ok(())
     }
 
     /// The network that a request asks for, complete and valid.
     async fn specify(&self, state: &State, request: request::NetworkCreate) -> Result<Network, Error> {
         admit(state, &request)?;
-        let mut options = request.options;
         let defaults = self.0.config.network_options.get("bridge").cloned().unwrap_or_default();
-        let default_ipv4 = options::boolean(&defaults, options::ENABLE_IPV4)?;
-        let default_ipv6 = options::boolean(&defaults, options::ENABLE_IPV6)?;
-        for (name, value) in defaults {
-            if name != options::ENABLE_IPV4 && name != options::ENABLE_IPV6 {
-                options.entry(name).or_insert(value);
-            }
+        let asked = Configuration::find(state, &request, &defaults)?;
+        if request.config_only {
+            return Ok(asked.template(Id::new(random()?), request.name));
         }
-        let enable_ipv4 = request.enable_ipv4.or(default_ipv4).unwrap_or(true);
-        let enable_ipv6 = request.enable_ipv6.or(default_ipv6).unwrap_or(false);
+        let Configuration { enable_ipv4, enable_ipv6, subnets, ipam_options, options, labels } = asked;
         if !enable_ipv4 && !enable_ipv6 {
             return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
         }
-        let ipam = request.ipam.unwrap_or_default();
-        let requested = ipam::read(&ipam.config, enable_ipv6).map_err(Error::invalid)?;
 
         let id = Id::new(random()?);
         let interface = options::bridge_name(&options)?.unwrap_or_else(|| format!("br-{}", id.short()));
@@ -119,7 +124,7 @@ impl Engine {
         let mut pools = Vec::new();
         for ipv6 in [false, true] {
             if if ipv6 { enable_ipv6 } else { enable_ipv4 } {
-                pools.push(self.pool(state, &requested, ipv6).await?);
+                pools.push(self.pool(state, &subnets, ipv6).await?);
             }
         }
         Ok(Network {
@@ -131,9 +136,11 @@ impl Engine {
             enable_ipv6,
             internal: request.internal,
             attachable: request.attachable,
-            ipam: Ipam { driver: "default".into(), options: ipam.options, pools },
+            config_only: false,
+            config_from: request.config_from.map(|from| from.network).filter(|name| !name.is_empty()),
+            ipam: Ipam { driver: "default".into(), options: ipam_options, pools },
             options,
-            labels: request.labels,
+            labels,
             bridge: Some(bridge),
             engine_id: None,
         })
@@ -206,28 +213,33 @@ fn admit(state: &State, request: &request::NetworkCreate) -> Result<(), Error> {
     if state.network_named(name).is_some() {
         return Err(Error::conflict(format!("network with name {name} already exists")));
     }
-    let unavailable =
-        |message: &str| Error { kind: crate::model::ErrorKind::Unavailable, message: message.to_owned() };
-    if request.ingress || request.scope == "swarm" {
-        return Err(unavailable(NO_SWARM));
+    let driver = request.driver.as_deref().unwrap_or_default();
+    if driver == "overlay" {
+        return Err(Error::forbidden(NO_SWARM));
     }
-    match request.driver.as_deref().unwrap_or_default() {
+    // A configuration network is of no driver, whatever it was asked to be.
+    if request.config_only {
+        return Ok(());
+    }
+    match driver {
         "" | "bridge" => {}
-        driver @ ("host" | "null") => {
+        "host" | "null" => {
             return Err(Error::forbidden(format!("only one instance of \"{driver}\" network is allowed")));
         }
-        "overlay" => return Err(unavailable(NO_SWARM)),
         driver => return Err(Error::not_found(format!("plugin \"{driver}\" not found"))),
     }
     match request.ipam.as_ref().map(|ipam| ipam.driver.as_str()).unwrap_or_default() {
         "" | "default" => {}
         driver => return Err(Error::not_found(format!("plugin \"{driver}\" not found"))),
     }
-    let template = request.config_from.as_ref().is_some_and(|from| !from.network.is_empty());
-    if request.config_only || template {
-        return Err(Error::not_implemented("configuration networks are not supported"));
+    if request.ingress {
+        return Err(Error::forbidden("Ingress network can only be global scope network"));
     }
-    Ok(())
+    match request.scope.as_str() {
+        "" | "local" => Ok(()),
+        "swarm" => Err(Error::forbidden("cannot create a swarm scoped network when swarm is not active")),
+        scope => Err(Error::invalid(format!("invalid scope {scope:?}: a bridge network is local"))),
+    }
 }
 
 /// The bridge networks.
@@ -235,10 +247,12 @@ pub(super) fn bridges(state: &State) -> impl Iterator<Item = (&Network, &Bridge)
     state.networks.values().filter_map(|network| Some((network, network.bridge.as_ref()?)))
 }
 
-/// The subnets of all networks, and those that an engine has for a network to be.
+/// The subnets of all networks that are there, and those that an engine has for a network to be. A configuration network's
+/// are those of whoever takes them.
 pub(super) fn subnets(state: &State) -> impl Iterator<Item = IpNet> {
-    let networks = state.networks.values().flat_map(|network| network.ipam.pools.iter());
-    networks.chain(state.pools.values().map(|leased| &leased.pool)).map(|pool| pool.subnet)
+    let networks = state.networks.values().filter(|network| network.bridge.is_some());
+    let pools = networks.flat_map(|network| network.ipam.pools.iter());
+    pools.chain(state.pools.values().map(|leased| &leased.pool)).map(|pool| pool.subnet)
 }
 
 /// The host's resolvers, whose addresses no container may seem to have.
@@ -292,8 +306,16 @@ mod tests {
             request(|r| r.driver = Some("macvlan".into())),
             (ErrorKind::NotFound, "plugin \"macvlan\" not found".into())
         );
-        assert_eq!(request(|r| r.scope = "swarm".into()), (ErrorKind::Unavailable, NO_SWARM.into()));
-        assert_eq!(request(|r| r.config_only = true).0, ErrorKind::NotImplemented);
+        assert_eq!(request(|r| r.driver = Some("overlay".into())), (ErrorKind::Forbidden, NO_SWARM.into()));
+        assert_eq!(
+            request(|r| r.scope = "swarm".into()),
+            (ErrorKind::Forbidden, "cannot create a swarm scoped network when swarm is not active".into())
+        );
+        assert_eq!(request(|r| r.scope = "global".into()).0, ErrorKind::Invalid);
+        assert_eq!(
+            request(|r| r.ingress = true),
+            (ErrorKind::Forbidden, "Ingress network can only be global scope network".into())
+        );
         let good =
             request::NetworkCreate { name: "n".into(), driver: Some("bridge".into()), ..Default::default() };
         assert_eq!(admit(&State::default(), &good), Ok(()));

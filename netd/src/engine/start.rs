@@ -52,7 +52,7 @@ impl Engine {
             log::info!("net.ipv4.ip_forward is now 1");
         }
         engine.reconcile(&mut writer, stored.journal).await?;
-        if engine.state().networks.values().any(|network| network.enable_ipv6) {
+        if engine.state().has_ipv6() {
             engine.forward_ipv6().await?;
         }
         engine.refresh_uplinks(&mut writer).await?;

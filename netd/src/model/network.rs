@@ -26,6 +26,10 @@ pub struct Network {
     pub internal: bool,
     /// Stored for Docker's clients; means nothing on one host.
     pub attachable: bool,
+    /// A template for other networks: it has no bridge, and its addresses are those of whoever takes them.
+    pub config_only: bool,
+    /// The name of the template that its configuration was taken from.
+    pub config_from: Option<String>,
     /// Where addresses come from.
     pub ipam: Ipam,
     /// Driver options as given, known to netd or not.

@@ -44,6 +44,11 @@ impl State {
         self.networks.values().find(|network| network.name == name)
     }
 
+    /// Whether any network brings IPv6 to its endpoints.
+    pub fn has_ipv6(&self) -> bool {
+        self.networks.values().any(|network| network.bridge.is_some() && network.enable_ipv6)
+    }
+
     /// The endpoints of one network.
     pub fn endpoints_of(&self, network: Id) -> impl Iterator<Item = &Endpoint> {
         self.endpoints.values().filter(move |endpoint| endpoint.network == network)

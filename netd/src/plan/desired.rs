@@ -168,6 +168,8 @@ mod tests {
             enable_ipv6: true,
             internal: false,
             attachable: false,
+            config_only: false,
+            config_from: None,
             ipam: Ipam { driver: "default".into(), options: None, pools },
             options: BTreeMap::new(),
             labels: BTreeMap::new(),

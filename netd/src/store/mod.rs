@@ -236,6 +236,8 @@ mod tests {
             enable_ipv6: false,
             internal: false,
             attachable: false,
+            config_only: false,
+            config_from: None,
             ipam: Ipam::default(),
             options: Default::default(),
             labels: Default::default(),

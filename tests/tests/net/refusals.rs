@@ -76,7 +76,7 @@ fn networks() {
         ("inspect absent", "network absent not found"),
         ("rm absent", "network absent not found"),
         ("rm bridge", "bridge"),
-        ("connect absent netns:absent", "network absent not found"),
+        ("connect absent netns:absent", "No such container: netns:absent"),
     ] {
         let said = lab.host.netd_fails(&format!("network {arguments}"));
         assert!(said.contains(says), "netd network {arguments}: {said}");
