@@ -85,7 +85,7 @@ mod tests {
     fn layouts_are_those_of_this_version() {
         let mut out = format!("ABI version {}\n", super::ABI_VERSION);
         layout!(out, Network, bridge: IfIndex, flags: u32, gateway4: Ipv4, gateway6: Ipv6, mac: crate::addr::Mac, pad: [u8; 2]);
-        layout!(out, Endpoint, port: IfIndex, network: u32, flags: u32, ipv4: Ipv4, ipv6: Ipv6, mac: crate::addr::Mac, pad: [u8; 2]);
+        layout!(out, Endpoint, port: IfIndex, network: u32, flags: u32, ipv4: Ipv4, ipv6: Ipv6, mac: crate::addr::Mac, vlan: u16);
         layout!(out, FdbKey, network: u32, mac: crate::addr::Mac, pad: [u8; 2]);
         layout!(out, Uplink, ipv4: Ipv4, ipv6: Ipv6);
         layout!(out, NextHop, uplink: IfIndex, family: u32, address: [u32; 4], mtu: u32, generation: u32);

@@ -8,6 +8,14 @@ use crate::addr::{IfIndex, Ipv4, Ipv6, Mac};
 /// the kernel drops what it would redirect within one namespace.
 /// <https://github.com/torvalds/linux/blob/v6.18/net/core/filter.c#L2520-L2550>
 pub const PEER_IN_OTHER_NETNS: u32 = 1 << 0;
+/// Nothing is redirected to it or from it: the kernel's bridge and stack forward it all, and the programs only judge.
+pub const VIA_BRIDGE: u32 = 1 << 1;
+/// The guard lets any source through.
+pub const ANY_SOURCE: u32 = 1 << 2;
+/// The port is isolated: two such ports of a bridge do not hear each other.
+pub const ISOLATED: u32 = 1 << 3;
+/// The endpoint is in a VLAN that the bridge's own port is not in, so it and the gateway do not hear each other.
+pub const NO_GATEWAY: u32 = 1 << 4;
 
 /// One endpoint: a value of `ENDPOINTS`, an array indexed by the endpoint's slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -17,7 +25,7 @@ pub struct Endpoint {
     pub port: IfIndex,
     /// The network's number, an index of `NETWORKS`.
     pub network: u32,
-    /// [`PEER_IN_OTHER_NETNS`].
+    /// [`PEER_IN_OTHER_NETNS`], [`VIA_BRIDGE`], [`ANY_SOURCE`], [`ISOLATED`], [`NO_GATEWAY`].
     pub flags: u32,
     /// The only IPv4 source that the guard lets through; 0.0.0.0 if the endpoint has none.
     pub ipv4: Ipv4,
@@ -25,6 +33,6 @@ pub struct Endpoint {
     pub ipv6: Ipv6,
     /// The only source MAC that the guard lets through.
     pub mac: Mac,
-    /// Always zero.
-    pub pad: [u8; 2],
+    /// The VLAN of its untagged frames; 0 where the bridge does not tell VLANs apart.
+    pub vlan: u16,
 }

@@ -64,6 +64,8 @@ paths! {
     StackOptions = "stack_options",
     /// To the host's stack: larger than the route takes.
     StackMtu = "stack_mtu",
+    /// To the host's stack: the endpoint is one of those that the kernel's bridge and stack forward for.
+    StackBridge = "stack_bridge",
     /// A fragment that overtook the first of its datagram, kept until that comes.
     Held = "fragment_held",
     /// A fragment that was kept, sent on its way again behind the first.

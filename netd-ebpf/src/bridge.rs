@@ -4,7 +4,7 @@ use netd_common::{
     addr::Mac,
     bridge::{ICC, Network},
     drop::DropReason,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, ISOLATED, VIA_BRIDGE},
     fdb::FdbKey,
     stats::Path,
 };
@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[inline(always)]
-pub fn forward(packet: &Packet, from: &Endpoint, network: &Network, to: Mac) -> Outcome {
+pub fn forward(packet: &Packet, sender: u32, from: &Endpoint, network: &Network, to: Mac) -> Outcome {
     let key = FdbKey { network: from.network, mac: to, pad: [0; 2] };
     // SAFETY: the value is copied at once.
     let Some(slot) = (unsafe { FDB.get(key) }).copied() else { return flood() };
@@ -25,9 +25,21 @@ pub fn forward(packet: &Packet, from: &Endpoint, network: &Network, to: Mac) -> 
     if network.flags & ICC == 0 {
         return Err(DropReason::Icc);
     }
+    if slot == sender || !hears(endpoint, from) {
+        return flood();
+    }
     stats::took(Path::Bridged);
     stats::delivered(slot, packet.len());
-    Ok(redirect::into(packet, endpoint))
+    Ok(redirect::across(packet, endpoint))
+}
+
+/// Whether the bridge would forward an untagged frame from one port out of the other one as it is. If not, it is the
+/// bridge that says what becomes of the frame.
+#[inline(always)]
+fn hears(to: &Endpoint, from: &Endpoint) -> bool {
+    to.flags & (VIA_BRIDGE | from.flags & ISOLATED) == 0
+        && from.flags & VIA_BRIDGE == 0
+        && to.vlan == from.vlan
 }
 
 /// The kernel bridge does the rest: flooding, snooping, learning, spanning tree.

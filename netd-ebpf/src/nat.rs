@@ -3,6 +3,7 @@
 use netd_common::{
     addr::Address,
     drop::DropReason,
+    endpoint::{NO_GATEWAY, VIA_BRIDGE},
     nat::{Flow, HOST},
     stats::Path,
     tuple::{INBOUND, OUTBOUND},
@@ -134,6 +135,11 @@ pub fn deliver<F: Rewrite>(packet: &Packet, ip: &Ip<F::Address>, flow: &Flow<F::
     let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
     if endpoint.port.0 == 0 {
         return Err(DropReason::UnknownEndpoint);
+    }
+    if endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0 {
+        // The stack routes it to the bridge, as any other packet.
+        rewrite::ip::<F>(packet, &to_local(flow, ip.ttl))?;
+        return Ok(Verdict::NEXT);
     }
     // The container is the last hop: a TTL that ends here has still arrived, and must not become 0.
     let ttl = if ip.ttl > 1 { ip.ttl - 1 } else { 1 };

@@ -9,6 +9,7 @@ use netd_common::{
     addr::{Address as _, Be16, IfIndex, Ipv4, Ipv6},
     bridge::{ICC, INTERNAL, MASQUERADE, Network},
     drop::DropReason,
+    endpoint::ISOLATED,
     event::{Refused, Sweep},
     fib::NextHop,
     globals::Globals,
@@ -22,7 +23,7 @@ use crate::{
     conntrack::{self, repeat},
     family::{Family, V4, V6},
     fib::{self, Route},
-    maps::{EVENTS, NETWORKS, UPLINKS},
+    maps::{ENDPOINTS, EVENTS, NETWORKS, UPLINKS},
     packet::Packet,
     rewrite::{self, Rewrite},
     stats,
@@ -38,7 +39,7 @@ pub struct Request<A> {
     pub endpoint: u32,
     /// The sender's network.
     pub network: u32,
-    /// Why the packet cannot begin a flow, a `DropReason` or [`OPTIONS`], or [`FIT`]. If it cannot, it may only stay within
+    /// Why the packet cannot begin a flow, a `DropReason` or [`BY_STACK`], or [`FIT`]. If it cannot, it may only stay within
     /// the host, or go out un-NATed.
     pub unfit: u32,
     /// The uplink that the packet is about to leave by, if the stack has chosen already; else 0.
@@ -47,8 +48,8 @@ pub struct Request<A> {
 
 /// The packet can begin a flow.
 pub const FIT: u32 = u32::MAX;
-/// The packet has options: the stack sends it, if it may go where it wants to.
-pub const OPTIONS: u32 = u32::MAX - 1;
+/// The stack sends the packet, if it may go where it wants to.
+pub const BY_STACK: u32 = u32::MAX - 1;
 
 /// The answer.
 pub enum Opened {
@@ -255,6 +256,12 @@ pub extern "C" fn reroute6(skb: *mut __sk_buff, index: u32, bridge: u32) -> i64 
     reroute::<V6>(skb, index, bridge)
 }
 
+/// Whether the stack may send a packet that is [`BY_STACK`].
+#[inline(always)]
+pub fn judge<F: Open>(packet: &Packet, request: &Request<F::Address>) -> Opened {
+    Opened::decode(F::admit(packet, request))
+}
+
 /// Opens a flow for a packet from a container.
 #[inline(always)]
 pub fn open<F: Open>(packet: &Packet, request: &Request<F::Address>) -> Opened {
@@ -286,7 +293,7 @@ pub fn open_for_host<F: Open>(packet: &Packet, request: &Request<F::Address>) ->
 fn admit<F: Family>(skb: *mut __sk_buff, request: *const Request<F::Address>) -> i64 {
     // SAFETY: the caller's frame holds it; the verifier demands the check for null.
     match unsafe { request.as_ref() } {
-        Some(request) => judge::<F>(&Packet::of(&TcContext::new(skb)), request).encode(),
+        Some(request) => decide::<F>(&Packet::of(&TcContext::new(skb)), request).encode(),
         None => STACK,
     }
 }
@@ -304,7 +311,7 @@ fn admit_host<F: Family>(request: *const Request<F::Address>) -> i64 {
 }
 
 #[inline(always)]
-fn judge<F: Family>(packet: &Packet, request: &Request<F::Address>) -> Opened {
+fn decide<F: Family>(packet: &Packet, request: &Request<F::Address>) -> Opened {
     let (Some(globals), Some(network)) = (fib::globals(), NETWORKS.get(request.network)) else {
         return Opened::Drop(DropReason::UnknownEndpoint);
     };
@@ -319,7 +326,12 @@ fn judge<F: Family>(packet: &Packet, request: &Request<F::Address>) -> Opened {
     };
     if hop.uplink == network.bridge {
         // By way of the gateway to a neighbour.
-        return if network.flags & ICC == 0 { Opened::Drop(DropReason::Icc) } else { Opened::Stack };
+        let isolated = ENDPOINTS.get(request.endpoint).is_some_and(|sender| sender.flags & ISOLATED != 0);
+        return if network.flags & ICC == 0 || isolated {
+            Opened::Drop(DropReason::Icc)
+        } else {
+            Opened::Stack
+        };
     }
     if request.uplink.0 != 0 && request.uplink != hop.uplink {
         // A rule that the lookup could not see sent the packet elsewhere; the stack is right.
@@ -337,7 +349,7 @@ fn judge<F: Family>(packet: &Packet, request: &Request<F::Address>) -> Opened {
     if network.flags & INTERNAL != 0 {
         return Opened::Drop(DropReason::Internal);
     }
-    if request.unfit == OPTIONS {
+    if request.unfit == BY_STACK {
         return Opened::Stack;
     }
     if request.unfit != FIT {

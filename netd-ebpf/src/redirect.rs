@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
 };
 use netd_common::{
-    endpoint::{Endpoint, PEER_IN_OTHER_NETNS},
+    endpoint::{Endpoint, NO_GATEWAY, PEER_IN_OTHER_NETNS, VIA_BRIDGE},
     fib::NextHop,
 };
 
@@ -18,11 +18,12 @@ pub const TRANSLATED: u32 = 0x6e65_7464;
 /// On fragments that go the same way for the second time: they were counted at the first. "repl" in ASCII.
 pub const REPLAYED: u32 = 0x7265_706c;
 
-/// Straight into the container, past the host's stack and the veth's queue.
+/// From a neighbour on the same bridge straight into the container, past the bridge and the veth's queue. The caller has
+/// seen that the bridge would do the same.
 ///
 /// The kernel scrubs much of the packet on this way but neither mark nor priority, which are the host's business.
 #[inline(always)]
-pub fn into(packet: &Packet, endpoint: &Endpoint) -> Verdict {
+pub fn across(packet: &Packet, endpoint: &Endpoint) -> Verdict {
     let skb = packet.skb();
     // SAFETY: the kernel hands a valid context, and lets tc programs write these two fields.
     unsafe {
@@ -38,6 +39,15 @@ pub fn into(packet: &Packet, endpoint: &Endpoint) -> Verdict {
             bpf_redirect(port, 0)
         }
     })
+}
+
+/// From beyond the bridge straight into the container; unless the way there is the bridge's to decide.
+#[inline(always)]
+pub fn into(packet: &Packet, endpoint: &Endpoint) -> Verdict {
+    if endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0 {
+        return Verdict::NEXT;
+    }
+    across(packet, endpoint)
 }
 
 /// Out of the uplink, to the neighbour; the kernel resolves its MAC, and holds the packet while it does.

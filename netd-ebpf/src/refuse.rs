@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::generated::{bpf_csum_diff, bpf_skb_change_head, bpf_skb_change_tail},
+    helpers::generated::{bpf_csum_diff, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes},
     programs::TcContext,
 };
 use netd_common::{
@@ -98,11 +98,7 @@ fn done(result: Result<(), DropReason>) -> i64 {
 fn turn4(packet: &Packet, slot: u32, protocol: u8) -> Result<(), DropReason> {
     const ADMINISTRATIVELY_PROHIBITED: [u8; 4] = [3, 13, 0, 0];
     let (endpoint, network) = sender(slot)?;
-    let (length, sum) = if protocol == TCP {
-        cut::<{ Ipv4Hdr::LEN + 20 }, { (Ipv4Hdr::LEN + 20) / 4 }>(packet)?
-    } else {
-        cut::<{ Ipv4Hdr::LEN + 8 }, { (Ipv4Hdr::LEN + 8) / 4 }>(packet)?
-    };
+    let (length, sum) = cut::<{ Ipv4Hdr::LEN / 4 }, { Ipv4Hdr::LEN / 4 + 5 }>(packet, protocol)?;
     make_room(packet, Ipv4Hdr::LEN + ICMP_HEADER)?;
     let message = u32::from_ne_bytes(ADMINISTRATIVELY_PROHIBITED);
     let mut ip = ip4::Header {
@@ -133,11 +129,7 @@ fn turn4(packet: &Packet, slot: u32, protocol: u8) -> Result<(), DropReason> {
 fn turn6(packet: &Packet, slot: u32, protocol: u8) -> Result<(), DropReason> {
     const ADMINISTRATIVELY_PROHIBITED: [u8; 4] = [1, 1, 0, 0];
     let (endpoint, network) = sender(slot)?;
-    let (length, sum) = if protocol == TCP {
-        cut::<{ Ipv6Hdr::LEN + 20 }, { (Ipv6Hdr::LEN + 20) / 4 }>(packet)?
-    } else {
-        cut::<{ Ipv6Hdr::LEN + 8 }, { (Ipv6Hdr::LEN + 8) / 4 }>(packet)?
-    };
+    let (length, sum) = cut::<{ Ipv6Hdr::LEN / 4 }, { Ipv6Hdr::LEN / 4 + 5 }>(packet, protocol)?;
     make_room(packet, Ipv6Hdr::LEN + ICMP_HEADER)?;
     let message = u32::from_ne_bytes(ADMINISTRATIVELY_PROHIBITED);
     let payload = Be16::new((ICMP_HEADER + length) as u16);
@@ -165,19 +157,28 @@ fn sender(slot: u32) -> Result<(&'static Endpoint, &'static Network), DropReason
     Ok((endpoint, NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?))
 }
 
-/// Cuts the packet to what is quoted, `BYTES` of its IP packet, and sums that up.
+/// Cuts the packet to what is quoted, its IP header of `HEADER` words and the transport's, and sums that up.
 ///
 /// TCP is quoted with its whole header: the kernel does not let a packet end before a checksum that is yet to be filled in.
+/// There is room for it, `WORDS` in all, and one buffer for all protocols: frames are dear.
 #[inline(always)]
-fn cut<const BYTES: usize, const WORDS: usize>(packet: &Packet) -> Result<(usize, u32), DropReason> {
-    let mut quote: [u32; WORDS] = packet.load(EthHdr::LEN)?;
-    // SAFETY: the helpers read what they are told, which is there.
+fn cut<const HEADER: usize, const WORDS: usize>(
+    packet: &Packet,
+    protocol: u8,
+) -> Result<(usize, u32), DropReason> {
+    let mut quote = [0u32; WORDS];
+    let bytes = if protocol == TCP { WORDS * 4 } else { HEADER * 4 + 8 };
+    let (skb, buffer) = (packet.skb(), quote.as_mut_ptr());
+    // SAFETY: the helpers read and write what they are told, which is there.
     unsafe {
-        if bpf_skb_change_tail(packet.skb(), (EthHdr::LEN + BYTES) as u32, 0) != 0 {
+        if bpf_skb_load_bytes(skb.cast(), EthHdr::LEN as u32, buffer.cast(), bytes as u32) != 0 {
+            return Err(DropReason::Malformed);
+        }
+        if bpf_skb_change_tail(skb, (EthHdr::LEN + bytes) as u32, 0) != 0 {
             return Err(DropReason::Rewrite);
         }
-        let sum = bpf_csum_diff(core::ptr::null_mut(), 0, quote.as_mut_ptr(), BYTES as u32, 0);
-        Ok((BYTES, sum as u32))
+        let sum = bpf_csum_diff(core::ptr::null_mut(), 0, buffer, bytes as u32, 0);
+        Ok((bytes, sum as u32))
     }
 }
 

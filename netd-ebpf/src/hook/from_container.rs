@@ -2,7 +2,12 @@
 
 use aya_ebpf::programs::TcContext;
 use netd_common::{
-    addr::IfIndex, bridge::Network, drop::DropReason, endpoint::Endpoint, stats::Path, tuple::OUTBOUND,
+    addr::IfIndex,
+    bridge::Network,
+    drop::DropReason,
+    endpoint::{ANY_SOURCE, Endpoint, NO_GATEWAY, VIA_BRIDGE},
+    stats::Path,
+    tuple::OUTBOUND,
 };
 
 use crate::{
@@ -14,7 +19,7 @@ use crate::{
     icmp::{self, Quoted, Sender},
     maps::{ENDPOINTS, NETWORKS, PORTS},
     nat,
-    open::{self, ENDED, FIT, OPTIONS, Opened, Request},
+    open::{self, BY_STACK, ENDED, FIT, Opened, Request},
     packet::Packet,
     parse::{
         Ip, eth,
@@ -47,32 +52,40 @@ pub fn run(ctx: &TcContext) -> Outcome {
     }
 
     let frame = eth::parse(&packet)?;
-    guard::frame(frame, endpoint)?;
+    let guarded = endpoint.flags & ANY_SOURCE == 0;
+    if guarded {
+        guard::frame(frame, endpoint)?;
+    }
     if packet.is_tagged() {
         return bridge::flood(); // The bridge knows what its VLANs are.
     }
+    let to_gateway = frame.destination == network.mac && endpoint.flags & NO_GATEWAY == 0;
     match frame.ethertype {
         eth::IPV4 => {
             let ip = V4::parse(&packet)?;
-            guard::source(&ip, endpoint.ipv4)?;
-            if frame.destination == network.mac {
+            if guarded {
+                guard::source(&ip, endpoint.ipv4)?;
+            }
+            if to_gateway {
                 return outside::<V4>(&packet, &ip, &from);
             }
         }
         eth::IPV6 => {
             let ip = V6::parse(&packet)?;
-            guard::source6(&packet, &ip, endpoint.ipv6)?;
-            if frame.destination == network.mac {
+            if guarded {
+                guard::source6(&packet, &ip, endpoint.ipv6)?;
+            }
+            if to_gateway {
                 return outside::<V6>(&packet, &ip, &from);
             }
         }
-        eth::ARP => guard::arp(&packet, endpoint)?,
+        eth::ARP if guarded => guard::arp(&packet, endpoint)?,
         _ => {}
     }
     if frame.destination.is_multicast() || frame.destination == network.mac {
         return bridge::flood();
     }
-    bridge::forward(&packet, endpoint, network, frame.destination)
+    bridge::forward(&packet, slot, endpoint, network, frame.destination)
 }
 
 /// To the gateway's MAC: for the host, for another network, for the outside.
@@ -85,17 +98,26 @@ fn outside<F: Quoted + Refuse>(packet: &Packet, ip: &Ip<F::Address>, from: &From
         return stack(Path::StackTtl);
     }
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
-    let is_opaque = ip.fragment.later || ip.options;
-    let l4 = if is_opaque { None } else { Some(l4::parse(packet, ip, F::L4, F::ICMP)?) };
+    if ip.options || from.endpoint.flags & VIA_BRIDGE != 0 {
+        // The stack sends it, if it may go where it wants to.
+        return match open::judge::<F>(packet, &request::<F>(ip, None, BY_STACK, from)) {
+            Opened::Drop(reason) => Err(reason),
+            _ => stack(if ip.options { Path::StackOptions } else { Path::StackBridge }),
+        };
+    }
+    let l4 = if ip.fragment.later { None } else { Some(l4::parse(packet, ip, F::L4, F::ICMP)?) };
     if let Some(l4) = &l4
         && l4.kind == L4Kind::Icmp(Kind::Error)
         && let Some(outcome) = icmp::error_out::<F>(packet, ip, Sender::Behind(from.network.bridge))
     {
         return outcome;
     }
-    let request = request::<F>(ip, l4.as_ref(), from);
+    let fit = match &l4 {
+        Some(l4) => unfit(l4.kind),
+        None => DropReason::Fragment as u32,
+    };
+    let request = request::<F>(ip, l4.as_ref(), fit, from);
     let mut known = match &l4 {
-        None if ip.options => None,
         None => frag::find::<F>(ip, OUTBOUND),
         Some(_) if request.unfit == FIT => conntrack::find::<F>(&request.tuple),
         Some(_) => None,
@@ -118,7 +140,7 @@ fn outside<F: Quoted + Refuse>(packet: &Packet, ip: &Ip<F::Address>, from: &From
         Some(found) if conntrack::refresh(found.flow, OUTBOUND, flags, globals) => found,
         _ => match open::open::<F>(packet, &request) {
             Opened::Flow(index) => conntrack::at::<F>(index).ok_or(DropReason::FlowTableFull)?,
-            Opened::Stack => return stack(if ip.options { Path::StackOptions } else { Path::StackHost }),
+            Opened::Stack => return stack(Path::StackHost),
             Opened::Drop(DropReason::Fragment) => return early(frag::hold::<F>(packet, OUTBOUND)),
             Opened::Drop(reason) => return refuse::answer::<F>(packet, from.slot, ip.protocol, reason),
         },
@@ -149,18 +171,14 @@ pub fn unfit(kind: L4Kind) -> u32 {
 }
 
 #[inline(always)]
-fn request<F: Family>(ip: &Ip<F::Address>, l4: Option<&L4>, from: &From) -> Request<F::Address> {
+fn request<F: Family>(ip: &Ip<F::Address>, l4: Option<&L4>, unfit: u32, from: &From) -> Request<F::Address> {
     let (source, destination) =
         l4.map_or_else(Default::default, |l4| (l4.ports.source, l4.ports.destination));
     Request {
         tuple: open::outbound(ip.source, ip.destination, source, destination, ip.protocol),
         endpoint: from.slot,
         network: from.endpoint.network,
-        unfit: match l4 {
-            Some(l4) => unfit(l4.kind),
-            None if ip.options => OPTIONS,
-            None => DropReason::Fragment as u32,
-        },
+        unfit,
         uplink: IfIndex(0),
     }
 }

@@ -45,7 +45,7 @@ impl Host {
             ipv4: row.ipv4.map(Into::into).unwrap_or_default(),
             ipv6: row.ipv6.map(Into::into).unwrap_or_default(),
             mac: row.mac.into(),
-            pad: [0; 2],
+            vlan: row.vlan,
         })
     }
 }

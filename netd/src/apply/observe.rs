@@ -133,6 +133,7 @@ fn endpoint_row(entry: &EndpointEntry, port: LinkRef) -> EndpointRow {
         ipv4: Some(Ipv4Addr::from(entry.ipv4)).filter(|address| !address.is_unspecified()),
         ipv6: Some(Ipv6Addr::from(entry.ipv6)).filter(|address| !address.is_unspecified()),
         mac: entry.mac.into(),
+        vlan: entry.vlan,
     }
 }
 

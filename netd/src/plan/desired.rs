@@ -81,6 +81,7 @@ fn add_endpoint(
         ipv4: endpoint.ipv4.map(|net| net.addr()),
         ipv6: endpoint.ipv6.map(|net| net.addr()),
         mac: endpoint.mac,
+        vlan: 0,
     };
     world.endpoints.insert(endpoint.slot, row);
     world.ports.insert(LinkRef::Name(name.clone()));

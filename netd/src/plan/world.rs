@@ -133,6 +133,8 @@ pub struct EndpointRow {
     pub ipv6: Option<Ipv6Addr>,
     /// The endpoint's own.
     pub mac: MacAddress,
+    /// The VLAN of its untagged frames; 0 where the bridge does not tell VLANs apart.
+    pub vlan: u16,
 }
 
 impl FarEnd {

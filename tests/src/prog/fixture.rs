@@ -153,6 +153,13 @@ impl Fixture {
         self.datapath.put_subnet(format!("fd00:{net}::/64").parse().unwrap(), number).unwrap();
     }
 
+    /// Writes a container's entry anew, with more flags and in a VLAN.
+    pub fn endpoint(&self, container: Container, network: u32, flags: u32, vlan: u16) {
+        let mut entry = EndpointEntry { vlan, ..entry(container, network) };
+        entry.flags |= flags;
+        self.datapath.put_endpoint(container.slot, &entry).unwrap();
+    }
+
     /// Runs a program on a packet that arrives on (or leaves by) an interface.
     pub fn run(&self, program: &str, interface: &str, packet: &[u8]) -> Ran {
         self.run_with(program, interface, packet, |_| {})
@@ -303,7 +310,7 @@ pub fn entry(container: Container, network: u32) -> EndpointEntry {
         ipv4: container.ipv4.into(),
         ipv6: container.ipv6.into(),
         mac: Mac::new(container.mac),
-        pad: [0; 2],
+        vlan: 0,
     }
 }
 

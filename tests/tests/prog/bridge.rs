@@ -1,10 +1,17 @@
 //! Inside a network.
 
 use etherparse::EtherType;
+use netd::datapath::{
+    bridge::{ICC, INTERNAL, MASQUERADE},
+    endpoint::{ANY_SOURCE, ISOLATED, NO_GATEWAY, VIA_BRIDGE},
+};
 
 use crate::{
-    fixture::{A, B, C, Fixture, REDIRECTED},
-    packet::{L4, SYN, address, ethernet, extension, frame, with_extensions, with_ipv4},
+    fixture::{A, B, C, Container, Fixture, GATEWAY, NEXT, REDIRECTED},
+    packet::{
+        L4, SYN, address, back, ethernet, extension, external, frame, leaving, out, read, remote, to,
+        with_extensions, with_ipv4,
+    },
 };
 
 fn between(v6: bool, l4: L4) -> Vec<u8> {
@@ -73,15 +80,129 @@ fn what_has_no_known_port_is_the_bridges() {
 #[test]
 fn without_icc_neighbours_are_strangers() {
     let fixture = Fixture::new();
-    fixture.network(0, "br0", 17, netd::datapath::bridge::MASQUERADE);
+    fixture.network(0, "br0", 17, MASQUERADE);
     for packet in [between(false, L4::Udp(5000, 53)), between(true, L4::Udp(5000, 53)), arp_reply()] {
         fixture.assert_drops("from_container", A.veth, &packet, "icc");
     }
     // Nor do they meet by way of the gateway, which would route the packet back into the bridge.
     for v6 in [false, true] {
-        let gateway = crate::fixture::GATEWAY;
-        let around = frame([A.mac, gateway], A.address(v6), B.address(v6), 64, L4::Udp(5000, 53), b"");
+        let around = frame([A.mac, GATEWAY], A.address(v6), B.address(v6), 64, L4::Udp(5000, 53), b"");
         fixture.assert_drops("from_container", A.veth, &around, "icc");
     }
     assert_eq!(fixture.traffic(B).delivered.packets, 0);
+}
+
+/// Both ways between A and B, in both families.
+fn both_ways() -> Vec<(Container, Vec<u8>)> {
+    let packet = |from: Container, to: Container, v6| {
+        let addresses = (from.address(v6), to.address(v6));
+        (from, frame([from.mac, to.mac], addresses.0, addresses.1, 64, L4::Udp(5000, 53), b""))
+    };
+    [false, true].into_iter().flat_map(|v6| [packet(A, B, v6), packet(B, A, v6)]).collect()
+}
+
+#[test]
+fn what_the_bridge_may_refuse_is_left_to_it() {
+    for (a, b, redirected) in [
+        ((0, 1), (0, 1), true),
+        ((0, 7), (0, 7), true),
+        ((0, 7), (0, 8), false),
+        ((0, 1), (NO_GATEWAY, 7), false),
+        ((NO_GATEWAY, 7), (NO_GATEWAY, 7), true),
+        ((ISOLATED, 0), (0, 0), true),
+        ((ISOLATED, 0), (ISOLATED, 0), false),
+        ((VIA_BRIDGE, 0), (0, 0), false),
+        ((VIA_BRIDGE, 0), (VIA_BRIDGE, 0), false),
+    ] {
+        let fixture = Fixture::new();
+        fixture.endpoint(A, 0, a.0, a.1);
+        fixture.endpoint(B, 0, b.0, b.1);
+        for (from, packet) in both_ways() {
+            if redirected {
+                assert_eq!(fixture.run("from_container", from.veth, &packet).verdict, REDIRECTED);
+            } else {
+                fixture.assert_passes("from_container", from.veth, &packet);
+            }
+        }
+        let taken = if redirected { "bridged" } else { "flooded" };
+        assert_eq!(fixture.took(taken), 4, "{a:?} {b:?}");
+    }
+}
+
+#[test]
+fn a_port_sends_nothing_back_to_itself() {
+    let fixture = Fixture::new();
+    let packet = frame([A.mac, A.mac], A.address(false), A.address(false), 64, L4::Udp(5000, 53), b"");
+    fixture.assert_passes("from_container", A.veth, &packet);
+    assert_eq!(fixture.took("bridged"), 0);
+}
+
+#[test]
+fn isolated_ports_do_not_meet_by_way_of_the_gateway() {
+    let fixture = Fixture::new();
+    fixture.endpoint(A, 0, ISOLATED, 0);
+    for v6 in [false, true] {
+        let around = frame([A.mac, GATEWAY], A.address(v6), B.address(v6), 64, L4::Udp(5000, 53), b"");
+        fixture.assert_drops("from_container", A.veth, &around, "icc");
+    }
+}
+
+#[test]
+fn without_the_fast_path_the_programs_only_judge() {
+    let fixture = Fixture::new();
+    fixture.endpoint(A, 0, VIA_BRIDGE, 0);
+    for v6 in [false, true] {
+        for l4 in [L4::Tcp(5000, 80, SYN), L4::Udp(5000, 53), L4::Echo(true, 7)] {
+            let packet = out(A, v6, l4);
+            fixture.assert_stack(A, &packet, "stack_bridge");
+            // The stack routes it, and what leaves is translated; so is the answer, which the stack routes back.
+            let left = fixture.leave(&leaving(A.address(v6), remote(v6), l4));
+            assert_eq!((left.verdict, read(&left.packet).source), (NEXT, external(v6)));
+            let answer = back(v6, l4.reply());
+            let ran = fixture.arrive(&answer);
+            let (got, sent) = (read(&ran.packet), read(&answer));
+            assert_eq!((ran.verdict, got.destination, got.ttl), (NEXT, A.address(v6), sent.ttl));
+        }
+    }
+    assert_eq!(fixture.traffic(A).delivered.packets, 0, "the veth counts those");
+    for destination in ["172.18.0.2", "fd00:18::2"] {
+        for l4 in [L4::Udp(5000, 53), L4::Echo(true, 7), L4::Other(47)] {
+            fixture.assert_drops("from_container", A.veth, &to(A, destination, l4), "isolated");
+        }
+    }
+    fixture.network(0, "br0", 17, MASQUERADE | ICC | INTERNAL);
+    fixture.assert_drops("from_container", A.veth, &out(A, false, L4::Udp(5000, 53)), "internal");
+}
+
+#[test]
+fn a_vlan_without_the_gateway_hears_nothing_from_it() {
+    let fixture = Fixture::new();
+    let l4 = L4::Udp(5000, 53);
+    fixture.assert_leaves(A, &out(A, false, l4));
+    fixture.endpoint(A, 0, NO_GATEWAY, 7);
+    // To the gateway's MAC: the bridge knows that its own port is not in this VLAN.
+    fixture.assert_passes("from_container", A.veth, &out(A, false, l4));
+    fixture.assert_passes("from_container", A.veth, &out(A, true, l4));
+    let ran = fixture.arrive(&back(false, l4.reply()));
+    assert_eq!(ran.verdict, NEXT, "no redirect past the bridge");
+}
+
+#[test]
+fn an_unguarded_port_speaks_for_others() {
+    let fixture = Fixture::new();
+    fixture.endpoint(A, 0, ANY_SOURCE | VIA_BRIDGE, 0);
+    let nested = [2, 0, 0, 0, 17, 77];
+    for v6 in [false, true] {
+        let source = address(if v6 { "fd00:17::77" } else { "172.17.0.77" });
+        let l4 = L4::Udp(5000, 53);
+        let packet = frame([nested, B.mac], source, B.address(v6), 64, l4, b"");
+        fixture.assert_passes("from_container", A.veth, &packet);
+        let packet = frame([nested, GATEWAY], source, remote(v6), 64, l4, b"");
+        fixture.assert_passes("from_container", A.veth, &packet);
+        // But not to where A itself may not go.
+        let elsewhere = address(if v6 { "fd00:18::2" } else { "172.18.0.2" });
+        let packet = frame([nested, GATEWAY], source, elsewhere, 64, l4, b"");
+        fixture.assert_drops("from_container", A.veth, &packet, "isolated");
+    }
+    assert_eq!(fixture.keys(), [0, 0]);
 }

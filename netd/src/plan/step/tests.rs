@@ -164,7 +164,10 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
             });
             let endpoints = endpoints.into_iter().filter_map(|(slot, (at, flags))| {
                 let port = link(veths.keys().collect(), at)?;
-                Some((slot, EndpointRow { port, network: 0, flags, ipv4: None, ipv6: None, mac: mac(0) }))
+                Some((
+                    slot,
+                    EndpointRow { port, network: 0, flags, ipv4: None, ipv6: None, mac: mac(0), vlan: 0 },
+                ))
             });
             World {
                 strays: if stale { strays } else { Default::default() },
