@@ -1,11 +1,17 @@
 //! A frame as bytes: where the program may look.
 
 use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
-use netd_common::drop::DropReason;
-use network_types::eth::EthHdr;
+use netd_common::{addr::Be16, drop::DropReason};
+use network_types::{
+    eth::EthHdr,
+    ip::{Ipv4Hdr, Ipv6Hdr},
+};
 
-/// Ethernet, the largest fixed IP header, and what the datapath reads of the transport header.
-const HEADERS: u32 = (EthHdr::LEN + 40 + 20) as u32;
+use crate::parse::eth;
+
+/// Ethernet, the fixed IP header, and what the datapath reads of the transport header.
+const HEADERS4: u32 = (EthHdr::LEN + Ipv4Hdr::LEN + 20) as u32;
+const HEADERS6: u32 = (EthHdr::LEN + Ipv6Hdr::LEN + 20) as u32;
 
 /// A frame with an Ethernet header. Offsets count from its first byte.
 #[derive(Clone, Copy)]
@@ -15,14 +21,19 @@ pub struct Packet<'a> {
 
 impl<'a> Packet<'a> {
     /// Makes sure that the headers lie in the linear part, where `read` can see them.
+    ///
+    /// Not a byte more is asked for: TCP's packets share their payload with the sender's queue, and to pull even one byte of it
+    /// the kernel allocates the packet's head anew and copies it.
     #[inline(always)]
     pub fn new(ctx: &'a TcContext) -> Self {
+        let packet = Self { ctx };
         let linear = (ctx.data_end() - ctx.data()) as u32;
-        if linear < HEADERS && linear < ctx.len() {
-            // A packet shorter than HEADERS is pulled whole; if that fails, the reads below say "malformed".
-            let _ = ctx.pull_data(if ctx.len() < HEADERS { ctx.len() } else { HEADERS });
+        let headers = if packet.ethertype() == eth::IPV6 { HEADERS6 } else { HEADERS4 };
+        if linear < headers && linear < ctx.len() {
+            // A packet shorter than its headers is pulled whole; if that fails, the reads below say "malformed".
+            let _ = ctx.pull_data(if ctx.len() < headers { ctx.len() } else { headers });
         }
-        Self { ctx }
+        packet
     }
 
     /// A packet whose headers are in reach already, or are not read.
@@ -34,6 +45,13 @@ impl<'a> Packet<'a> {
     #[inline(always)]
     pub fn skb(&self) -> *mut __sk_buff {
         self.ctx.as_ptr().cast()
+    }
+
+    /// What the kernel takes the packet for.
+    #[inline(always)]
+    fn ethertype(&self) -> Be16 {
+        // SAFETY: the kernel hands a valid context.
+        Be16(unsafe { (*self.skb()).protocol } as u16)
     }
 
     /// Bytes of the frame; of the whole super-frame, if it is one.
