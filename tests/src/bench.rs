@@ -1,5 +1,6 @@
 //! The benchmark: what a path costs, as ratios to a direct veth pair measured in the same run.
 
+mod floor;
 mod load;
 mod prog;
 mod report;
@@ -8,6 +9,7 @@ mod setup;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use floor::Floor;
 pub use load::{End, Load};
 pub use prog::{Cost, costs};
 pub use report::{Machine, report, report_costs};

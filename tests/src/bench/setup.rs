@@ -19,7 +19,7 @@ pub trait Setup {
     fn ends(&self, family: Family, route: Option<Route>) -> (&Namespace, &Namespace, IpAddr);
 }
 
-const ROUTES: &[Option<Route>] = &[Some(Route::Bridge), Some(Route::Masquerade)];
+pub(super) const ROUTES: &[Option<Route>] = &[Some(Route::Bridge), Some(Route::Masquerade)];
 
 /// Two namespaces joined by a veth pair: the measure of the others.
 pub struct Direct {

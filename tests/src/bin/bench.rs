@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use netd_tests::bench::{Direct, Docker, End, Machine, Netd, Plan, Setup, costs, report, report_costs, run};
+use netd_tests::bench::{
+    Direct, Docker, End, Floor, Machine, Netd, Plan, Setup, costs, report, report_costs, run,
+};
 use netd_tests::lab::Family;
 
 /// netd against a direct veth pair and against the kernel with Docker's rules.
@@ -48,6 +50,7 @@ enum Version {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Name {
+    Redirect,
     Kernel,
     Netd,
 }
@@ -70,6 +73,9 @@ fn main() {
         Some(Version::V6) => vec![Family::V6],
     };
     let mut setups: Vec<Box<dyn Setup>> = vec![Box::new(Direct::new())];
+    if !arguments.without.contains(&Name::Redirect) {
+        setups.push(Box::new(Floor::new()));
+    }
     if !arguments.without.contains(&Name::Kernel) {
         setups.push(Box::new(Docker::new()));
     }
