@@ -24,5 +24,6 @@ pub mod link;
 pub mod metrics;
 pub mod model;
 pub mod plan;
+mod plugin;
 pub mod serve;
 pub mod store;

@@ -57,7 +57,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 }
 
 /// The whole body, if it comes in time and is not too large.
-async fn read(body: Body) -> Result<Bytes, Refusal> {
+pub(crate) async fn read(body: Body) -> Result<Bytes, Refusal> {
     let limited = Limited::new(body, LIMIT);
     match tokio::time::timeout(PATIENCE, limited.collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
@@ -93,7 +93,7 @@ fn check_content_type(header: Option<&str>, empty: bool) -> Result<(), Refusal> 
 }
 
 /// `body` as Go would decode it: nothing at all is an empty object, `null` for a field is a field left out.
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     let mut value = if body.is_empty() {
         Value::Object(serde_json::Map::new())
     } else {

@@ -3,7 +3,7 @@
 //! A route is served with and without a version in its path. Every error is `{"message":"..."}` in Docker's words, and
 //! every answer carries the headers that Docker's clients look for.
 
-mod body;
+pub(crate) mod body;
 mod compose;
 mod departed;
 mod error;

@@ -103,6 +103,7 @@ const REFUSED: &[(&str, &str)] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct File {
     pub(super) hosts: Vec<String>,
+    pub(super) plugin_socket: Option<String>,
     pub(super) metrics_addr: Option<SocketAddr>,
     pub(super) log_level: log::LevelFilter,
     pub(super) ip_forward: bool,
@@ -130,6 +131,7 @@ impl File {
         }
         let file = Self {
             hosts: keys.take("hosts")?.unwrap_or_default(),
+            plugin_socket: keys.take("plugin-socket")?,
             metrics_addr: keys.text("metrics-addr", |text| parse(text, "an address and a port"))?,
             log_level: keys.log_level()?,
             ip_forward: keys.take("ip-forward")?.unwrap_or(true),
@@ -167,6 +169,9 @@ impl File {
         }
         if let (Some(flag), Some(file)) = (flags.metrics_addr, self.metrics_addr) {
             conflicts.push(format!("metrics-addr: (from flag: {flag}, from file: {file})"));
+        }
+        if let (Some(flag), Some(file)) = (&flags.plugin_socket, &self.plugin_socket) {
+            conflicts.push(format!("plugin-socket: (from flag: {flag}, from file: {file})"));
         }
         if conflicts.is_empty() {
             return Ok(());
@@ -370,6 +375,7 @@ mod tests {
             state_dir: "/s".into(),
             run_dir: "/r".into(),
             metrics_addr: None,
+            plugin_socket: None,
             uplink: Vec::new(),
             cleanup: false,
         };

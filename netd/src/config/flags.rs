@@ -20,6 +20,10 @@ pub struct Flags {
     /// Keep the socket there
     #[arg(long, value_name = "DIR", default_value = "/run/netd")]
     pub run_dir: PathBuf,
+    /// Serve Docker Engine's plugin protocol at this socket; `none` for not at all [default:
+    /// /run/docker/plugins/netd.sock, if it can be had]
+    #[arg(long, value_name = "PATH|none")]
+    pub plugin_socket: Option<String>,
     /// Serve Prometheus' metrics there as well as at the API
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics_addr: Option<SocketAddr>,

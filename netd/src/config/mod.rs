@@ -4,6 +4,7 @@ mod address_pool;
 mod file;
 mod flags;
 mod host;
+mod plugin;
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +18,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 pub use address_pool::AddressPool;
 pub use flags::{DEFAULT_CONFIG, Flags};
 pub use host::Host;
+pub use plugin::PluginSocket;
 
 /// The kernel bridge of the network `bridge`, unless the file says otherwise.
 pub const DEFAULT_BRIDGE: &str = "netd0";
@@ -30,6 +32,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Holds sockets, and the bpffs where the system has none.
     pub run_dir: PathBuf,
+    /// Where Docker Engine finds its plugin.
+    pub plugin: PluginSocket,
     /// Where metrics are served, if beside the API.
     pub metrics_addr: Option<SocketAddr>,
     /// Interfaces that lead outside; found from the routes if empty.
@@ -135,8 +139,13 @@ impl Config {
         if hosts.is_empty() {
             hosts.push(Host::Unix(flags.run_dir.join("netd.sock")));
         }
+        let plugin = match &flags.plugin_socket {
+            Some(text) => PluginSocket::read(Some(text)).map_err(Error::Flag)?,
+            None => PluginSocket::read(file.plugin_socket.as_deref()).map_err(fail)?,
+        };
         Ok(Self {
             hosts,
+            plugin,
             state_dir: flags.state_dir.clone(),
             run_dir: flags.run_dir.clone(),
             metrics_addr: flags.metrics_addr.or(file.metrics_addr),

@@ -1,13 +1,13 @@
 //! `netd daemon --cleanup`: the host as if there had never been a netd.
 
-use std::{collections::BTreeSet, fs, io, path::Path};
+use std::{collections::BTreeSet, fs, io, os::unix::net::UnixStream, path::Path};
 
 use anyhow::Context as _;
 use nix::mount::{MntFlags, umount2};
 
 use super::{bpffs, open_store};
 use crate::{
-    config::{Config, Host},
+    config::{Config, Host, PluginSocket},
     datapath::Datapath,
     link::Links,
     store::{self, Lock},
@@ -35,6 +35,12 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<()> {
         if let Host::Unix(path) = host {
             remove_file(path)?;
         }
+    }
+    if let PluginSocket::At(path) | PluginSocket::Default(path) = &config.plugin
+        && UnixStream::connect(path).is_err()
+    {
+        // Nobody listens there: another daemon's is another daemon's.
+        remove_file(path)?;
     }
     remove_file(&config.state_dir.join(store::FILE))?;
     remove_file(&config.state_dir.join(Lock::FILE))?;

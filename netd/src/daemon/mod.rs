@@ -47,7 +47,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     // Caught from here on, so that a signal during the start stops the daemon when it has started.
     let shutdown = shutdown()?;
     // First of all: an address that is taken must be told before anything is changed.
-    let listeners = Listeners::bind(&config.hosts, config.metrics_addr).await?;
+    let listeners = Listeners::bind(&config).await?;
     let bpffs = bpffs::find_or_mount(&config.run_dir)?;
     let pins = bpffs::pins(&bpffs, &config.state_dir)?;
     let host_ports = sysctl::local_port_range()?;

@@ -254,13 +254,7 @@ fn address(
     wanted: &str,
     family: &str,
 ) -> Result<Option<IpNet>, Error> {
-    let used: BTreeSet<IpAddr> = state
-        .endpoints_of(network.id)
-        .flat_map(|endpoint| {
-            let ipv4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
-            ipv4.into_iter().chain(endpoint.ipv6.map(|net| IpAddr::V6(net.addr())))
-        })
-        .collect();
+    let used: BTreeSet<IpAddr> = addresses_in_use(state, network.id).collect();
     if wanted.is_empty() {
         let Some(pool) = pool else { return Ok(None) };
         let address = ipam::lowest_free(pool, &used).map_err(|_| {
@@ -291,6 +285,14 @@ fn address(
         other => other.into(),
     })?;
     Ok(Some(pool.sized(address)))
+}
+
+/// The addresses of a network's endpoints.
+pub(super) fn addresses_in_use(state: &State, network: Id) -> impl Iterator<Item = IpAddr> {
+    state.endpoints_of(network).flat_map(|endpoint| {
+        let ipv4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
+        ipv4.into_iter().chain(endpoint.ipv6.map(|net| IpAddr::V6(net.addr())))
+    })
 }
 
 /// The interface's name: the one asked for, or the first of eth0, eth1, ... that the sandbox does not have.

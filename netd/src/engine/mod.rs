@@ -2,7 +2,9 @@
 
 mod attach;
 mod configuration;
+mod handover;
 mod host;
+mod lease;
 mod options;
 mod predefined;
 mod spec;
@@ -100,6 +102,8 @@ struct Writer {
     store: Arc<Store>,
     /// The uplinks that the datapath knows; `None` for one that an earlier daemon told it of.
     uplinks: BTreeMap<IfIndex, Option<UplinkEntry>>,
+    /// What a container engine may ask for again.
+    replay: lease::Replay,
 }
 
 impl Engine {

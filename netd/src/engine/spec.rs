@@ -28,15 +28,20 @@ impl Engine {
         request: request::NetworkCreate,
     ) -> Result<Created, Error> {
         let state = self.state();
-        let network = self.specify(&state, request).await?;
+        let network = self.specify(&state, request, Id::new(random()?)).await?;
+        self.add_network(writer, &network).await?;
+        Ok(Created { id: network.id, warning: String::new() })
+    }
+
+    pub(super) async fn add_network(&self, writer: &mut Writer, network: &Network) -> Result<(), Error> {
         let id = network.id;
         if network.bridge.is_some() && network.enable_ipv6 {
             self.forward_ipv6().await?;
         }
         self.change(writer, vec![Change::PutNetwork(network.clone())], |other| other.id == id, |_| false)
             .await?;
-        self.tell(Action::Create, &network, None);
-        Ok(Created { id, warning: String::new() })
+        self.tell(Action::Create, network, None);
+        Ok(())
     }
 
     pub(super) async fn remove(&self, writer: &mut Writer, name: &str) -> Result<(), Error> {
@@ -70,6 +75,10 @@ impl Engine {
                 network.name
             )));
         }
+        self.drop_network(writer, network).await
+    }
+
+    pub(super) async fn drop_network(&self, writer: &mut Writer, network: &Network) -> Result<(), Error> {
         let id = network.id;
         self.change(writer, vec![Change::RemoveNetwork(id)], |other| other.id == id, |_| false).await?;
         // Docker tells of the making of a configuration network, and not of its end.
@@ -80,19 +89,23 @@ impl Engine {
     }
 
     /// The network that a request asks for, complete and valid.
-    async fn specify(&self, state: &State, request: request::NetworkCreate) -> Result<Network, Error> {
+    pub(super) async fn specify(
+        &self,
+        state: &State,
+        request: request::NetworkCreate,
+        id: Id,
+    ) -> Result<Network, Error> {
         admit(state, &request)?;
         let defaults = self.0.config.network_options.get("bridge").cloned().unwrap_or_default();
         let asked = Configuration::find(state, &request, &defaults)?;
         if request.config_only {
-            return Ok(asked.template(Id::new(random()?), request.name));
+            return Ok(asked.template(id, request.name));
         }
         let Configuration { enable_ipv4, enable_ipv6, subnets, ipam_options, options, labels } = asked;
         if !enable_ipv4 && !enable_ipv6 {
             return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
         }
 
-        let id = Id::new(random()?);
         let interface = options::bridge_name(&options)?.unwrap_or_else(|| format!("br-{}", id.short()));
         let number = lowest_free(bridges(state).map(|(_, bridge)| bridge.number), limits::NETWORKS);
         let number = number.ok_or_else(|| {

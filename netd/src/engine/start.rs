@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::broadcast;
 
-use super::{Engine, Inner, Writer, internal, new_links};
+use super::{Engine, Inner, Writer, internal, lease::Replay, new_links};
 use crate::{
     apply::{self, Host},
     config::Config,
@@ -42,8 +42,12 @@ impl Engine {
             config,
             host,
             own_netns: Namespace::current().map_err(internal)?.inode(),
+            writer: Arc::new(tokio::sync::Mutex::new(Writer {
+                store: Arc::new(store),
+                uplinks,
+                replay: Replay::of(&stored.state),
+            })),
             state: RwLock::new(Arc::new(stored.state)),
-            writer: Arc::new(tokio::sync::Mutex::new(Writer { store: Arc::new(store), uplinks })),
             events: broadcast::channel(EVENTS).0,
         }));
         let mut writer = engine.0.writer.clone().lock_owned().await;

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use super::{Engine, Writer, internal};
 use crate::{
     link::{Uplink, Watch, sysctl, uplinks},
-    model::Error,
+    model::{Endpoint, Error},
 };
 
 /// Changes come in bursts: how long to wait after looking at what came of one, before looking again.
@@ -56,7 +56,11 @@ impl Engine {
     /// Whether a link is a bridge or veth of netd's.
     pub(super) fn is_own(&self, name: &str) -> bool {
         let state = self.state();
-        state.endpoints.values().any(|endpoint| endpoint.host_interface == name)
+        let is_end = |endpoint: &Endpoint| {
+            endpoint.host_interface == name
+                || endpoint.far_end.handover().is_some() && endpoint.interface == name
+        };
+        state.endpoints.values().any(is_end)
             || state
                 .networks
                 .values()

@@ -23,6 +23,8 @@ pub struct Handover {
     pub id: String,
     /// The namespace that the engine has taken the interface to. Without one it is in the host's, and is silent.
     pub joined: Option<PathBuf>,
+    /// What the interface is to be called there, if that matters.
+    pub name: Option<String>,
 }
 
 impl FarEnd {

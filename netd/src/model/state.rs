@@ -49,6 +49,27 @@ impl State {
         self.networks.values().any(|network| network.bridge.is_some() && network.enable_ipv6)
     }
 
+    /// The network that a container engine calls `id`.
+    ///
+    /// # Errors
+    /// `network X not found`.
+    pub fn network_of_engine(&self, id: &str) -> Result<&Network, Error> {
+        let mut networks = self.networks.values();
+        let found = networks.find(|network| network.engine_id.as_deref() == Some(id));
+        found.ok_or_else(|| Error::not_found(format!("network {id} not found")))
+    }
+
+    /// The endpoint of `network` that a container engine calls `id`.
+    ///
+    /// # Errors
+    /// `endpoint X not found`.
+    pub fn endpoint_of_engine(&self, network: Id, id: &str) -> Result<&Endpoint, Error> {
+        let is_it =
+            |endpoint: &&Endpoint| endpoint.far_end.handover().is_some_and(|handover| handover.id == id);
+        let found = self.endpoints_of(network).find(is_it);
+        found.ok_or_else(|| Error::not_found(format!("endpoint {id} not found")))
+    }
+
     /// The endpoints of one network.
     pub fn endpoints_of(&self, network: Id) -> impl Iterator<Item = &Endpoint> {
         self.endpoints.values().filter(move |endpoint| endpoint.network == network)

@@ -218,7 +218,7 @@ mod tests {
         let mut handed = endpoint(&network, 0, "box", 0);
         let taken = |joined: Option<&str>| {
             let joined = joined.map(Into::into);
-            model::FarEnd::Engine(model::Handover { id: "e".into(), joined })
+            model::FarEnd::Engine(model::Handover { id: "e".into(), joined, name: None })
         };
         for (joined, flags) in [(None, 0), (Some("/run/docker/netns/0"), PEER_IN_OTHER_NETNS)] {
             handed.far_end = taken(joined);

@@ -2,7 +2,7 @@
 
 mod listen;
 
-use std::{future::Future, net::SocketAddr, time::Duration};
+use std::{future::Future, time::Duration};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -15,7 +15,12 @@ use hyper_util::{
 use tokio::{sync::watch, task::JoinSet};
 
 use self::listen::{Listener, Stream};
-use crate::{api::Api, config::Host, engine::Engine};
+use crate::{
+    api::Api,
+    config::{Config, Host, PluginSocket},
+    engine::Engine,
+    plugin,
+};
 
 /// How long a client may take to send a request's head, and how long a connection may idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -28,22 +33,24 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Listeners {
     api: Vec<Listener>,
     metrics: Option<Listener>,
+    plugin: Option<Listener>,
 }
 
 impl Listeners {
-    /// Listens at `hosts` for the API, and at `metrics` for the metrics alone.
+    /// Listens where the configuration says.
     ///
     /// # Errors
     /// A listener cannot be had; then none is left behind.
-    pub async fn bind(hosts: &[Host], metrics: Option<SocketAddr>) -> anyhow::Result<Self> {
-        let mut listeners = Self { api: Vec::new(), metrics: None };
-        for host in hosts {
+    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let mut listeners = Self { api: Vec::new(), metrics: None, plugin: None };
+        for host in &config.hosts {
             listeners
                 .api
                 .push(Listener::bind(host).await.with_context(|| format!("cannot listen at {host}"))?);
             log::info!("API at {host}");
         }
-        if let Some(address) = metrics {
+        listeners.plugin = plugin_listener(&config.plugin).await?;
+        if let Some(address) = config.metrics_addr {
             let host = Host::Tcp { host: address.ip().to_string(), port: address.port() };
             let listener =
                 Listener::bind(&host).await.with_context(|| format!("cannot serve metrics at {address}"))?;
@@ -59,10 +66,13 @@ impl Listeners {
     /// A listener's task has panicked.
     pub async fn serve(self, engine: Engine, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let (ending, ended) = watch::channel(false);
-        let api = Api::new(engine, ended.clone());
+        let api = Api::new(engine.clone(), ended.clone());
         let mut tasks = JoinSet::new();
         for listener in self.api {
             tasks.spawn(serve_one(listener, api.clone().router(), ended.clone()));
+        }
+        if let Some(listener) = self.plugin {
+            tasks.spawn(serve_one(listener, plugin::router(engine), ended.clone()));
         }
         if let Some(listener) = self.metrics {
             tasks.spawn(serve_one(listener, api.metrics_router(), ended));
@@ -73,6 +83,28 @@ impl Listeners {
             task.context("a listener's task failed")?;
         }
         Ok(())
+    }
+}
+
+/// Listens where an engine finds its plugin. Where nobody asked for it, it is not missed.
+async fn plugin_listener(socket: &PluginSocket) -> anyhow::Result<Option<Listener>> {
+    let (path, is_asked_for) = match socket {
+        PluginSocket::None => return Ok(None),
+        PluginSocket::Default(path) => (path, false),
+        PluginSocket::At(path) => (path, true),
+    };
+    match Listener::bind(&Host::Unix(path.clone())).await {
+        Ok(listener) => {
+            log::info!("plugin of Docker Engine at {}", path.display());
+            Ok(Some(listener))
+        }
+        Err(error) if is_asked_for => {
+            Err(error).with_context(|| format!("cannot serve the plugin at {}", path.display()))
+        }
+        Err(error) => {
+            log::warn!("there is no plugin for Docker Engine at {}: {error}", path.display());
+            Ok(None)
+        }
     }
 }
 

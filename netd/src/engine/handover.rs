@@ -1,0 +1,309 @@
+//! Networks and endpoints of a container engine: the engine knows them by ids of its own, chooses the addresses, and
+//! furnishes the far ends; the host's side of each is netd's.
+//!
+//! The engine repeats a call whose answer it did not get, and forgets what it could not tell netd of. So what is there
+//! already is as good as made, and a network goes with whatever is left in it.
+
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
+
+use netd_common::limits;
+
+use super::{Action, Engine, Writer, attach, lowest_free, options, random};
+use crate::{
+    ipam,
+    link::Namespace,
+    model::{
+        Endpoint, EndpointOrder, Error, FarEnd, Handover, Id, Network, NetworkOrder, Pool, PoolOrder, State,
+        Timestamp, request,
+    },
+    store::Change,
+};
+
+impl Engine {
+    /// Makes a network for a container engine.
+    ///
+    /// # Errors
+    /// In Docker's words; nothing has changed then.
+    pub async fn order_network(&self, order: NetworkOrder) -> Result<(), Error> {
+        self.act(move |engine, mut writer| async move {
+            let state = engine.state();
+            if let Ok(network) = state.network_of_engine(&order.id) {
+                return same_network(network, &order);
+            }
+            let network = engine.ordered(&state, &order).await?;
+            engine.add_network(&mut writer, &network).await
+        })
+        .await
+    }
+
+    /// Removes a container engine's network, with whatever of the engine's is still in it.
+    ///
+    /// # Errors
+    /// If there is no such network, or the host refuses.
+    pub async fn return_network(&self, id: &str) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.act(move |engine, mut writer| async move {
+            let state = engine.state();
+            let network = state.network_of_engine(&id)?;
+            for endpoint in state.endpoints_of(network.id) {
+                log::warn!("network {} goes with {} still in it", network.name, endpoint.far_end);
+                engine.drop_endpoint(&mut writer, network, endpoint).await?;
+            }
+            engine.drop_network(&mut writer, network).await
+        })
+        .await
+    }
+
+    /// Makes an endpoint for a container engine: a veth whose far end waits in the host's namespace.
+    ///
+    /// # Errors
+    /// In Docker's words; nothing has changed then.
+    pub async fn order_endpoint(&self, order: EndpointOrder) -> Result<Endpoint, Error> {
+        self.act(move |engine, mut writer| async move {
+            let state = engine.state();
+            let network = state.network_of_engine(&order.network)?;
+            if let Ok(endpoint) = state.endpoint_of_engine(network.id, &order.id) {
+                return same_endpoint(endpoint, &order);
+            }
+            let endpoint = hand_over(&state, network, order)?;
+            engine.put_endpoint(&mut writer, &endpoint).await?;
+            engine.tell(Action::Connect, network, Some(endpoint.far_end.to_string()));
+            Ok(endpoint)
+        })
+        .await
+    }
+
+    /// Removes a container engine's endpoint, whether its veth is still there or not.
+    ///
+    /// # Errors
+    /// If there is no such endpoint, or the host refuses.
+    pub async fn return_endpoint(&self, network: &str, id: &str) -> Result<(), Error> {
+        let (network, id) = (network.to_owned(), id.to_owned());
+        self.act(move |engine, mut writer| async move {
+            let state = engine.state();
+            let network = state.network_of_engine(&network)?;
+            let endpoint = state.endpoint_of_engine(network.id, &id)?;
+            engine.drop_endpoint(&mut writer, network, endpoint).await
+        })
+        .await
+    }
+
+    /// Gets an endpoint ready for the engine to take its far end to `sandbox`.
+    ///
+    /// # Errors
+    /// If there is no such endpoint, it is elsewhere already, or the host refuses.
+    pub async fn join(&self, network: &str, id: &str, sandbox: PathBuf) -> Result<Endpoint, Error> {
+        let (network, id) = (network.to_owned(), id.to_owned());
+        self.act(move |engine, mut writer| async move {
+            let state = engine.state();
+            let network = state.network_of_engine(&network)?;
+            let endpoint = state.endpoint_of_engine(network.id, &id)?;
+            if let Ok(namespace) = Namespace::open(&sandbox)
+                && namespace.inode() == engine.0.own_netns
+            {
+                return Err(Error::forbidden(format!(
+                    "{} is the host's network namespace, which needs no endpoint",
+                    sandbox.display()
+                )));
+            }
+            match endpoint.far_end.handover().and_then(|handover| handover.joined.as_ref()) {
+                Some(joined) if *joined == sandbox => Ok(endpoint.clone()),
+                Some(joined) => {
+                    Err(Error::forbidden(format!("endpoint {id} has joined {} already", joined.display())))
+                }
+                None => engine.place(&mut writer, endpoint, Some(sandbox)).await,
+            }
+        })
+        .await
+    }
+
+    /// Gets an endpoint ready for the engine to bring its far end back.
+    ///
+    /// # Errors
+    /// If there is no such endpoint, or the host refuses.
+    pub async fn leave(&self, network: &str, id: &str) -> Result<(), Error> {
+        let (network, id) = (network.to_owned(), id.to_owned());
+        self.act(move |engine, mut writer| async move {
+            let state = engine.state();
+            let network = state.network_of_engine(&network)?;
+            let endpoint = state.endpoint_of_engine(network.id, &id)?;
+            engine.place(&mut writer, endpoint, None).await.map(drop)
+        })
+        .await
+    }
+
+    /// Notes where the far end of an engine's endpoint is.
+    async fn place(
+        &self,
+        writer: &mut Writer,
+        endpoint: &Endpoint,
+        joined: Option<PathBuf>,
+    ) -> Result<Endpoint, Error> {
+        let mut placed = endpoint.clone();
+        if let FarEnd::Engine(handover) = &mut placed.far_end {
+            handover.joined = joined;
+        }
+        if placed != *endpoint {
+            self.put_endpoint(writer, &placed).await?;
+        }
+        Ok(placed)
+    }
+
+    async fn put_endpoint(&self, writer: &mut Writer, endpoint: &Endpoint) -> Result<(), Error> {
+        let id = endpoint.id;
+        self.change(writer, vec![Change::PutEndpoint(endpoint.clone())], |_| false, |other| other.id == id)
+            .await
+    }
+
+    /// The network that an engine asks for, complete and valid.
+    async fn ordered(&self, state: &State, order: &NetworkOrder) -> Result<Network, Error> {
+        // What the engine has leased for this very network is not in its way.
+        let mut others = state.clone();
+        let is_for_it = |subnet| order.pools.iter().any(|pool| pool.leased && pool.subnet == subnet);
+        others.pools.retain(|_, leased| !is_for_it(leased.pool.subnet));
+
+        let has = |ipv6: bool| order.pools.iter().any(|pool| pool.subnet.addr().is_ipv6() == ipv6);
+        let request = request::NetworkCreate {
+            name: name(state, &order.id),
+            enable_ipv4: Some(has(false)),
+            enable_ipv6: Some(has(true)),
+            ipam: Some(request::IpamRequest {
+                config: order.pools.iter().map(pool_request).collect(),
+                ..Default::default()
+            }),
+            internal: order.internal,
+            options: order.options.clone(),
+            ..Default::default()
+        };
+        let id = match order.id.parse() {
+            Ok(id) if !state.networks.contains_key(&id) => id,
+            _ => Id::new(random()?),
+        };
+        let mut network = self.specify(&others, request, id).await?;
+        // The engine says whether there is a gateway: netd has none to give.
+        for pool in &mut network.ipam.pools {
+            let ordered = order.pools.iter().find(|ordered| ordered.subnet == pool.subnet);
+            pool.gateway = ordered.and_then(|ordered| ordered.gateway);
+            pool.gateway_shown = pool.gateway.is_some();
+        }
+        if order.pools.iter().any(|pool| pool.leased) {
+            network.ipam.driver = "netd".into();
+        }
+        network.engine_id = Some(order.id.clone());
+        Ok(network)
+    }
+}
+
+/// The name of an engine's network: the start of the engine's id, for the engine does not tell its name.
+fn name(state: &State, id: &str) -> String {
+    let name = format!("docker-{}", short(id));
+    if state.network_named(&name).is_none() { name } else { format!("docker-{id}") }
+}
+
+fn short(id: &str) -> String {
+    id.chars().take(12).collect()
+}
+
+fn pool_request(pool: &PoolOrder) -> request::PoolRequest {
+    request::PoolRequest {
+        subnet: pool.subnet.to_string(),
+        ip_range: String::new(),
+        gateway: pool.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+        auxiliary_addresses: pool
+            .auxiliary
+            .iter()
+            .map(|(name, address)| (name.clone(), address.to_string()))
+            .collect(),
+    }
+}
+
+/// Whether an order that comes for the second time is the same one.
+fn same_network(network: &Network, order: &NetworkOrder) -> Result<(), Error> {
+    let has: BTreeSet<_> = network.ipam.pools.iter().map(|pool| (pool.subnet, pool.gateway)).collect();
+    let wanted = order.pools.iter().map(|pool| (pool.subnet, pool.gateway)).collect();
+    if has == wanted && network.internal == order.internal {
+        Ok(())
+    } else {
+        Err(Error::conflict(format!("network {} already exists, and is another one", order.id)))
+    }
+}
+
+fn same_endpoint(endpoint: &Endpoint, order: &EndpointOrder) -> Result<Endpoint, Error> {
+    let is_same = (endpoint.ipv4, endpoint.ipv6) == (order.ipv4, order.ipv6)
+        && order.mac.is_none_or(|mac| mac == endpoint.mac);
+    if is_same {
+        Ok(endpoint.clone())
+    } else {
+        Err(Error::conflict(format!("endpoint {} already exists, and is another one", order.id)))
+    }
+}
+
+/// The endpoint that an engine asks for, complete and valid.
+fn hand_over(state: &State, network: &Network, order: EndpointOrder) -> Result<Endpoint, Error> {
+    let bridge = network.bridge.as_ref();
+    let bridge = bridge.ok_or_else(|| Error::internal(format!("network {} has no bridge", network.name)))?;
+    if let Some(name) = &order.name {
+        options::interface_name(name)?;
+    }
+    let mac = order.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    let mac = attach::mac(state, network, bridge, &mac)?;
+    let ipv4 = order.ipv4.map(|net| (net.addr().into(), net.prefix_len()));
+    let ipv6 = order.ipv6.map(|net| (net.addr().into(), net.prefix_len()));
+    check_address(state, network, network.pool4(), ipv4)?;
+    check_address(state, network, network.pool6(), ipv6)?;
+    let way_out = |pool: Option<&Pool>| pool.filter(|_| !network.internal)?.way_out();
+    let slot = lowest_free(state.endpoints.values().map(|endpoint| endpoint.slot), limits::ENDPOINTS);
+    let slot =
+        slot.ok_or_else(|| Error::forbidden(format!("there are {} endpoints already", limits::ENDPOINTS)))?;
+    let host_interface = attach::host_interface(state)?;
+    let is_named = |name: &String| state.endpoints_of(network.id).any(|other| other.name == *name);
+    Ok(Endpoint {
+        id: match order.id.parse() {
+            Ok(id) if !state.endpoints.contains_key(&id) => id,
+            _ => Id::new(random()?),
+        },
+        network: network.id,
+        name: Some(short(&order.id)).filter(|name| !is_named(name)).unwrap_or_else(|| order.id.clone()),
+        far_end: FarEnd::Engine(Handover { id: order.id, joined: None, name: order.name }),
+        slot,
+        mac,
+        ipv4: order.ipv4,
+        ipv6: order.ipv6,
+        interface: host_interface.replacen("veth", "peer", 1),
+        host_interface,
+        gateway4: match way_out(network.pool4()) {
+            Some(IpAddr::V4(way)) => Some(way),
+            _ => None,
+        },
+        gateway6: match way_out(network.pool6()) {
+            Some(IpAddr::V6(way)) => Some(way),
+            _ => None,
+        },
+        gateway_priority: 0,
+        mtu: bridge.mtu,
+        created: Timestamp::now(),
+    })
+}
+
+/// Whether an endpoint of the network can have this address, which the engine says it has.
+fn check_address(
+    state: &State,
+    network: &Network,
+    pool: Option<&Pool>,
+    address: Option<(IpAddr, u8)>,
+) -> Result<(), Error> {
+    let Some((address, prefix_len)) = address else { return Ok(()) };
+    let Some(pool) = pool.filter(|pool| pool.subnet.prefix_len() == prefix_len) else {
+        return Err(Error::invalid(format!(
+            "invalid address {address}/{prefix_len}: network {} has no subnet of that size",
+            network.name
+        )));
+    };
+    let used: BTreeSet<IpAddr> = attach::addresses_in_use(state, network.id).collect();
+    ipam::claim(pool, &used, address).map_err(|error| match error {
+        ipam::Error::OutOfRange => {
+            Error::invalid(format!("invalid address {address}: {} does not contain it", pool.subnet))
+        }
+        other => Error { message: format!("{address}: {other}"), ..other.into() },
+    })
+}
