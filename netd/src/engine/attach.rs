@@ -95,9 +95,22 @@ impl Engine {
         let alive = far_end.sandbox().is_some_and(|sandbox| sandbox.open().is_some());
         // With the namespace gone there is no default route to move to another endpoint.
         let touched = |other: &Endpoint| other.id == endpoint.id || alive && other.far_end == *far_end;
-        self.change(writer, vec![Change::RemoveEndpoint(endpoint.id)], |_| false, touched).await?;
+        let gone = || vec![Change::RemoveEndpoint(endpoint.id)];
+        if let Err(error) = self.change(writer, gone(), |_| false, touched).await {
+            // A namespace that ends takes the veth along, and may have done so under our hands: then there is less to do.
+            if self.has_veth(endpoint).await? {
+                return Err(error);
+            }
+            self.change(writer, gone(), |_| false, touched).await?;
+        }
         self.tell(Action::Disconnect, network, Some(far_end.to_string()));
         Ok(())
+    }
+
+    /// Whether the host's end of an endpoint's veth is there.
+    pub(super) async fn has_veth(&self, endpoint: &Endpoint) -> Result<bool, Error> {
+        let device = self.0.host.links.device(&endpoint.host_interface).await.map_err(internal)?;
+        Ok(device.is_some())
     }
 
     /// Removes what a namespace that is no more left in the network, if it had this one's name, or its inode, which the

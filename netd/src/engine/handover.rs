@@ -117,7 +117,7 @@ impl Engine {
         .await
     }
 
-    /// Gets an endpoint ready for the engine to bring its far end back.
+    /// Gets an endpoint ready for the engine to bring its far end back, if it is still there.
     ///
     /// # Errors
     /// If there is no such endpoint, or the host refuses.
@@ -127,7 +127,16 @@ impl Engine {
             let state = engine.state();
             let network = state.network_of_engine(&network)?;
             let endpoint = state.endpoint_of_engine(network.id, &id)?;
-            engine.place(&mut writer, endpoint, None).await.map(drop)
+            if engine.has_veth(endpoint).await? {
+                match engine.place(&mut writer, endpoint, None).await {
+                    Err(error) if engine.has_veth(endpoint).await? => return Err(error),
+                    Err(_) => {}
+                    Ok(_) => return Ok(()),
+                }
+            }
+            // It went with the container: there is nothing on the host to get ready.
+            let left = Change::PutEndpoint(placed(endpoint, None));
+            engine.change(&mut writer, vec![left], |_| false, |_| false).await
         })
         .await
     }
@@ -139,10 +148,7 @@ impl Engine {
         endpoint: &Endpoint,
         joined: Option<PathBuf>,
     ) -> Result<Endpoint, Error> {
-        let mut placed = endpoint.clone();
-        if let FarEnd::Engine(handover) = &mut placed.far_end {
-            handover.joined = joined;
-        }
+        let placed = placed(endpoint, joined);
         if placed != *endpoint {
             self.put_endpoint(writer, &placed).await?;
         }
@@ -192,6 +198,15 @@ impl Engine {
         network.engine_id = Some(order.id.clone());
         Ok(network)
     }
+}
+
+/// An engine's endpoint whose far end is there.
+fn placed(endpoint: &Endpoint, joined: Option<PathBuf>) -> Endpoint {
+    let mut placed = endpoint.clone();
+    if let FarEnd::Engine(handover) = &mut placed.far_end {
+        handover.joined = joined;
+    }
+    placed
 }
 
 /// The name of an engine's network: the start of the engine's id, for the engine does not tell its name.

@@ -55,6 +55,11 @@ impl Host {
         self.run_dir().join("netd.sock")
     }
 
+    /// The socket of the daemon's that a container engine speaks to.
+    pub fn plugin_socket(&self) -> PathBuf {
+        self.run_dir().join("plugin.sock")
+    }
+
     /// What all its daemons have printed so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
@@ -84,6 +89,7 @@ impl Host {
         let mut command = self.command(netd_binary());
         command.arg("daemon").arg("--config").arg(self.config_path());
         command.arg("--state-dir").arg(self.state_dir()).arg("--run-dir").arg(self.run_dir());
+        command.arg("--plugin-socket").arg(self.plugin_socket());
         command.args(arguments).stdin(Stdio::null());
         command
     }

@@ -6,6 +6,7 @@
 
 mod configuration;
 mod negotiation;
+mod plugin;
 
 use netd_tests::lab::Host;
 
