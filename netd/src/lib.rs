@@ -5,7 +5,7 @@
 //! | | |
 //! |---|---|
 //! | [`cli`], [`daemon`] | the command line, a client of the API; the process that serves it |
-//! | [`api`], [`serve`], [`metrics`] | the fronts: Docker's API and netd's own, listeners, Prometheus |
+//! | [`api`], [`dns`], [`serve`], [`metrics`] | the fronts: Docker's API and netd's own, listeners, Prometheus |
 //! | [`engine`] | the single writer: request, plan, steps, store, event, answer |
 //! | [`apply`] | takes a plan's steps, or undoes them |
 //! | [`link`], [`datapath`], [`store`] | effects: rtnetlink, programs and maps, the database |
@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod datapath;
+pub mod dns;
 pub mod engine;
 pub mod ipam;
 pub mod link;

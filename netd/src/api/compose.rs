@@ -14,16 +14,42 @@ use super::{
     departed::Total,
     system,
     view::{
-        Binding, EndpointStats, FlowCounts, Link, Map, Nat, NetworkRoute, NetworkStats, Program, Routes,
-        Rule, RuleUplink, Station, Status, Traffic, Uplink, UplinkRoute,
+        Binding, EndpointStats, FlowCounts, Link, Map, NamedEndpoint, Names, Nat, NetworkRoute, NetworkStats,
+        Program, Routes, Rule, RuleUplink, Station, Status, Traffic, Uplink, UplinkRoute,
     },
 };
 use crate::{
     datapath::{self, FdbKey, FlowView},
+    dns,
     engine::{HostView, RouteView},
     link,
     model::{Endpoint, Id, MacAddress, State as Model},
 };
+
+/// Who serves the names of each network that has any, and what they are.
+pub(super) fn names(state: &Model) -> Vec<Names> {
+    let mut networks: Vec<_> = state
+        .networks
+        .values()
+        .map(|network| Names {
+            network: network.name.clone(),
+            network_id: network.id.to_string(),
+            servers: dns::addresses(network),
+            forwards: !network.internal,
+            names: state
+                .endpoints_of(network.id)
+                .map(|endpoint| NamedEndpoint {
+                    names: dns::names(endpoint).map(str::to_owned).collect(),
+                    ipv4: endpoint.ipv4.map(|net| net.addr()),
+                    ipv6: endpoint.ipv6.map(|net| net.addr()),
+                })
+                .collect(),
+        })
+        .filter(|names| !names.servers.is_empty())
+        .collect();
+    networks.sort_by(|a, b| a.network.cmp(&b.network));
+    networks
+}
 
 pub(super) fn status(state: &Model, host: &HostView, status: datapath::Status, uptime: Duration) -> Status {
     let fill = |name| {

@@ -14,7 +14,7 @@ mod own;
 mod parameter;
 mod route;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -172,6 +172,7 @@ fn own() -> Router<Api<Engine>> {
         .route("/netd/nat", get(own::nat))
         .route("/netd/fdb", get(own::fdb))
         .route("/netd/routes", get(own::routes))
+        .route("/netd/names", get(own::names))
         .route("/netd/stats", get(own::stats))
         .route("/netd/status", get(own::status))
         .route("/metrics", get(own::metrics))

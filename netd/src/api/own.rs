@@ -35,6 +35,10 @@ pub(crate) async fn routes(State(api): State<Api<Engine>>) -> Result<Response, R
     Ok(Json(compose::routes(&api.engine.state(), host.routes)).into_response())
 }
 
+pub(crate) async fn names(State(api): State<Api<Engine>>) -> Response {
+    Json(compose::names(&api.engine.state())).into_response()
+}
+
 pub(crate) async fn stats(State(api): State<Api<Engine>>) -> Result<Response, Refusal> {
     Ok(Json(gather_stats(&api).await?).into_response())
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use ipnet::IpNet;
@@ -36,6 +36,32 @@ impl std::iter::Sum for Traffic {
     fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
         parts.fold(Self::default(), std::ops::Add::add)
     }
+}
+
+/// One of `GET /netd/names`: the names of one network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Names {
+    /// Name of the network.
+    pub network: String,
+    /// Its id.
+    pub network_id: String,
+    /// The addresses of its name server, port 53.
+    pub servers: Vec<IpAddr>,
+    /// Whether it asks servers outside for names that it does not know.
+    pub forwards: bool,
+    /// What it knows.
+    pub names: Vec<NamedEndpoint>,
+}
+
+/// An endpoint as its network's name server knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NamedEndpoint {
+    /// Its name, and its aliases. Each is known with the network's name behind it too.
+    pub names: Vec<String>,
+    /// Its IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
 }
 
 /// `GET /netd/nat`: address translation.
@@ -231,9 +257,9 @@ pub struct Uplink {
     /// Its index.
     pub index: u32,
     /// What IPv4 is masqueraded with.
-    pub ipv4: Option<std::net::Ipv4Addr>,
+    pub ipv4: Option<Ipv4Addr>,
     /// What IPv6 is masqueraded with.
-    pub ipv6: Option<std::net::Ipv6Addr>,
+    pub ipv6: Option<Ipv6Addr>,
     /// Its largest IP packet, in bytes.
     pub mtu: u32,
     /// Whether it is up.

@@ -4,6 +4,7 @@ mod client;
 mod format;
 mod network;
 mod pool;
+mod resolv_conf;
 mod run;
 mod show;
 
@@ -50,6 +51,8 @@ enum Command {
     Fdb(Listing),
     /// Routes: the networks inside, and the ways outside
     Route(Listing),
+    /// Names: the endpoints that each network's name server knows
+    Names(Listing),
     /// Traffic, the ways it took, and what was dropped
     Stats {
         #[command(flatten)]
@@ -121,6 +124,10 @@ pub async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Route(Listing { daemon, verb: ListingVerb::Ls { output } }) => {
             show::print(&daemon.client(), "/netd/routes", output.json, show::routes).await?;
+        }
+        Command::Names(Listing { daemon, verb: ListingVerb::Ls { output } }) => {
+            show::print(&daemon.client(), "/netd/names", output.json, |names: &Vec<_>| show::names(names))
+                .await?;
         }
         Command::Stats { daemon, output, all } => {
             show::print(&daemon.client(), "/netd/stats", output.json, |stats: &_| show::stats(stats, all))

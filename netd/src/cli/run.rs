@@ -26,6 +26,7 @@ use tokio::{
 use super::{
     client::{Client, escape},
     network::Interface,
+    resolv_conf::ResolvConf,
 };
 use crate::model::{
     Sandbox,
@@ -83,7 +84,10 @@ async fn attached(client: &Client, run: Run) -> anyhow::Result<ExitCode> {
     let connect =
         NetworkConnect { container: container.clone(), endpoint_config: Some(run.interface.request()) };
     client.post(&path("connect"), &connect).await?;
-    let outcome = supervise(&namespace, &run.command, &mut signals).await;
+    let outcome = match ResolvConf::of(client, &run.network).await {
+        Ok(resolv_conf) => supervise(&namespace, resolv_conf.as_ref(), &run.command, &mut signals).await,
+        Err(error) => Err(error),
+    };
     let disconnect = NetworkDisconnect { container, force: true };
     if let Err(error) = client.post(&path("disconnect"), &disconnect).await {
         eprintln!("netd: endpoint {name} of network {} may be left: {error}", run.network);
@@ -94,6 +98,7 @@ async fn attached(client: &Client, run: Run) -> anyhow::Result<ExitCode> {
 /// Runs the command in the namespace, passes signals on, and waits for its end.
 async fn supervise(
     namespace: &Namespace,
+    resolv_conf: Option<&ResolvConf>,
     command: &[String],
     signals: &mut mpsc::Receiver<Signal>,
 ) -> anyhow::Result<ExitCode> {
@@ -101,7 +106,7 @@ async fn supervise(
     if let Ok(signal) = signals.try_recv() {
         return Ok(ExitCode::from(128 + signal as u8));
     }
-    let mut child = match namespace.spawn(command)? {
+    let mut child = match namespace.spawn(command, resolv_conf)? {
         Ok(child) => child,
         Err(error) => {
             eprintln!("netd: {}: {error}", command[0]);
@@ -191,7 +196,11 @@ impl Namespace {
     }
 
     /// Starts the command in the namespace. The inner error is about the command.
-    fn spawn(&self, command: &[String]) -> anyhow::Result<io::Result<Child>> {
+    fn spawn(
+        &self,
+        command: &[String],
+        resolv_conf: Option<&ResolvConf>,
+    ) -> anyhow::Result<io::Result<Child>> {
         let file =
             fs::File::open(&self.path).with_context(|| format!("cannot open {}", self.path.display()))?;
         let runtime = Handle::current();
@@ -199,6 +208,9 @@ impl Namespace {
         thread::scope(|scope| {
             let spawn = scope.spawn(|| {
                 setns(file, CloneFlags::CLONE_NEWNET)?;
+                if let Some(resolv_conf) = resolv_conf {
+                    resolv_conf.show()?;
+                }
                 let _guard = runtime.enter();
                 Ok(Command::new(&command[0]).args(&command[1..]).spawn())
             });

@@ -8,7 +8,7 @@ use super::{
     client::Client,
     format::{self, bytes, count, duration, indent, table, traffic},
 };
-use crate::api::view::{Nat, Routes, Station, Stats, Status};
+use crate::api::view::{Names, Nat, Routes, Station, Stats, Status};
 
 /// Prints what `path` answers: in JSON, or by `render`.
 pub(super) async fn print<T: DeserializeOwned>(
@@ -81,6 +81,29 @@ pub(super) fn routes(routes: &Routes) -> String {
         "Networks\n{}\nUplinks\n{}",
         table(["DESTINATION", "BRIDGE", "GATEWAY", "NETWORK"], &[], inside),
         table(["DESTINATION", "UPLINK", "NEXT HOP", "METRIC"], &[3], outside)
+    )
+}
+
+pub(super) fn names(networks: &[Names]) -> String {
+    let text = |address: Option<String>| address.unwrap_or_else(|| "-".into());
+    let servers = networks.iter().map(|it| {
+        let servers = it.servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        [it.network.clone(), servers, if it.forwards { "forwarded" } else { "refused" }.into()]
+    });
+    let names = networks.iter().flat_map(|it| {
+        it.names.iter().map(|named| {
+            [
+                it.network.clone(),
+                named.names.join(", "),
+                text(named.ipv4.map(|ipv4| ipv4.to_string())),
+                text(named.ipv6.map(|ipv6| ipv6.to_string())),
+            ]
+        })
+    });
+    format!(
+        "Servers\n{}\nNames\n{}",
+        table(["NETWORK", "SERVER", "OTHER NAMES"], &[], servers),
+        table(["NETWORK", "NAME", "IPV4", "IPV6"], &[], names)
     )
 }
 

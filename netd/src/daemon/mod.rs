@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     config::{Config, Flags},
     datapath::{Datapath, Options},
+    dns,
     engine::Engine,
     link::{Watch, sysctl},
     serve::Listeners,
@@ -65,9 +66,10 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let swept = tokio::spawn(sweep(engine.clone()));
     let told = tokio::spawn(refusals::tell(engine.clone()));
     let logged = tokio::spawn(flush_log(engine.clone(), verbose));
+    let named = tokio::spawn(dns::serve(engine.clone(), Vec::new()));
 
     let served = listeners.serve(engine, shutdown).await;
-    for task in [followed, swept, told, logged] {
+    for task in [followed, swept, told, logged, named] {
         task.abort();
     }
     served

@@ -1,7 +1,5 @@
 //! New networks, and the end of old ones.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use netd_common::limits;
 
@@ -10,7 +8,7 @@ use super::{
 };
 use crate::{
     ipam::{self, Requested},
-    link::{Kind, sysctl},
+    link::{self, Kind, sysctl},
     model::{
         Bridge, Driver, Error, Id, Ipam, MacAddress, Network, Pool, State, Timestamp, is_predefined, request,
     },
@@ -195,10 +193,10 @@ impl Engine {
         };
         let routes = links.routes().await.map_err(internal)?;
         // 0.0.0.0/1 and 128.0.0.0/1 are how a VPN says "default route": they take no subnet.
-        let taking =
-            |route: &&crate::link::Route| route.destination.prefix_len() > 1 && Some(route.index) != own;
+        let taking = |route: &&link::Route| route.destination.prefix_len() > 1 && Some(route.index) != own;
         taken.extend(routes.iter().filter(taking).map(|route| route.destination));
-        taken.extend(nameservers());
+        // No container may seem to have the address of one of the host's resolvers.
+        taken.extend(link::nameservers().into_iter().map(IpNet::from));
         Ok(self.0.pools.next(ipv6, &taken)?)
     }
 
@@ -266,17 +264,6 @@ pub(super) fn subnets(state: &State) -> impl Iterator<Item = IpNet> {
     let networks = state.networks.values().filter(|network| network.bridge.is_some());
     let pools = networks.flat_map(|network| network.ipam.pools.iter());
     pools.chain(state.pools.values().map(|leased| &leased.pool)).map(|pool| pool.subnet)
-}
-
-/// The host's resolvers, whose addresses no container may seem to have.
-fn nameservers() -> Vec<IpNet> {
-    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let address = |line: &str| {
-        let mut words = line.split_whitespace();
-        words.next().filter(|word| *word == "nameserver")?;
-        words.next()?.parse::<IpAddr>().ok()
-    };
-    text.lines().filter_map(address).map(IpNet::from).collect()
 }
 
 impl From<ipam::Error> for Error {

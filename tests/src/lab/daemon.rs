@@ -1,6 +1,7 @@
 //! The host under test: a namespace with mounts of its own, and the netd daemon that runs there.
 
 use std::fs::{self, File};
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -111,6 +112,14 @@ impl Host {
     pub fn cleanup(&self) {
         let output = self.daemon_ends(&["--cleanup"]);
         assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Gives the host name servers of its own; once.
+    pub fn resolve_by(&self, servers: &[IpAddr]) {
+        let path = self.directory.path().join("resolv.conf");
+        let text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+        fs::write(&path, text).expect("writing resolv.conf");
+        super::namespace::run(self.command("mount").arg("--bind").arg(&path).arg("/etc/resolv.conf"));
     }
 
     /// Writes the daemon's configuration.

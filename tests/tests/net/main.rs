@@ -13,6 +13,7 @@ mod kernel;
 mod leak;
 mod masquerade;
 mod mtu;
+mod names;
 mod refusals;
 mod restart;
 mod rules;

@@ -1,0 +1,92 @@
+//! Whom to ask for what is not a network's own.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use hickory_net::{
+    NetError,
+    runtime::TokioRuntimeProvider,
+    tcp::TcpClientStream,
+    udp::UdpClientStream,
+    xfer::{DnsHandle as _, FirstAnswer as _, Protocol},
+};
+use hickory_proto::op::{DnsRequest, DnsRequestOptions, Message};
+use tokio::sync::Semaphore;
+
+use crate::link;
+
+/// The port of name servers (RFC 1035 section 4.2).
+const PORT: u16 = 53;
+/// How long one server may take, how many are tried, and how many questions may be under way: Docker's numbers.
+const TIMEOUT: Duration = Duration::from_secs(4);
+const SERVERS: usize = 3;
+const QUESTIONS: usize = 1024;
+
+/// The servers outside.
+#[derive(Clone, Debug)]
+pub(super) struct Upstream {
+    /// Those that were configured; those of the system if there are none.
+    configured: Arc<[IpAddr]>,
+    questions: Arc<Semaphore>,
+}
+
+impl Upstream {
+    pub(super) fn new(configured: &[IpAddr]) -> Self {
+        Self { configured: configured.into(), questions: Arc::new(Semaphore::new(QUESTIONS)) }
+    }
+
+    /// Whom it would ask now, the first first. Read anew each time: the system's resolvers change with its networks.
+    pub(super) fn servers(&self) -> Vec<IpAddr> {
+        let mut servers =
+            if self.configured.is_empty() { link::nameservers() } else { self.configured.to_vec() };
+        servers.truncate(SERVERS);
+        servers
+    }
+
+    /// What the first server says that says anything; by the protocol that the question came by, so that an answer which is
+    /// too large for one packet says so, and is fetched by TCP when the client asks again by TCP.
+    ///
+    /// `own` are netd's own addresses, which would only ask again.
+    pub(super) async fn ask(&self, question: &[u8], protocol: Protocol, own: &[IpAddr]) -> Option<Message> {
+        // Nobody waits in line: a client asks again, and a flood is not to hold up the others.
+        let _under_way = self.questions.try_acquire().ok()?;
+        for server in self.servers().into_iter().filter(|server| !own.contains(server)) {
+            match exchange(SocketAddr::new(server, PORT), question, protocol).await {
+                Ok(answer) => return Some(answer),
+                Err(error) => log::debug!("name server {server}: {error}"),
+            }
+        }
+        None
+    }
+}
+
+async fn exchange(server: SocketAddr, question: &[u8], protocol: Protocol) -> Result<Message, NetError> {
+    let provider = TokioRuntimeProvider::new();
+    let exchange = if protocol.is_datagram() {
+        UdpClientStream::builder(server, provider)
+            .with_timeout(Some(TIMEOUT))
+            // The kernel's own range of ports, which masquerade leaves alone.
+            .with_os_port_selection(true)
+            .exchange()
+    } else {
+        TcpClientStream::exchange(server, None, TIMEOUT, None, provider).await?
+    };
+    let message = Message::from_vec(question)?;
+    let answer = exchange.send(DnsRequest::new(message, DnsRequestOptions::default())).first_answer();
+    let answer = tokio::time::timeout(TIMEOUT, answer).await.map_err(|_| NetError::Timeout)??;
+    Ok(answer.into_message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configured_servers_stand_before_the_systems_and_three_are_asked() {
+        let four: Vec<IpAddr> = (1..=4).map(|last| IpAddr::from([10, 0, 0, last])).collect();
+        assert_eq!(Upstream::new(&four).servers(), four[..3]);
+    }
+}
