@@ -50,6 +50,12 @@ impl Ipv4 {
     pub const fn is_loopback(self) -> bool {
         self.0.to_ne_bytes()[0] == 127
     }
+
+    /// Whether the address is in 169.254.0.0/16.
+    #[inline(always)]
+    pub const fn is_link_local(self) -> bool {
+        u32::from_be(self.0) >> 16 == 0xa9fe
+    }
 }
 
 impl Address for Ipv4 {
@@ -182,6 +188,8 @@ mod tests {
         assert!(Ipv6::from("febf::1".parse::<Ipv6Addr>().unwrap()).is_link_local());
         assert!(!Ipv6::from("fec0::1".parse::<Ipv6Addr>().unwrap()).is_link_local());
         assert!(Ipv6::from("ff02::1".parse::<Ipv6Addr>().unwrap()).is_multicast());
+        assert!(Ipv4::from(Ipv4Addr::new(169, 254, 0, 1)).is_link_local());
+        assert!(!Ipv4::from(Ipv4Addr::new(169, 253, 255, 255)).is_link_local());
         assert!(Ipv4::from(Ipv4Addr::BROADCAST).is_multicast_or_broadcast());
         assert!(!Ipv4::from(Ipv4Addr::new(223, 255, 255, 255)).is_multicast_or_broadcast());
         assert!(Mac::new([0x33, 0x33, 0, 0, 0, 1]).is_multicast());

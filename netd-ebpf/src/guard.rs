@@ -1,6 +1,8 @@
 //! Who a container says it is. The bridge's own port security no longer sees what the programs redirect.
 
-use netd_common::{addr::Address, addr::Ipv6, drop::DropReason, endpoint::Endpoint, tuple::protocol::ICMPV6};
+use netd_common::{
+    addr::Address, addr::Ipv4, addr::Ipv6, drop::DropReason, endpoint::Endpoint, tuple::protocol::ICMPV6,
+};
 
 use crate::{
     packet::Packet,
@@ -20,7 +22,7 @@ pub fn arp(packet: &Packet, endpoint: &Endpoint) -> Result<(), DropReason> {
     if sender.mac != endpoint.mac {
         return Err(DropReason::SpoofedMac);
     }
-    if sender.address != endpoint.ipv4 && sender.address.0 != 0 {
+    if sender.address != endpoint.ipv4 && sender.address.0 != 0 && !sender.address.is_link_local() {
         return Err(DropReason::SpoofedAddress);
     }
     Ok(())
@@ -32,7 +34,14 @@ pub fn source<A: Address>(ip: &Ip<A>, own: A) -> Result<(), DropReason> {
     if ip.source == own || ip.source.is_unspecified() { Ok(()) } else { Err(DropReason::SpoofedAddress) }
 }
 
-/// As `source`; link-local addresses are the container's own affair, for no one beyond the bridge hears them.
+/// As `source`; link-local addresses are the container's own affair, as long as no one beyond the bridge is to hear them
+/// (RFC 3927 section 2.6.2).
+#[inline(always)]
+pub fn source4(ip: &Ip<Ipv4>, own: Ipv4, is_to_gateway: bool) -> Result<(), DropReason> {
+    if ip.source.is_link_local() && !is_to_gateway { Ok(()) } else { source(ip, own) }
+}
+
+/// As `source`; link-local addresses are the container's own affair, for the stack forwards none of them.
 #[inline(always)]
 pub fn source6(packet: &Packet, ip: &Ip<Ipv6>, own: Ipv6) -> Result<(), DropReason> {
     if !ip.source.is_link_local() {

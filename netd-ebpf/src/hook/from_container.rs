@@ -64,7 +64,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
         eth::IPV4 => {
             let ip = V4::parse(&packet)?;
             if guarded {
-                guard::source(&ip, endpoint.ipv4)?;
+                guard::source4(&ip, endpoint.ipv4, frame.destination == network.mac)?;
             }
             if to_gateway {
                 return outside::<V4>(&packet, &ip, &from);

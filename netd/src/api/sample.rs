@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::model::{
-    Bridge, Driver, Endpoint, FarEnd, Id, Ipam, MacAddress, Network, Pool, Sandbox, State, Timestamp,
+    Bridge, Driver, Endpoint, FarEnd, Id, Ipam, MacAddress, Network, Pool, Port, Sandbox, State, Timestamp,
 };
 
 fn created() -> Timestamp {
@@ -95,6 +95,10 @@ pub(crate) fn state() -> State {
         gateway6: None,
         gateway_priority: 0,
         mtu: 1500,
+        link_local: Vec::new(),
+        aliases: Vec::new(),
+        sysctls: Vec::new(),
+        port: Port::default(),
         created: created(),
     };
     let dev = Network { bridge: Some(bridge(2, "br-030303030303")), ..network(3, "dev", Driver::Bridge) };

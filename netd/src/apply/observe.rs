@@ -8,8 +8,8 @@ use std::{
 use super::{Error, Host};
 use crate::{
     datapath::{EndpointEntry, IfIndex, NetworkEntry},
-    link::{Device, Kind, own_addresses},
-    plan::{BridgeLink, EndpointRow, FarEnd, LinkRef, NetworkRow, Veth, World},
+    link::{Device, Kind, own_addresses, wanted_settings},
+    plan::{BridgeLink, BridgePort, EndpointRow, FarEnd, LinkRef, NetworkRow, Veth, World},
 };
 
 impl Host {
@@ -66,9 +66,13 @@ impl Host {
             if wanted.adopted {
                 addresses.retain(|net| wanted.addresses.contains(net));
             }
-            let link = BridgeLink { mac, mtu: device.mtu, up: device.up, addresses, adopted: wanted.adopted };
+            let settings = wanted_settings(&device.settings, &wanted.settings);
+            let (mtu, up, adopted) = (device.mtu, device.up, wanted.adopted);
+            let link = BridgeLink { mac, mtu, up, addresses, adopted, settings };
             world.bridges.insert(name.clone(), link);
         }
+        let tells_apart = known.veths.values().any(|veth| veth.port.vlans.is_some());
+        let vlans = if tells_apart { self.links.vlans().await? } else { BTreeMap::new() };
         for (name, wanted) in &known.veths {
             let Some(device) = by_name.get(name.as_str()) else { continue };
             let far_end = match (device.kind, &wanted.far_end) {
@@ -84,7 +88,12 @@ impl Host {
             };
             let bridge =
                 device.controller.and_then(|index| by_index.get(&index)).map(|device| device.name.clone());
-            world.veths.insert(name.clone(), Veth { bridge, up: device.up, mtu: device.mtu, far_end });
+            let port = BridgePort {
+                isolated: device.isolated,
+                hairpin: device.hairpin,
+                vlans: wanted.port.vlans.as_ref().and_then(|_| vlans.get(&device.index).cloned()),
+            };
+            world.veths.insert(name.clone(), Veth { bridge, up: device.up, mtu: device.mtu, port, far_end });
         }
         Ok(world)
     }

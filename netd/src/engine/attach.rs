@@ -1,29 +1,20 @@
 //! Sandboxes that join networks, and leave them.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use ipnet::IpNet;
 use netd_common::limits;
 
-use super::{Action, Engine, Writer, internal, lowest_free, options, random};
+use super::{Action, Engine, Writer, endpoint::Asked, internal, lowest_free, random};
 use crate::{
     ipam,
-    link::{Links, Namespace},
+    link::{self, Links, Namespace},
     model::{
-        Bridge, Driver, Endpoint, Error, FarEnd, Id, MacAddress, Network, Pool, Sandbox, State, Timestamp,
-        request,
+        Advertise, Bridge, Driver, Endpoint, Error, FarEnd, Id, MacAddress, Network, Pool, Sandbox, State,
+        Timestamp, request,
     },
     store::Change,
 };
-
-/// Endpoint option: the interface's name.
-const IFNAME: &str = "com.docker.network.endpoint.ifname";
-/// Endpoint option: settings of the interface.
-const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 
 impl Engine {
     pub(super) async fn attach(
@@ -47,6 +38,9 @@ impl Engine {
             |other| other.far_end == far_end,
         )
         .await?;
+        if let (Some(sandbox), Some(bridge)) = (endpoint.far_end.sandbox(), &network.bridge) {
+            make_known(sandbox, &endpoint, bridge.advertise);
+        }
         self.tell(Action::Connect, network, Some(far_end.to_string()));
         Ok(endpoint)
     }
@@ -190,21 +184,15 @@ impl Engine {
             )));
         }
         let config = request.endpoint_config.unwrap_or_default();
-        if config.driver_opts.contains_key(SYSCTLS) {
-            return Err(Error::not_implemented(format!("option {SYSCTLS} is not supported")));
-        }
-        let wanted = config.ipam_config.unwrap_or_default();
-        if !wanted.link_local_ips.is_empty() {
-            return Err(Error::not_implemented("link-local addresses of endpoints are not supported"));
-        }
+        let asked = Asked::read(&config, network, bridge)?;
         let mac = mac(state, network, bridge, &config.mac_address)?;
-        let ipv4 = address(state, network, network.pool4(), &wanted.ipv4_address, "IPv4")?;
-        let ipv6 = address(state, network, network.pool6(), &wanted.ipv6_address, "IPv6")?;
+        let ipv4 = address(state, network, network.pool4(), asked.ipv4.map(IpAddr::from))?;
+        let ipv6 = address(state, network, network.pool6(), asked.ipv6.map(IpAddr::from))?;
         let way_out = |pool: Option<&Pool>| pool.filter(|_| !network.internal)?.way_out();
         let slot = lowest_free(state.endpoints.values().map(|endpoint| endpoint.slot), limits::ENDPOINTS);
         let slot = slot
             .ok_or_else(|| Error::forbidden(format!("there are {} endpoints already", limits::ENDPOINTS)))?;
-        let interface = interface(&sandbox, bridge, config.driver_opts.get(IFNAME)).await?;
+        let interface = interface(&sandbox, bridge, asked.interface).await?;
         Ok(Endpoint {
             id: Id::new(random()?),
             network: network.id,
@@ -222,9 +210,25 @@ impl Engine {
                 .and_then(|way| if let IpAddr::V6(way) = way { Some(way) } else { None }),
             gateway_priority: config.gw_priority,
             mtu: bridge.mtu,
+            link_local: asked.link_local,
+            aliases: config.aliases,
+            sysctls: asked.sysctls,
+            port: asked.port,
             created: Timestamp::now(),
         })
     }
+}
+
+/// Tells the neighbours in the background, for it takes seconds.
+fn make_known(sandbox: &Sandbox, endpoint: &Endpoint, advertise: Advertise) {
+    let (sandbox, interface, mac) = (sandbox.clone(), endpoint.interface.clone(), endpoint.mac);
+    let own = endpoint.ipv4.map(IpNet::from).into_iter().chain(endpoint.ipv6.map(IpNet::from));
+    let addresses: Vec<_> = own.chain(endpoint.link_local.iter().copied()).map(|net| net.addr()).collect();
+    tokio::spawn(async move {
+        if let Err(error) = link::advertise(&sandbox, &interface, mac, &addresses, advertise).await {
+            log::debug!("{error}");
+        }
+    });
 }
 
 /// The address asked for, or a random one that nobody in the network has.
@@ -259,43 +263,26 @@ pub(super) fn mac(
     }
 }
 
-/// The address asked for, or the lowest that is free. `None` if the network has no such family.
+/// The address asked for, which the pool's subnet holds, or the next one that is free. `None` if the network has no such
+/// family.
 fn address(
     state: &State,
     network: &Network,
     pool: Option<&Pool>,
-    wanted: &str,
-    family: &str,
+    wanted: Option<IpAddr>,
 ) -> Result<Option<IpNet>, Error> {
+    let Some(pool) = pool else { return Ok(None) };
     let used: BTreeSet<IpAddr> = addresses_in_use(state, network.id).collect();
-    if wanted.is_empty() {
-        let Some(pool) = pool else { return Ok(None) };
-        let address = ipam::lowest_free(pool, &used).map_err(|_| {
-            Error::internal(format!(
-                "no available {family} addresses on this network's address pools: {} ({})",
-                network.name, network.id
-            ))
-        })?;
-        return Ok(Some(pool.sized(address)));
+    if let Some(wanted) = wanted {
+        ipam::claim(pool, &used, wanted)?;
+        return Ok(Some(pool.sized(wanted)));
     }
-    let invalid = || Error::invalid(format!("invalid {family} address: {wanted}"));
-    let address: IpAddr = match family {
-        "IPv4" => wanted.parse::<Ipv4Addr>().map_err(|_| invalid())?.into(),
-        _ => wanted.parse::<Ipv6Addr>().map_err(|_| invalid())?.into(),
-    };
-    if network.is_predefined() {
-        return Err(Error::invalid("user specified IP address is supported on user defined networks only"));
-    }
-    let Some(pool) = pool.filter(|pool| pool.requested) else {
-        return Err(Error::invalid(
-            "user specified IP address is supported only when connecting to networks with user configured subnets",
-        ));
-    };
-    ipam::claim(pool, &used, address).map_err(|error| match error {
-        ipam::Error::OutOfRange => {
-            Error::invalid(format!("no configured subnet or ip-range contain the IP address {wanted}"))
-        }
-        other => other.into(),
+    let address = ipam::lowest_free(pool, &used).map_err(|_| {
+        let family = if pool.subnet.addr().is_ipv4() { "IPv4" } else { "IPv6" };
+        Error::internal(format!(
+            "no available {family} addresses on this network's address pools: {} ({})",
+            network.name, network.id
+        ))
     })?;
     Ok(Some(pool.sized(address)))
 }
@@ -309,18 +296,17 @@ pub(super) fn addresses_in_use(state: &State, network: Id) -> impl Iterator<Item
 }
 
 /// The interface's name: the one asked for, or the first of eth0, eth1, ... that the sandbox does not have.
-async fn interface(sandbox: &Sandbox, bridge: &Bridge, wanted: Option<&String>) -> Result<String, Error> {
+async fn interface(sandbox: &Sandbox, bridge: &Bridge, wanted: Option<String>) -> Result<String, Error> {
     let namespace =
         sandbox.open().ok_or_else(|| Error::not_found(format!("No such container: {sandbox}")))?;
     let links = Links::within(&namespace).await.map_err(internal)?;
     let names: BTreeSet<_> =
         links.devices().await.map_err(internal)?.into_iter().map(|device| device.name).collect();
     if let Some(wanted) = wanted {
-        options::interface_name(wanted)?;
-        if names.contains(wanted) {
+        if names.contains(&wanted) {
             return Err(Error::forbidden(format!("interface {wanted} already exists in {sandbox}")));
         }
-        return Ok(wanted.clone());
+        return Ok(wanted);
     }
     let mut candidates = (0..).map(|number| format!("{}{number}", bridge.prefix));
     Ok(candidates.find(|name| !names.contains(name)).expect("the numbers do not end"))

@@ -13,8 +13,8 @@ use crate::{
     ipam,
     link::Namespace,
     model::{
-        Endpoint, EndpointOrder, Error, FarEnd, Handover, Id, Network, NetworkOrder, Pool, PoolOrder, State,
-        Timestamp, request,
+        Endpoint, EndpointOrder, Error, FarEnd, Handover, Id, Network, NetworkOrder, Pool, PoolOrder, Port,
+        State, Timestamp, request,
     },
     store::Change,
 };
@@ -296,6 +296,11 @@ fn hand_over(state: &State, network: &Network, order: EndpointOrder) -> Result<E
         },
         gateway_priority: 0,
         mtu: bridge.mtu,
+        // The engine furnishes the interface; its names and settings are the engine's.
+        link_local: Vec::new(),
+        aliases: Vec::new(),
+        sysctls: Vec::new(),
+        port: Port::default(),
         created: Timestamp::now(),
     })
 }

@@ -1,7 +1,9 @@
 //! The single writer: requests become states, states become steps, steps are taken, and only then is there an answer.
 
 mod attach;
+mod bridge;
 mod configuration;
+mod endpoint;
 mod handover;
 mod host;
 mod lease;

@@ -4,10 +4,11 @@ use std::{
     collections::BTreeMap,
     fmt,
     num::{IntErrorKind, ParseIntError},
+    ops::RangeInclusive,
     str::FromStr,
 };
 
-use crate::model::{Bridge, Error, GatewayMode};
+use crate::model::{Advertise, Bridge, Error, GatewayMode};
 
 /// Name of the kernel bridge.
 pub(super) const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -40,6 +41,11 @@ const TRUSTED_INTERFACES: &str = "com.docker.network.bridge.trusted_host_interfa
 const HOST4: &str = "com.docker.network.host_ipv4";
 /// The IPv6 address that masqueraded traffic takes.
 const HOST6: &str = "com.docker.network.host_ipv6";
+
+/// How often an endpoint that comes up makes itself known.
+const ADVERTISE_MESSAGES: &str = "com.docker.network.advertise_addr_nmsgs";
+/// Milliseconds from one time to the next.
+const ADVERTISE_INTERVAL: &str = "com.docker.network.advertise_addr_ms";
 
 /// The name of the kernel bridge, if one is asked for.
 pub(super) fn bridge_name(options: &BTreeMap<String, String>) -> Result<Option<String>, Error> {
@@ -76,10 +82,39 @@ pub(super) fn read(
         trusted_interfaces: trusted_interfaces.map(str::to_owned).collect(),
         inhibit_ipv4: boolean(options, INHIBIT_IPV4)?.unwrap_or(bridge.inhibit_ipv4),
         prefix,
+        advertise: advertise(options, bridge.advertise)?,
         ..bridge
     };
     unsupported(&bridge)?;
-    Ok(bridge)
+    super::bridge::read_network(options, bridge)
+}
+
+/// How an endpoint that comes up makes itself known; every fault is told, one a line.
+fn advertise(options: &BTreeMap<String, String>, default: Advertise) -> Result<Advertise, Error> {
+    let mut faults = Vec::new();
+    let mut read = |name: &str, unit: &str, range: RangeInclusive<u16>| {
+        let text = options.get(name)?;
+        match text.parse::<i64>() {
+            Err(_) => faults.push(format!("value for option {name} {text:?} must be {unit}")),
+            Ok(number) => {
+                let fits = u16::try_from(number).ok().filter(|number| range.contains(number));
+                if fits.is_none() {
+                    faults.push(format!("{name} must be in the range {} to {}", range.start(), range.end()));
+                }
+                return fits;
+            }
+        }
+        None
+    };
+    let messages = read(ADVERTISE_MESSAGES, "an integer", 0..=3);
+    let interval = read(ADVERTISE_INTERVAL, "integer milliseconds", 100..=2000);
+    if !faults.is_empty() {
+        return Err(Error::invalid(faults.join("\n")));
+    }
+    Ok(Advertise {
+        messages: messages.map_or(default.messages, |messages| messages as u8),
+        interval: interval.unwrap_or(default.interval),
+    })
 }
 
 /// Refuses what would do nothing, for netd cannot do it.
@@ -105,7 +140,7 @@ fn unsupported(bridge: &Bridge) -> Result<(), Error> {
 }
 
 /// Docker's text for a value that cannot be read.
-fn unreadable(name: &str, value: &str, why: impl fmt::Display) -> Error {
+pub(super) fn unreadable(name: &str, value: &str, why: impl fmt::Display) -> Error {
     Error::invalid(format!("failed to parse {name} value: {value} ({why})"))
 }
 
@@ -135,7 +170,7 @@ pub(super) fn boolean(options: &BTreeMap<String, String>, name: &str) -> Result<
 }
 
 /// Reads a whole number as Go does, with Docker's text if it is none.
-fn integer(options: &BTreeMap<String, String>, name: &str) -> Result<Option<i64>, Error> {
+pub(super) fn integer(options: &BTreeMap<String, String>, name: &str) -> Result<Option<i64>, Error> {
     let Some(value) = options.get(name) else { return Ok(None) };
     value.parse().map(Some).map_err(|error: ParseIntError| {
         let why = match error.kind() {

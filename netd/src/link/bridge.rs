@@ -1,21 +1,27 @@
 //! Kernel bridges.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io};
 
 use ipnet::IpNet;
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
+use rtnetlink::{
+    LinkBridge, LinkMessageBuilder, LinkUnspec,
+    packet_route::link::{BridgeStpState, InfoBridge},
+};
 
 use super::{Address, Doing as _, Error, Links, sysctl};
-use crate::plan::BridgeLink;
+use crate::{model::BridgeSettings, plan::BridgeLink};
 
 impl Links {
     /// Makes a bridge, or nothing.
     pub async fn add_bridge(&self, name: &str, bridge: &BridgeLink) -> Result<(), Error> {
-        let message = LinkMessageBuilder::<LinkBridge>::new(name)
-            .address(bridge.mac.octets().to_vec())
-            .mtu(bridge.mtu)
-            .build();
-        self.handle.link().add(message).execute().await.doing(|| format!("make the bridge {name}"))?;
+        let mut message =
+            LinkMessageBuilder::<LinkBridge>::new(name).address(bridge.mac.octets().to_vec()).mtu(bridge.mtu);
+        for attribute in attributes(&BridgeSettings::default(), &bridge.settings) {
+            message = message.append_info_data(attribute);
+        }
+        let made = self.handle.link().add(message.build()).execute().await;
+        made.doing(|| format!("make the bridge {name}"))
+            .map_err(|error| known_lack(error, &bridge.settings))?;
         let bare = BridgeLink { up: false, addresses: BTreeSet::new(), ..*bridge };
         let result = async {
             sysctl::refuse_router_advertisements(name)?;
@@ -49,6 +55,16 @@ impl Links {
             message = message.mtu(to.mtu);
         }
         message = if to.up { message.up() } else { message.down() };
+        if from.settings != to.settings {
+            let mut message = LinkMessageBuilder::<LinkBridge>::new(name);
+            for attribute in attributes(&from.settings, &to.settings) {
+                message = message.append_info_data(attribute);
+            }
+            let changed = self.handle.link().change(message.build()).execute().await;
+            changed
+                .doing(|| format!("change the settings of the bridge {name}"))
+                .map_err(|error| known_lack(error, &to.settings))?;
+        }
         if to.addresses.iter().any(|net| net.addr().is_ipv6()) {
             sysctl::set_ipv6(name, true)?;
         }
@@ -60,6 +76,80 @@ impl Links {
             self.add_address(index, net).await?;
         }
         Ok(())
+    }
+}
+
+/// What the kernel has to be told so that a bridge has the settings `to`.
+fn attributes(from: &BridgeSettings, to: &BridgeSettings) -> Vec<InfoBridge> {
+    fn changed<T: PartialEq + Copy>(from: Option<T>, to: Option<T>) -> Option<T> {
+        if from == to { None } else { to }
+    }
+    let stp = |on| if on { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
+    // A kernel that cannot tell VLANs apart refuses even to be told not to.
+    let vlan_filtering = changed(from.vlan_filtering.or(Some(false)), to.vlan_filtering);
+    [
+        changed(from.forward_delay, to.forward_delay).map(InfoBridge::ForwardDelay),
+        changed(from.ageing_time, to.ageing_time).map(InfoBridge::AgeingTime),
+        changed(from.stp, to.stp).map(stp).map(InfoBridge::StpState),
+        changed(from.priority, to.priority).map(InfoBridge::Priority),
+        vlan_filtering.map(InfoBridge::VlanFiltering),
+        changed(from.mcast_snooping, to.mcast_snooping).map(InfoBridge::MulticastSnooping),
+        changed(from.mcast_querier, to.mcast_querier).map(InfoBridge::MulticastQuerier),
+        changed(from.mcast_igmp_version, to.mcast_igmp_version).map(InfoBridge::MulticastIgmpVersion),
+        changed(from.mcast_mld_version, to.mcast_mld_version).map(InfoBridge::MulticastMldVersion),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The kernel's "not supported", told by what it lacks.
+fn known_lack(error: Error, settings: &BridgeSettings) -> Error {
+    if error.kind() != io::ErrorKind::Unsupported || settings.vlan_filtering != Some(true) {
+        return error;
+    }
+    let lack =
+        "this kernel was built without CONFIG_BRIDGE_VLAN_FILTERING, so its bridges cannot tell VLANs apart";
+    Error { reason: io::Error::new(io::ErrorKind::Unsupported, lack), ..error }
+}
+
+/// All settings of a bridge, as the kernel tells them.
+pub(super) fn settings(attributes: &[InfoBridge]) -> BridgeSettings {
+    let mut settings = BridgeSettings::default();
+    for attribute in attributes {
+        match attribute {
+            InfoBridge::ForwardDelay(time) => settings.forward_delay = Some(*time),
+            InfoBridge::AgeingTime(time) => settings.ageing_time = Some(*time),
+            InfoBridge::StpState(state) => settings.stp = Some(*state != BridgeStpState::Disabled),
+            InfoBridge::Priority(priority) => settings.priority = Some(*priority),
+            InfoBridge::VlanFiltering(on) => settings.vlan_filtering = Some(*on),
+            InfoBridge::MulticastSnooping(on) => settings.mcast_snooping = Some(*on),
+            InfoBridge::MulticastQuerier(on) => settings.mcast_querier = Some(*on),
+            InfoBridge::MulticastIgmpVersion(version) => settings.mcast_igmp_version = Some(*version),
+            InfoBridge::MulticastMldVersion(version) => settings.mcast_mld_version = Some(*version),
+            _ => {}
+        }
+    }
+    settings
+}
+
+/// What a bridge is set to, of what is `wanted`.
+pub fn wanted_settings(seen: &BridgeSettings, wanted: &BridgeSettings) -> BridgeSettings {
+    // The kernel keeps times in jiffies, and may tell a hundredth less than it was told.
+    let time = |seen: Option<u32>, wanted: Option<u32>| match (seen, wanted) {
+        (Some(seen), Some(wanted)) if seen.abs_diff(wanted) <= 1 => Some(wanted),
+        (seen, wanted) => wanted.and(seen),
+    };
+    BridgeSettings {
+        stp: wanted.stp.and(seen.stp),
+        forward_delay: time(seen.forward_delay, wanted.forward_delay),
+        priority: wanted.priority.and(seen.priority),
+        ageing_time: time(seen.ageing_time, wanted.ageing_time),
+        mcast_snooping: wanted.mcast_snooping.and(seen.mcast_snooping),
+        mcast_querier: wanted.mcast_querier.and(seen.mcast_querier),
+        mcast_igmp_version: wanted.mcast_igmp_version.and(seen.mcast_igmp_version),
+        mcast_mld_version: wanted.mcast_mld_version.and(seen.mcast_mld_version),
+        vlan_filtering: wanted.vlan_filtering.and(seen.vlan_filtering),
     }
 }
 

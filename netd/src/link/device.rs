@@ -4,11 +4,13 @@ use futures_util::TryStreamExt as _;
 use netd_common::stats::Traffic;
 use rtnetlink::{
     LinkUnspec,
-    packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    packet_route::link::{
+        InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    },
 };
 
-use super::{Doing as _, Error, Links, gone_is_as_good};
-use crate::model::MacAddress;
+use super::{Doing as _, Error, Links, bridge::settings, gone_is_as_good};
+use crate::model::{BridgeSettings, MacAddress};
 
 /// A link of one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,12 @@ pub struct Device {
     pub controller: Option<u32>,
     /// Index of the other end of a veth, in that end's namespace.
     pub peer: Option<u32>,
+    /// What it is set to, if it is a bridge.
+    pub settings: BridgeSettings,
+    /// As the port of a bridge: whether it is isolated.
+    pub isolated: bool,
+    /// As the port of a bridge: whether frames may go back out of it.
+    pub hairpin: bool,
     /// What the kernel counted in.
     pub received: Traffic,
     /// What the kernel counted out.
@@ -60,6 +68,9 @@ impl Device {
             up: flags.contains(LinkFlags::Up),
             controller: None,
             peer: None,
+            settings: BridgeSettings::default(),
+            isolated: false,
+            hairpin: false,
             received: Traffic::default(),
             sent: Traffic::default(),
         };
@@ -79,6 +90,11 @@ impl Device {
                         match info {
                             LinkInfo::Kind(InfoKind::Bridge) => device.kind = Kind::Bridge,
                             LinkInfo::Kind(InfoKind::Veth) => device.kind = Kind::Veth,
+                            LinkInfo::Data(InfoData::Bridge(data)) => device.settings = settings(&data),
+                            LinkInfo::PortData(InfoPortData::BridgePort(data)) => {
+                                device.isolated = data.contains(&InfoBridgePort::Isolated(true));
+                                device.hairpin = data.contains(&InfoBridgePort::HairpinMode(true));
+                            }
                             _ => {}
                         }
                     }

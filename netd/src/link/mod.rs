@@ -1,6 +1,7 @@
 //! Links, addresses and routes by rtnetlink, in the daemon's own network namespace and in those of sandboxes.
 
 mod address;
+mod advertise;
 mod bridge;
 mod device;
 mod namespace;
@@ -9,6 +10,7 @@ mod route;
 pub mod sysctl;
 mod uplink;
 mod veth;
+mod vlan;
 mod watch;
 
 use std::{io, sync::Arc};
@@ -16,7 +18,8 @@ use std::{io, sync::Arc};
 use tokio::sync::Mutex;
 
 pub use address::Address;
-pub use bridge::own_addresses;
+pub use advertise::advertise;
+pub use bridge::{own_addresses, wanted_settings};
 pub use device::{Device, Kind};
 pub use namespace::Namespace;
 pub use resolver::nameservers;

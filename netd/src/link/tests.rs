@@ -8,8 +8,8 @@ use rtnetlink::LinkUnspec;
 
 use super::*;
 use crate::{
-    model::{MacAddress, Sandbox},
-    plan::{BridgeLink, FarEnd, Interface, Veth},
+    model::{BridgeSettings, MacAddress, Sandbox},
+    plan::{BridgeLink, BridgePort, FarEnd, Interface, Veth},
 };
 
 /// A new network namespace, gone when this is dropped, and a socket in it.
@@ -25,7 +25,14 @@ async fn namespace() -> (Namespace, Links) {
 
 fn bridge(last: u8, addresses: &[&str]) -> BridgeLink {
     let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-    BridgeLink { mac: MacAddress::new([2, 0, 0, 0, 0, last]), mtu: 1400, up: true, addresses, adopted: false }
+    BridgeLink {
+        mac: MacAddress::new([2, 0, 0, 0, 0, last]),
+        mtu: 1400,
+        up: true,
+        addresses,
+        adopted: false,
+        settings: BridgeSettings::default(),
+    }
 }
 
 async fn names(links: &Links) -> BTreeSet<String> {
@@ -60,11 +67,12 @@ async fn a_veth_is_made_whole_or_not_at_all() {
         up: true,
         ipv6: true,
         addresses: ["10.0.0.2/24", "fd00::2/64"].map(|text| text.parse().unwrap()).into(),
+        sysctls: ["net.ipv4.conf.IFNAME.log_martians=1".parse().unwrap()].into(),
         gateway4: Some([10, 0, 0, 1].into()),
         gateway6: Some("fd00::1".parse().unwrap()),
     };
     let far_end = FarEnd::Sandbox(interface.clone());
-    let veth = Veth { bridge: Some("br0".into()), up: true, mtu: 1400, far_end };
+    let veth = Veth { bridge: Some("br0".into()), up: true, mtu: 1400, port: BridgePort::default(), far_end };
     links.add_veth("veth0", &veth).await.unwrap();
     let device = links.device("veth0").await.unwrap().unwrap();
     assert_eq!(
@@ -110,7 +118,7 @@ async fn an_engines_end_is_made_beside_the_hosts_and_then_left_alone() {
 
     let mac = MacAddress::new([2, 0, 0, 0, 0, 9]);
     let far_end = FarEnd::Engine { name: "peer0".into(), mac };
-    let veth = Veth { bridge: Some("br0".into()), up: true, mtu: 1400, far_end };
+    let veth = Veth { bridge: Some("br0".into()), up: true, mtu: 1400, port: BridgePort::default(), far_end };
     links.add_veth("veth0", &veth).await.unwrap();
     let peer = links.device("peer0").await.unwrap().unwrap();
     assert_eq!((peer.mac, peer.mtu, peer.up, peer.controller), (Some(mac), 1400, false, None));
@@ -147,5 +155,49 @@ async fn a_bridge_changes_its_addresses() {
         assert_eq!((device.mac, device.mtu, device.kind), (Some(to.mac), to.mtu, Kind::Bridge));
         let addresses = links.addresses().await.unwrap();
         assert_eq!(own_addresses(&addresses, device.index, &to.addresses), to.addresses);
+    }
+}
+
+#[tokio::test]
+async fn a_bridge_and_its_ports_take_their_settings() {
+    let (_namespace, links) = namespace().await;
+    let message = rtnetlink::LinkBridge::new("br0").build();
+    links.handle.link().add(message).execute().await.unwrap();
+    let bare = bridge(1, &[]);
+    let settings = BridgeSettings {
+        stp: Some(true),
+        forward_delay: Some(401),
+        priority: Some(4096),
+        ageing_time: Some(12_001),
+        mcast_snooping: Some(false),
+        mcast_querier: Some(true),
+        mcast_igmp_version: Some(3),
+        mcast_mld_version: Some(2),
+        // It is off, and remains so.
+        vlan_filtering: Some(false),
+    };
+    let set = BridgeLink { settings, ..bare.clone() };
+    links.set_bridge("br0", &bare, &set).await.unwrap();
+    let seen = links.device("br0").await.unwrap().unwrap().settings;
+    assert_eq!(wanted_settings(&seen, &settings), settings);
+    let partly = BridgeSettings { priority: Some(1), ..BridgeSettings::default() };
+    let mentioned = BridgeSettings { priority: Some(4096), ..BridgeSettings::default() };
+    assert_eq!(wanted_settings(&seen, &partly), mentioned, "what nobody asked for is not mentioned");
+
+    let ports = [
+        BridgePort { isolated: true, hairpin: true, vlans: None },
+        BridgePort { isolated: false, hairpin: true, vlans: None },
+        BridgePort::default(),
+    ];
+    let far_end = FarEnd::Engine { name: "peer0".into(), mac: MacAddress::new([2, 0, 0, 0, 0, 9]) };
+    let mut veth = Veth { bridge: Some("br0".into()), up: true, mtu: 1500, port: ports[0].clone(), far_end };
+    links.add_veth("veth0", &veth).await.unwrap();
+    for port in ports {
+        let wanted = Veth { port, ..veth.clone() };
+        links.set_veth("veth0", &veth, &wanted).await.unwrap();
+        let device = links.device("veth0").await.unwrap().unwrap();
+        let seen = BridgePort { isolated: device.isolated, hairpin: device.hairpin, vlans: None };
+        assert_eq!(seen, wanted.port);
+        veth = wanted;
     }
 }

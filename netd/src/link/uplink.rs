@@ -80,7 +80,7 @@ mod tests {
     use netd_common::stats::Traffic;
 
     use super::*;
-    use crate::model::MacAddress;
+    use crate::model::{BridgeSettings, MacAddress};
 
     fn device(index: u32, name: &str, kind: Kind) -> Device {
         Device {
@@ -92,6 +92,9 @@ mod tests {
             up: true,
             controller: None,
             peer: None,
+            settings: BridgeSettings::default(),
+            isolated: false,
+            hairpin: false,
             received: Traffic::default(),
             sent: Traffic::default(),
         }

@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, io, net::IpAddr, os::fd::AsRawFd as _};
 
 use ipnet::IpNet;
 use rtnetlink::{
-    LinkMessageBuilder, LinkUnspec, LinkVeth,
+    LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
     packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute},
 };
 
 use super::{Device, Doing as _, Error, Links, Namespace, bridge::own_addresses, sysctl};
 use crate::{
-    model::Sandbox,
-    plan::{FarEnd, Interface, Veth},
+    model::{DEFAULT_VLAN, Sandbox, Sysctl},
+    plan::{BridgePort, FarEnd, Interface, Veth, VlanMembership, Vlans},
 };
 
 /// A sandbox, entered.
@@ -43,7 +43,16 @@ impl Links {
         };
         let Some(mac) = device.mac else { return Ok(None) };
         let name = device.name.clone();
-        let ipv6 = namespace.run(move || sysctl::has_ipv6(&name)).await??;
+        let wanted_sysctls = wanted.sysctls.clone();
+        let inside = move || -> Result<_, Error> {
+            let holds = |sysctl: &Sysctl| {
+                let value = sysctl::read(&sysctl.path(&name))?;
+                Ok(value.map(|value| Sysctl { value, ..sysctl.clone() }))
+            };
+            let sysctls: Vec<_> = wanted_sysctls.iter().map(holds).collect::<Result<_, Error>>()?;
+            Ok((sysctl::has_ipv6(&name)?, sysctls.into_iter().flatten().collect()))
+        };
+        let (ipv6, sysctls) = namespace.run(inside).await??;
         let all = links.addresses().await?;
         let addresses = own_addresses(&all, device.index, &wanted.addresses);
         let routes = links.routes().await?;
@@ -62,6 +71,7 @@ impl Links {
             up: device.up,
             ipv6,
             addresses: addresses.intersection(&wanted.addresses).copied().collect(),
+            sysctls,
             gateway4: wanted.gateway4.filter(|&gateway| leads(gateway.into())),
             gateway6: wanted.gateway6.filter(|&gateway| leads(gateway.into())),
         }))
@@ -113,6 +123,7 @@ impl Links {
             // Neither on nor off: whatever the sandbox's default is, it is to be set.
             interface.ipv6 = !interface.ipv6;
             interface.addresses.clear();
+            interface.sysctls.clear();
             (interface.gateway4, interface.gateway6) = (None, None);
         }
         if let Some(Inside { links, .. }) = inside {
@@ -165,8 +176,35 @@ impl Links {
                 None => message.nocontroller(),
             };
         }
-        message = if to.up { message.up() } else { message.down() };
-        self.set(message.build(), name).await
+        // The bridge is told of its port before that comes up.
+        let moves = from.bridge != to.bridge && to.port != BridgePort::default();
+        let up = to.up && near.up && !moves;
+        message = if up { message.up() } else { message.down() };
+        self.set(message.build(), name).await?;
+        if to.bridge.is_some() {
+            self.change_port(near.index, name, from, to).await?;
+        }
+        if up == to.up { Ok(()) } else { self.set_up(near.index, name).await }
+    }
+
+    /// Sets what the bridge has to know of its port; a port that is new on a bridge has forgotten all that was set before.
+    async fn change_port(&self, index: u32, name: &str, from: &Veth, to: &Veth) -> Result<(), Error> {
+        let (is, should) = if from.bridge == to.bridge {
+            (from.port.clone(), &to.port)
+        } else {
+            (BridgePort { vlans: Some(default_vlans()), ..BridgePort::default() }, &to.port)
+        };
+        if (is.isolated, is.hairpin) != (should.isolated, should.hairpin) {
+            let message =
+                LinkBridgePort::new(index).isolated(should.isolated).hairpin(should.hairpin).build();
+            let request = self.handle.link().set_port(message).execute();
+            request.await.doing(|| format!("change the settings of the bridge port {name}"))?;
+        }
+        if let Some(should) = &should.vlans {
+            let is = is.vlans.unwrap_or_else(default_vlans);
+            self.change_vlans(index, name, &is, should).await?;
+        }
+        Ok(())
     }
 
     /// Changes the sandbox's end; `self` is in the sandbox.
@@ -184,6 +222,13 @@ impl Links {
         if from.ipv6 != to.ipv6 {
             let (link, on) = (name.clone(), to.ipv6);
             namespace.run(move || sysctl::set_ipv6(&link, on)).await??;
+        }
+        if from.sysctls != to.sysctls {
+            let (link, sysctls) = (name.clone(), to.sysctls.clone());
+            let set = move || {
+                sysctls.iter().try_for_each(|sysctl| sysctl::write(&sysctl.path(&link), &sysctl.value))
+            };
+            namespace.run(set).await??;
         }
         let gateways = |interface: &Interface| {
             let gateway4 = interface.gateway4.map(IpAddr::from);
@@ -219,6 +264,11 @@ impl Links {
         }
         Ok(())
     }
+}
+
+/// Where a port is that has just come to a bridge.
+fn default_vlans() -> Vlans {
+    Vlans::from([(DEFAULT_VLAN, VlanMembership { pvid: true, untagged: true })])
 }
 
 impl Sandbox {

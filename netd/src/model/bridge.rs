@@ -41,6 +41,12 @@ pub struct Bridge {
     pub inhibit_ipv4: bool,
     /// What the endpoints' interfaces are called, before their number.
     pub prefix: String,
+    /// How an endpoint that comes up makes itself known to its neighbours.
+    pub advertise: Advertise,
+    /// What the kernel bridge is set to.
+    pub settings: BridgeSettings,
+    /// Whether the programs forward what they can; else the kernel's bridge and stack do it all.
+    pub fast_path: bool,
     /// The bridge was there before the network, and stays when it goes.
     pub adopted: bool,
 }
@@ -63,9 +69,51 @@ impl Bridge {
             trusted_interfaces: Vec::new(),
             inhibit_ipv4: false,
             prefix: "eth".to_owned(),
+            advertise: Advertise::default(),
+            settings: BridgeSettings::default(),
+            fast_path: true,
             adopted: false,
         }
     }
+}
+
+/// Gratuitous ARP and unsolicited neighbour advertisements of an endpoint that comes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Advertise {
+    /// How many of each address, at most three.
+    pub messages: u8,
+    /// Milliseconds from one to the next.
+    pub interval: u16,
+}
+
+impl Default for Advertise {
+    fn default() -> Self {
+        Self { messages: 3, interval: 1000 }
+    }
+}
+
+/// Settings of a kernel bridge, under the names and in the units of `ip link`. What is absent is left as the kernel has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BridgeSettings {
+    /// The spanning tree protocol.
+    pub stp: Option<bool>,
+    /// How long a port listens, and then learns, before it forwards; in hundredths of a second.
+    pub forward_delay: Option<u32>,
+    /// The bridge's rank when a root is elected; the lowest becomes it.
+    pub priority: Option<u16>,
+    /// How long a station is remembered that is not heard; in hundredths of a second.
+    pub ageing_time: Option<u32>,
+    /// Whether multicast goes only where it was asked for.
+    pub mcast_snooping: Option<bool>,
+    /// Whether the bridge asks who wants multicast.
+    pub mcast_querier: Option<bool>,
+    /// 2 or 3.
+    pub mcast_igmp_version: Option<u8>,
+    /// 1 or 2.
+    pub mcast_mld_version: Option<u8>,
+    /// Whether the bridge tells VLANs apart.
+    pub vlan_filtering: Option<bool>,
 }
 
 /// How the outside and the endpoints' addresses of one family meet.

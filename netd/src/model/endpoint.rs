@@ -2,10 +2,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use super::{FarEnd, Id, MacAddress, Timestamp};
+use super::{FarEnd, Id, MacAddress, Port, Sysctl, Timestamp};
 
 /// One endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,14 @@ pub struct Endpoint {
     pub gateway_priority: i64,
     /// Of both ends of the veth, in bytes.
     pub mtu: u32,
+    /// Further addresses of its interface, that nobody gives out.
+    pub link_local: Vec<IpNet>,
+    /// Names that it has in the network beside its own.
+    pub aliases: Vec<String>,
+    /// Kernel settings of its interface.
+    pub sysctls: Vec<Sysctl>,
+    /// How the bridge treats it.
+    pub port: Port,
     /// When it was made.
     pub created: Timestamp,
 }

@@ -9,11 +9,14 @@ use std::{
 use ipnet::IpNet;
 use netd_common::{
     bridge::{ICC, INTERNAL, MASQUERADE},
-    endpoint::PEER_IN_OTHER_NETNS,
+    endpoint::{ANY_SOURCE, ISOLATED, NO_GATEWAY, PEER_IN_OTHER_NETNS, VIA_BRIDGE},
 };
 
-use super::{BridgeLink, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, Veth, World};
-use crate::model::{self, Bridge, Endpoint, Network, Pool, Sandbox, State};
+use super::{
+    BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, Veth, VlanMembership, Vlans,
+    World,
+};
+use crate::model::{self, Bridge, DEFAULT_VLAN, Endpoint, Network, Pool, Port, Sandbox, State};
 
 /// What `state` asks of the host for those of its networks and endpoints that are asked about.
 pub fn desired(
@@ -40,7 +43,14 @@ pub fn desired(
 fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
     let borne = |address: &IpNet| !bridge.inhibit_ipv4 || address.addr().is_ipv6();
     let addresses = network.ipam.pools.iter().filter_map(Pool::bridge_address).filter(borne).collect();
-    let link = BridgeLink { mac: bridge.mac, mtu: bridge.mtu, up: true, addresses, adopted: bridge.adopted };
+    let link = BridgeLink {
+        mac: bridge.mac,
+        mtu: bridge.mtu,
+        up: true,
+        addresses,
+        adopted: bridge.adopted,
+        settings: bridge.settings,
+    };
     world.bridges.insert(bridge.interface.clone(), link);
     let mut flags = 0;
     for (flag, on) in [(INTERNAL, network.internal), (MASQUERADE, bridge.masquerade), (ICC, bridge.icc)] {
@@ -72,19 +82,54 @@ fn add_endpoint(
     // goes the short way. It is down there: nothing is lost by the long one.
     let away = endpoint.far_end.handover().is_none_or(|handover| handover.joined.is_some());
     let name = &endpoint.host_interface;
-    let veth = Veth { bridge: Some(bridge.interface.clone()), up: true, mtu: endpoint.mtu, far_end };
+    let port = port(bridge, &endpoint.port);
+    let veth = Veth { bridge: Some(bridge.interface.clone()), up: true, mtu: endpoint.mtu, port, far_end };
     world.veths.insert(name.clone(), veth);
+    let (flags, vlan) = reach(bridge, &endpoint.port);
     let row = EndpointRow {
         port: LinkRef::Name(name.clone()),
         network: bridge.number,
-        flags: if away { PEER_IN_OTHER_NETNS } else { 0 },
+        flags: if away { flags | PEER_IN_OTHER_NETNS } else { flags },
         ipv4: endpoint.ipv4.map(|net| net.addr()),
         ipv6: endpoint.ipv6.map(|net| net.addr()),
         mac: endpoint.mac,
-        vlan: 0,
+        vlan,
     };
     world.endpoints.insert(endpoint.slot, row);
     world.ports.insert(LinkRef::Name(name.clone()));
+}
+
+/// What the bridge has to know of a port.
+fn port(bridge: &Bridge, port: &Port) -> BridgePort {
+    let vlans = || {
+        let tagged = port.trunk.iter().flat_map(|range| range.first..=range.last);
+        let mut vlans: Vlans = tagged.map(|vlan| (vlan, VlanMembership::default())).collect();
+        vlans.insert(port.vlan.unwrap_or(DEFAULT_VLAN), VlanMembership { pvid: true, untagged: true });
+        vlans
+    };
+    BridgePort {
+        isolated: port.isolated,
+        hairpin: port.hairpin,
+        vlans: (bridge.settings.vlan_filtering == Some(true)).then(vlans),
+    }
+}
+
+/// What the programs have to know of a port, so that they never do what its bridge would not: flags and VLAN.
+fn reach(bridge: &Bridge, port: &Port) -> (u32, u16) {
+    // Ports of a spanning tree may be blocked at any moment, and the stations behind an unguarded port are the bridge's to
+    // learn: there the programs only judge.
+    let via_bridge = !bridge.fast_path || bridge.settings.stp == Some(true) || !port.mac_spoof_check;
+    let vlan = match bridge.settings.vlan_filtering {
+        Some(true) => port.vlan.unwrap_or(DEFAULT_VLAN),
+        _ => 0,
+    };
+    let flags = [
+        (VIA_BRIDGE, via_bridge),
+        (ANY_SOURCE, !port.mac_spoof_check),
+        (ISOLATED, port.isolated),
+        (NO_GATEWAY, ![0, DEFAULT_VLAN].contains(&vlan)),
+    ];
+    (flags.into_iter().filter(|(_, on)| *on).fold(0, |all, (flag, _)| all | flag), vlan)
 }
 
 /// A sandbox's end of the veth, as netd keeps it.
@@ -92,6 +137,7 @@ fn interface(network: &Network, endpoint: &Endpoint, sandbox: &Sandbox, routes: 
     let carries = |route: Option<&&Endpoint>| route.is_some_and(|carrier| carrier.id == endpoint.id);
     let (route4, route6) = routes.get(sandbox).copied().unwrap_or_default();
     let addresses = endpoint.ipv4.map(IpNet::from).into_iter().chain(endpoint.ipv6.map(IpNet::from));
+    let addresses = addresses.chain(endpoint.link_local.iter().copied());
     Interface {
         sandbox: sandbox.clone(),
         name: endpoint.interface.clone(),
@@ -100,6 +146,7 @@ fn interface(network: &Network, endpoint: &Endpoint, sandbox: &Sandbox, routes: 
         up: true,
         ipv6: network.enable_ipv6,
         addresses: addresses.collect(),
+        sysctls: endpoint.sysctls.iter().cloned().collect(),
         gateway4: endpoint.gateway4.filter(|_| carries(route4.as_ref())),
         gateway6: endpoint.gateway6.filter(|_| carries(route6.as_ref())),
     }
@@ -200,6 +247,10 @@ mod tests {
             gateway6: format!("fd00:{number}::1").parse().ok(),
             gateway_priority: priority,
             mtu: 1400,
+            link_local: Vec::new(),
+            aliases: Vec::new(),
+            sysctls: Vec::new(),
+            port: Port::default(),
             created: Timestamp::now(),
         }
     }

@@ -10,4 +10,7 @@ mod world;
 
 pub use desired::desired;
 pub use step::{Step, steps};
-pub use world::{BridgeLink, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, Veth, World};
+pub use world::{
+    BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, Veth, VlanMembership, Vlans,
+    World,
+};

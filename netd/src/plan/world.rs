@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::model::{MacAddress, Sandbox};
+use crate::model::{BridgeSettings, MacAddress, Sandbox, Sysctl};
 
 /// What netd has on the host, or should have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct BridgeLink {
     pub addresses: BTreeSet<IpNet>,
     /// It was there before netd, and stays; addresses that netd did not give it are not mentioned.
     pub adopted: bool,
+    /// What it is set to; settings that nobody asked for are not mentioned.
+    pub settings: BridgeSettings,
 }
 
 /// A veth pair.
@@ -62,8 +64,33 @@ pub struct Veth {
     pub up: bool,
     /// Of the host's end, in bytes.
     pub mtu: u32,
+    /// How the bridge treats the host's end.
+    pub port: BridgePort,
     /// The other end.
     pub far_end: FarEnd,
+}
+
+/// The host's end of a veth pair as a port of its bridge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BridgePort {
+    /// Two such ports do not hear each other.
+    pub isolated: bool,
+    /// Frames may go back out of the port that they came in by.
+    pub hairpin: bool,
+    /// The VLANs that it is in, where the bridge tells VLANs apart; else they are not mentioned.
+    pub vlans: Option<Vlans>,
+}
+
+/// The VLANs that a port is in.
+pub type Vlans = BTreeMap<u16, VlanMembership>;
+
+/// How a port is in a VLAN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VlanMembership {
+    /// Untagged frames that come in belong to it.
+    pub pvid: bool,
+    /// Its frames go out untagged.
+    pub untagged: bool,
 }
 
 /// The other end of a veth pair.
@@ -97,6 +124,8 @@ pub struct Interface {
     pub ipv6: bool,
     /// Its addresses, the kernel's own link-local one apart.
     pub addresses: BTreeSet<IpNet>,
+    /// Its kernel settings; those that nobody asked for are not mentioned.
+    pub sysctls: BTreeSet<Sysctl>,
     /// The sandbox's default route, if it leads through here.
     pub gateway4: Option<Ipv4Addr>,
     /// The sandbox's default route, if it leads through here.

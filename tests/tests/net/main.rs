@@ -17,6 +17,7 @@ mod names;
 mod refusals;
 mod restart;
 mod rules;
+mod settings;
 mod stream;
 mod ttl;
 mod uplink;

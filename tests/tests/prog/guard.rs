@@ -58,6 +58,20 @@ fn a_false_sender_is_dropped() {
 }
 
 #[test]
+fn link_local_addresses_stay_on_the_link() {
+    let fixture = Fixture::new();
+    let own = Ipv4Addr::new(169, 254, 1, 1);
+    let to_all = frame([A.mac, BROADCAST], own.into(), address("169.254.255.255"), 1, L4::Udp(1, 2), b"");
+    fixture.assert_passes("from_container", A.veth, &to_all);
+    fixture.assert_passes("from_container", A.veth, &arp(A.mac, BROADCAST, 1, (A.mac, own), B.ipv4));
+    let to_b = frame([A.mac, B.mac], own.into(), B.ipv4.into(), 1, L4::Udp(1, 2), b"");
+    assert_eq!(fixture.send(A, &to_b).packet, to_b);
+    assert_eq!(fixture.took("bridged"), 1);
+    let beyond = frame([A.mac, GATEWAY], own.into(), address(REMOTE), 64, L4::Udp(1, 2), b"");
+    fixture.assert_drops("from_container", A.veth, &beyond, "spoofed_address");
+}
+
+#[test]
 fn an_advertisement_cannot_hide_behind_other_headers() {
     let fixture = Fixture::new();
     let false_one = advertisement(A.ipv6.into(), "fd00:17::3");

@@ -1,11 +1,13 @@
 //! The steps, run on a model of the host that refuses what the kernel would refuse.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    model::{MacAddress, Sandbox},
-    plan::{FarEnd, Interface},
+    model::{BridgeSettings, MacAddress, Sandbox},
+    plan::{BridgePort, FarEnd, Interface},
 };
 
 impl World {
@@ -86,7 +88,7 @@ fn mac(last: u8) -> MacAddress {
     MacAddress::new([2, 0, 0, 0, 0, last])
 }
 
-fn addresses() -> impl Strategy<Value = std::collections::BTreeSet<IpNet>> {
+fn addresses() -> impl Strategy<Value = BTreeSet<IpNet>> {
     prop::collection::btree_set(
         prop::sample::select(vec!["10.0.0.1/24", "10.0.0.2/24", "fd00::1/64"])
             .prop_map(|text| text.parse().unwrap()),
@@ -101,6 +103,7 @@ fn bridge() -> impl Strategy<Value = BridgeLink> {
         up,
         addresses,
         adopted: false,
+        settings: BridgeSettings { stp: Some(last == 1), ..BridgeSettings::default() },
     })
 }
 
@@ -110,6 +113,7 @@ fn veth() -> impl Strategy<Value = Veth> {
             bridge: enslaved.then(|| "br".to_owned()),
             up,
             mtu,
+            port: BridgePort { isolated: last == 1, ..BridgePort::default() },
             far_end: FarEnd::Sandbox(Interface {
                 sandbox: Sandbox::parse("pid:1").unwrap(),
                 name: "eth0".into(),
@@ -118,6 +122,7 @@ fn veth() -> impl Strategy<Value = Veth> {
                 up: iface_up,
                 ipv6,
                 addresses,
+                sysctls: BTreeSet::new(),
                 gateway4: route4.then(|| [10, 0, 0, 1].into()),
                 gateway6: route6.then(|| "fd00::1".parse().unwrap()),
             }),
@@ -138,7 +143,7 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
         prop::collection::btree_set(keys("stray", 3), 0..3),
     )
         .prop_map(move |(bridges, mut veths, networks, subnets, endpoints, ports, strays)| {
-            let mut routed = std::collections::BTreeSet::new();
+            let mut routed = BTreeSet::new();
             for (name, veth) in &mut veths {
                 veth.bridge = veth.bridge.take().and(bridges.keys().next().cloned());
                 // Whose the far end is follows from the name, as it does for endpoints: the last one is an engine's.
