@@ -20,6 +20,8 @@ pub(crate) const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("ping", "iputils-ping"),
     ("traceroute", "traceroute"),
     ("docker", "docker.io"),
+    ("dockerd", "docker.io"),
+    ("busybox", "busybox-static"),
 ];
 
 /// Those of `packages` that are not installed; all of them where there is no dpkg.

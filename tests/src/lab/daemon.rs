@@ -33,11 +33,11 @@ impl Host {
     /// A host of its own, wired to nothing; nothing runs on it yet.
     pub fn new() -> Self {
         let ns = Namespace::new("host");
-        let mounts = ns.enter(private_mounts);
         let directory = tempfile::Builder::new()
             .prefix(&super::namespace::prefix())
             .tempdir()
             .expect("a temporary directory");
+        let mounts = ns.enter(|| private_mounts(&directory.path().join("sys")));
         Self { ns, mounts, directory, daemon: Mutex::new(None) }
     }
 
@@ -83,6 +83,19 @@ impl Host {
         // A terminal's Ctrl-C is for the lab alone, which ends what runs on the host.
         command.process_group(0);
         command
+    }
+
+    /// Runs a function on a thread of its own with this host's mounts.
+    pub(super) fn within_mounts<T: Send>(&self, function: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                // The file system's root and working directory are shared among threads, and would keep this one out.
+                unshare(CloneFlags::CLONE_FS).expect("leaving the other threads");
+                setns(self.mounts.as_fd(), CloneFlags::CLONE_NEWNS).expect("entering the host's mounts");
+                function()
+            });
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// `netd daemon` with this host's directories, no configuration file but this host's own, and more arguments.
@@ -271,12 +284,18 @@ pub(super) fn refused(what: &str, output: &Output) -> String {
 }
 
 /// Moves the calling thread into mounts of its own: /sys shows its network namespace, and new namespaces under
-/// /run/netns still appear, and go.
-fn private_mounts() -> File {
+/// /run/netns still appear, and go. The new /sys is mounted at `sys` first, to take the control groups over.
+fn private_mounts(sys: &Path) -> File {
     const NONE: Option<&str> = None;
+    const CGROUPS: &str = "fs/cgroup";
     unshare(CloneFlags::CLONE_NEWNS).expect("making a mount namespace");
     mount(NONE, "/", NONE, MsFlags::MS_SLAVE | MsFlags::MS_REC, NONE).expect("making mounts private");
-    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NONE).expect("mounting /sys");
+    fs::create_dir(sys).expect("a directory for /sys");
+    mount(Some("sysfs"), sys, Some("sysfs"), MsFlags::empty(), NONE).expect("mounting sysfs");
+    let (old, new) = (Path::new("/sys").join(CGROUPS), sys.join(CGROUPS));
+    mount(Some(&old), &new, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
+        .expect("keeping the control groups");
+    mount(Some(sys), "/sys", NONE, MsFlags::MS_MOVE, NONE).expect("moving sysfs to /sys");
     File::open("/proc/thread-self/ns/mnt").expect("opening the mount namespace")
 }
 

@@ -1,6 +1,6 @@
 //! Docker's own command line, as a client of the daemon under test.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -12,6 +12,7 @@ use super::Host;
 /// this machine has set up for it counts for nothing.
 pub struct Docker<'a> {
     host: &'a Host,
+    program: PathBuf,
     config: TempDir,
     environment: Vec<(String, String)>,
 }
@@ -25,13 +26,23 @@ impl Host {
     /// Docker's command line at another of the daemon's sockets, such as `tcp://127.0.0.1:2375`.
     pub fn docker_at(&self, server: &str) -> Docker<'_> {
         let config = tempfile::Builder::new().prefix(&super::namespace::prefix()).tempdir();
-        let docker =
-            Docker { host: self, config: config.expect("a temporary directory"), environment: Vec::new() };
+        let docker = Docker {
+            host: self,
+            program: "docker".into(),
+            config: config.expect("a temporary directory"),
+            environment: Vec::new(),
+        };
         docker.with("DOCKER_HOST", server)
     }
 }
 
 impl Docker<'_> {
+    /// Another one than that on the path.
+    pub fn of(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = program.into();
+        self
+    }
+
     /// With one more variable in its environment.
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
@@ -41,7 +52,7 @@ impl Docker<'_> {
     /// `docker` with the arguments in `line`, as in a shell: separated by blanks, of which a word in single quotes may
     /// have some.
     pub fn command(&self, line: &str) -> Command {
-        let mut command = self.host.command(Path::new("docker"));
+        let mut command = self.host.command(&self.program);
         command.env_clear();
         for inherited in ["PATH", "HOME"] {
             command.envs(std::env::var_os(inherited).map(|value| (inherited, value)));

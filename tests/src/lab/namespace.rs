@@ -23,17 +23,25 @@ pub struct Namespace {
 impl Namespace {
     /// A new one; `role` is the end of its name.
     pub fn new(role: &str) -> Self {
-        static ORPHANS: Once = Once::new();
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        ORPHANS.call_once(remove_orphans);
-
-        let name = format!("{}{}-{role}", prefix(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = unique(role);
         run(Command::new("ip").args(["netns", "add", &name]));
-        let path = Path::new(DIRECTORY).join(&name);
-        let file = File::open(&path).unwrap_or_else(|e| panic!("opening {}: {e}", path.display()));
-        let ns = Self { name, file };
+        let ns = Self::named(name);
         ns.ip("link set lo up");
         ns
+    }
+
+    fn named(name: String) -> Self {
+        let path = Path::new(DIRECTORY).join(&name);
+        let file = File::open(&path).unwrap_or_else(|e| panic!("opening {}: {e}", path.display()));
+        Self { name, file }
+    }
+
+    /// The namespace of a process under a name of its own; `role` is the end of it. It outlives the process until this
+    /// goes.
+    pub fn of_process(role: &str, pid: u32) -> Self {
+        let name = unique(role);
+        run(Command::new("ip").args(["netns", "attach", &name, &pid.to_string()]));
+        Self::named(name)
     }
 
     /// Its name under /run/netns.
@@ -144,6 +152,14 @@ pub(super) fn run(command: &mut Command) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {}: {error}", output.status);
     String::from_utf8(output.stdout).unwrap_or_else(|e| panic!("{command:?}: {e}"))
+}
+
+/// A name that no namespace has had.
+fn unique(role: &str) -> String {
+    static ORPHANS: Once = Once::new();
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    ORPHANS.call_once(remove_orphans);
+    format!("{}{}-{role}", prefix(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn sysctl_path(key: &str) -> PathBuf {

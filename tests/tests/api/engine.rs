@@ -1,0 +1,204 @@
+//! A real Docker Engine that runs its containers on netd.
+
+use netd_tests::lab::{Engine, Family, Lab, Namespace, Ping, UdpEcho, UdpStream, at, ping};
+use serde_json::Value;
+
+/// Networks of both families: one with the engine's addresses, one with netd's.
+const ENGINES: &str = "network create --driver netd --ipv6 --subnet 10.40.0.0/24 --subnet fd00:40::/64 \
+                       --opt com.docker.network.driver.mtu=1400 engines";
+const NETDS: &str = "network create --driver netd --ipam-driver netd --ipv6 netds";
+
+/// Whether a container resolves a name and reaches whom it names, IPv4 and IPv6.
+fn reaches(engine: &Engine, from: &str, to: &str) -> bool {
+    let ping = |arguments: &str| {
+        let ping = engine.docker().run(&format!("exec {from} ping {arguments} -c 1 -W 3 {to}"));
+        ping.status.success()
+    };
+    ping("-4") && ping("-6")
+}
+
+fn inspect(engine: &Engine, container: &str, network: &str) -> Value {
+    let format = format!("'{{{{json (index .NetworkSettings.Networks \"{network}\")}}}}'");
+    engine.docker().json(&format!("inspect --format {format} {container}"))
+}
+
+fn reaches_the_outside(from: &Namespace) {
+    for family in Family::BOTH {
+        assert!(ping(from, family.outside(), Ping::default()), "{family:?}");
+    }
+}
+
+#[test]
+fn an_engine_runs_its_containers_on_netd() {
+    let lab = Lab::wired();
+    lab.host.start(&[]);
+    let engine = lab.host.engine(&["--shutdown-timeout", "1"]);
+    let docker = engine.docker();
+    let before = lab.host.ns.configuration();
+    for network in [ENGINES, NETDS, "network create --driver netd --internal --subnet 10.41.0.0/24 inside"] {
+        docker.ok(network);
+    }
+
+    let web = engine.container(
+        "web",
+        "--network engines --ip 10.40.0.77 --ip6 fd00:40::77 --mac-address 02:00:00:00:07:77",
+    );
+    let other = engine.container("other", "--network engines --network-alias api");
+    let third = engine.container("third", "--network netds");
+    let settings = inspect(&engine, "web", "engines");
+    for (key, value) in [
+        ("IPAddress", "10.40.0.77"),
+        ("Gateway", "10.40.0.1"),
+        ("GlobalIPv6Address", "fd00:40::77"),
+        ("IPv6Gateway", "fd00:40::1"),
+        ("MacAddress", "02:00:00:00:07:77"),
+    ] {
+        assert_eq!(settings[key], value, "{key}");
+    }
+    let eth0 = web.ip("address show dev eth0");
+    for shown in ["mtu 1400", "02:00:00:00:07:77", "10.40.0.77/24", "fd00:40::77/64"] {
+        assert!(eth0.contains(shown), "{shown}: {eth0}");
+    }
+    // What netd knows is what the engine knows.
+    let id = docker.ok("network inspect --format {{.Id}} engines");
+    let known = lab.host.call("GET", &format!("/networks/{}", id.trim()), None).json();
+    let endpoint = settings["EndpointID"].as_str().expect("an id");
+    assert_eq!(known["Containers"][format!("ep-{endpoint}")]["IPv4Address"], "10.40.0.77/24", "{known}");
+
+    // The engine resolves names, and the packets go past its bridges and its rules.
+    for (from, to) in [("other", "web"), ("web", "other"), ("web", "api")] {
+        assert!(reaches(&engine, from, to), "{from} to {to}");
+    }
+    for container in [&web, &other, &third] {
+        reaches_the_outside(container);
+    }
+    let stations = lab.host.netd_json("fdb ls");
+    assert_eq!(stations.as_array().map(Vec::len), Some(3), "{stations}");
+    let address = inspect(&engine, "third", "netds")["IPAddress"].as_str().expect("an address").to_owned();
+    let lonely = Ping { patience: std::time::Duration::from_millis(300), ..Ping::default() };
+    assert!(!ping(&web, address.parse().expect("an address"), lonely), "networks are apart");
+
+    // A container that runs joins another network, and leaves it.
+    docker.ok("network connect engines third");
+    assert!(reaches(&engine, "third", "web") && reaches(&engine, "web", "third"));
+    assert!(third.ip("link").contains("eth1"));
+    reaches_the_outside(&third);
+    docker.ok("network disconnect engines third");
+    assert!(!third.ip("link").contains("eth1"));
+    assert!(!ping(&third, "10.40.0.77".parse().expect("an address"), lonely));
+    reaches_the_outside(&third);
+
+    let inside = engine.container("inside", "--network inside");
+    assert!(inside.ip("route show default").is_empty());
+    inside.ip("route add default via 10.41.0.1");
+    assert!(!ping(&inside, Family::V4.outside(), lonely), "not even with a route of its own");
+
+    // What cannot be is told, and leaves nothing.
+    let refused = |line: &str, reason: &str| {
+        let output = docker.run(line);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(reason), "{line}: {error}");
+    };
+    refused("run --rm --network engines --ip 10.40.0.77 busybox sleep 0", "Address already in use");
+    refused(
+        "network create --driver netd --ipam-driver netd --subnet 10.40.0.0/16 twice",
+        "Pool overlaps with other one on this address space",
+    );
+    refused("network create --driver netd --opt com.docker.network.driver.mtu=x bad", "failed to parse");
+    refused("network rm engines", "has active endpoints");
+
+    docker.ok("rm --force web other third inside");
+    for network in ["engines", "netds", "inside"] {
+        docker.ok(&format!("network rm {network}"));
+    }
+    drop((web, other, third, inside));
+    assert_eq!(lab.host.ns.configuration(), before, "nothing is left");
+}
+
+#[test]
+fn traffic_goes_on_while_engine_and_netd_are_restarted() {
+    let lab = Lab::wired();
+    lab.host.start(&[]);
+    let mut engine = lab.host.engine(&["--live-restore", "--shutdown-timeout", "1"]);
+    engine.docker().ok(ENGINES);
+    engine.docker().ok(NETDS);
+    let (a, b) = (engine.container("one", "--network engines"), engine.container("two", "--network netds"));
+    let _echoes = Family::BOTH.map(|family| UdpEcho::new(&lab.outside, at(family.outside(), 5300)));
+    let mut streams = Vec::new();
+    for container in [&a, &b] {
+        let start = |family: Family| UdpStream::start(container, at(family.outside(), 5300));
+        streams.extend(Family::BOTH.map(start));
+    }
+    let run_on = || streams.iter().for_each(|stream| stream.run_on(500));
+
+    let netd = &lab.host;
+    run_on();
+    netd.kill();
+    run_on();
+    netd.start(&[]);
+    run_on();
+    engine.kill();
+    run_on();
+    engine.start();
+    run_on();
+    // Both, netd last to go and first to come.
+    engine.stop();
+    netd.stop();
+    run_on();
+    netd.start(&[]);
+    engine.start();
+    run_on();
+    // And the other way round: netd is back before the engine has given up on it.
+    netd.stop();
+    engine.kill();
+    run_on();
+    netd.start(&[]);
+    engine.start();
+    run_on();
+    for stream in streams {
+        let losses = stream.stop();
+        assert_eq!(losses.lost, 0, "{losses:?}");
+    }
+
+    // Both still know what there is: new containers join, old ones leave, addresses are told apart.
+    let addresses = |name: &str, network: &str| inspect(&engine, name, network)["IPAddress"].clone();
+    let c = engine.container("new", "--network netds");
+    assert_ne!(addresses("new", "netds"), addresses("two", "netds"));
+    assert!(reaches(&engine, "new", "two"));
+    reaches_the_outside(&c);
+    engine.docker().ok("network connect netds one");
+    assert!(reaches(&engine, "one", "new"));
+    engine.docker().ok("rm --force one two new");
+    engine.docker().ok("network rm engines netds");
+    assert_eq!(lab.host.netd_json("network ls").as_array().map(Vec::len), Some(3), "bridge, host and none");
+}
+
+#[test]
+fn an_engine_without_bridges_and_rules_of_its_own() {
+    let lab = Lab::wired();
+    lab.host.start(&[]);
+    let mut engine = lab.host.engine(&["--bridge=none", "--iptables=false", "--shutdown-timeout", "1"]);
+    let before = lab.host.ns.configuration();
+    engine.docker().ok(NETDS);
+    let (a, b) = (engine.container("one", "--network netds"), engine.container("two", "--network netds"));
+    assert!(reaches(&engine, "one", "two"));
+    reaches_the_outside(&a);
+    assert!(lab.host.ns.command("iptables-save").output().is_ok_and(|output| output.stdout.is_empty()));
+
+    // An engine that dies with its containers, and finds what is left of them when it comes back.
+    engine.kill();
+    engine.start();
+    let network = || {
+        let id = engine.docker().ok("network inspect --format {{.Id}} netds");
+        lab.host.call("GET", &format!("/networks/{}", id.trim()), None).json()
+    };
+    assert_eq!(network()["Containers"], serde_json::json!({}));
+    engine.docker().ok("start one");
+    let again = engine.namespace_of("one");
+    reaches_the_outside(&again);
+    assert_eq!(network()["Containers"].as_object().map(serde_json::Map::len), Some(1));
+    engine.docker().ok("rm --force one two");
+    engine.docker().ok("network rm netds");
+    drop((a, b, again));
+    assert_eq!(lab.host.ns.configuration(), before, "nothing is left");
+}
