@@ -1,33 +1,48 @@
 //! What the daemon is told: its flags, and a file with the keys of Docker's daemon.json.
 
 mod address_pool;
-mod file;
+mod bridge;
+mod dns;
+mod docker;
 mod flags;
+mod go;
 mod host;
+mod label;
+mod log;
 mod plugin;
+mod reload;
+mod settings;
+mod tls;
 
 use std::{
     collections::BTreeMap,
-    io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    env, io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
 };
 
-use ipnet::{Ipv4Net, Ipv6Net};
-
-pub use address_pool::AddressPool;
-pub use flags::{DEFAULT_CONFIG, Flags};
-pub use host::Host;
-pub use plugin::PluginSocket;
-
-/// The kernel bridge of the network `bridge`, unless the file says otherwise.
-pub const DEFAULT_BRIDGE: &str = "netd0";
+pub use self::{
+    address_pool::AddressPool,
+    bridge::{DEFAULT_BRIDGE, DefaultBridge},
+    dns::Dns,
+    flags::{DEFAULT_CONFIG, Flags},
+    host::{Defaults, Host},
+    log::{Log, LogFormat},
+    plugin::PluginSocket,
+    reload::Changed,
+    tls::{CertificateFiles, Tls, certificate_directory},
+};
+use self::settings::{Invalid, Settings};
 
 /// Everything that the daemon is told, each value once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where the API is served.
     pub hosts: Vec<Host>,
+    /// How TCP is served; in the clear if there is nothing.
+    pub tls: Option<Tls>,
+    /// Whose the Unix sockets are.
+    pub group: Group,
     /// Holds what must outlive a reboot.
     pub state_dir: PathBuf,
     /// Holds sockets, and the bpffs where the system has none.
@@ -39,62 +54,47 @@ pub struct Config {
     /// Interfaces that lead outside; found from the routes if empty.
     pub uplinks: Vec<String>,
     /// What is logged.
-    pub log_level: log::LevelFilter,
-    /// Whether to switch on the host's forwarding.
-    pub ip_forward: bool,
+    pub log: Log,
+    /// The daemon's labels, `key=value`.
+    pub labels: Vec<String>,
+    /// What may be done to the host's forwarding.
+    pub forwarding: Forwarding,
     /// The network `bridge`.
     pub bridge: DefaultBridge,
-    /// Where subnets come from that nobody asked for; Docker's if empty.
+    /// Where subnets come from that nobody asked for, in the order of their addresses; Docker's if empty.
     pub address_pools: Vec<AddressPool>,
     /// Options of new networks, by driver.
     pub network_options: BTreeMap<String, BTreeMap<String, String>>,
-    /// Keys in the file that are Docker's and say nothing to netd: worth a warning each.
-    pub ignored: Vec<String>,
+    /// The host's address that ports are published at; any if there is none.
+    pub publish_address: Option<IpAddr>,
+    /// What containers are to be told of names; nothing tells them yet.
+    pub dns: Dns,
+    /// What the user should know of what was set.
+    pub warnings: Vec<String>,
+    /// All that was set, as it was.
+    settings: Settings,
 }
 
-/// The network `bridge`.
+/// Whose a Unix socket is, beside the daemon's user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DefaultBridge {
-    /// The kernel bridge; `None` for no such network.
-    pub interface: Option<String>,
-    /// The bridge's own address, and with it the subnet.
-    pub bip: Option<Ipv4Net>,
-    /// The bridge's own IPv6 address.
-    pub bip6: Option<Ipv6Net>,
-    /// Where endpoints' addresses come from.
-    pub fixed_cidr: Option<Ipv4Net>,
-    /// Where endpoints' IPv6 addresses come from.
-    pub fixed_cidr_v6: Option<Ipv6Net>,
-    /// The endpoints' default route, if it is not the bridge.
-    pub default_gateway: Option<Ipv4Addr>,
-    /// The endpoints' IPv6 default route, if it is not the bridge.
-    pub default_gateway_v6: Option<Ipv6Addr>,
-    /// Whether endpoints get IPv6 addresses.
-    pub ipv6: bool,
-    /// In bytes.
-    pub mtu: u32,
-    /// Whether endpoints may talk to each other.
-    pub icc: bool,
-    /// Whether traffic to the outside takes an address of the uplink.
-    pub masquerade: bool,
+pub enum Group {
+    /// The group `docker` if there is one, else the daemon's own.
+    Default,
+    /// The daemon's own.
+    Own,
+    /// The one of this name or number, which must be there.
+    Named(String),
 }
 
-impl Default for DefaultBridge {
-    fn default() -> Self {
-        Self {
-            interface: Some(DEFAULT_BRIDGE.to_owned()),
-            bip: None,
-            bip6: None,
-            fixed_cidr: None,
-            fixed_cidr_v6: None,
-            default_gateway: None,
-            default_gateway_v6: None,
-            ipv6: false,
-            mtu: 1500,
-            icc: true,
-            masquerade: true,
-        }
-    }
+/// What may be done to the host's forwarding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// Nothing.
+    Untouched,
+    /// netd's networks have theirs; if the host did not forward before, its other interfaces still do not.
+    Networks,
+    /// If the host did not forward before, it does now, between all its interfaces.
+    Host,
 }
 
 /// Why the daemon does not start with what it was told.
@@ -123,6 +123,9 @@ pub enum Error {
 
 impl Config {
     /// Reads the file that the flags name, and merges the two.
+    ///
+    /// # Errors
+    /// Names the key, in Docker's words.
     pub fn load(flags: &Flags) -> Result<Self, Error> {
         let path = flags.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
         let bytes = match std::fs::read(&path) {
@@ -131,31 +134,166 @@ impl Config {
             Err(reason) => return Err(Error::Read { path, reason }),
         };
         let fail = |reason: String| Error::File { path: path.clone(), reason };
-        let file = file::File::parse(&bytes).map_err(fail)?;
-        file.conflicts(flags).map_err(fail)?;
-        let from_file = file.hosts.iter().map(|host| Host::parse(host).map_err(fail));
-        let from_flags = flags.host.iter().map(|host| Host::parse(host).map_err(Error::Flag));
-        let mut hosts = from_file.chain(from_flags).collect::<Result<Vec<_>, _>>()?;
+        let file = Settings::parse(&bytes).map_err(fail)?;
+        file.check_known().map_err(fail)?;
+        let settings = Settings::merge(file.clone(), flags.settings()).map_err(fail)?;
+        let certificates = certificate_directory(|name| env::var_os(name));
+        Self::read(settings, flags, &certificates).map_err(|Invalid { key, reason }| {
+            if file.0.contains_key(&key) { fail(reason) } else { Error::Flag(reason) }
+        })
+    }
+
+    fn read(settings: Settings, flags: &Flags, certificates: &Path) -> Result<Self, Invalid> {
+        let tls = Tls::read(&settings, certificates)?;
+        let socket = flags.run_dir.join("netd.sock");
+        let defaults = Defaults { socket: &socket, tls: tls.is_some() };
+        let host = |url: &str| Host::parse(url, defaults).map_err(|reason| Invalid::new("hosts", reason));
+        let mut hosts = settings.texts("hosts")?.into_iter().map(host).collect::<Result<Vec<_>, _>>()?;
         if hosts.is_empty() {
-            hosts.push(Host::Unix(flags.run_dir.join("netd.sock")));
+            hosts.push(Host::Unix(socket));
         }
-        let plugin = match &flags.plugin_socket {
-            Some(text) => PluginSocket::read(Some(text)).map_err(Error::Flag)?,
-            None => PluginSocket::read(file.plugin_socket.as_deref()).map_err(fail)?,
+        let forwarding = match (
+            settings.boolean("ip-forward")?.unwrap_or(true),
+            settings.boolean("ip-forward-no-drop")?.unwrap_or(false),
+        ) {
+            (false, _) => Forwarding::Untouched,
+            (true, false) => Forwarding::Networks,
+            (true, true) => Forwarding::Host,
         };
-        Ok(Self {
+        // Networks outlive the daemon, whatever is said of it.
+        settings.boolean("live-restore")?;
+        let address_pools = settings.objects("default-address-pools", "ipamutils.NetworkToSplit")?;
+        let mut config = Self {
             hosts,
-            plugin,
+            group: group(&settings)?,
             state_dir: flags.state_dir.clone(),
             run_dir: flags.run_dir.clone(),
-            metrics_addr: flags.metrics_addr.or(file.metrics_addr),
+            plugin: PluginSocket::read(&settings)?,
+            metrics_addr: metrics_addr(&settings)?,
             uplinks: flags.uplink.clone(),
-            log_level: file.log_level,
-            ip_forward: file.ip_forward,
-            bridge: file.bridge,
-            address_pools: file.address_pools,
-            network_options: file.network_options,
-            ignored: file.ignored,
-        })
+            log: Log::read(&settings)?,
+            labels: label::read(&settings)?,
+            forwarding,
+            bridge: DefaultBridge::read(&settings)?,
+            address_pools: address_pool::read(&address_pools)?,
+            network_options: settings.options("default-network-opts")?,
+            publish_address: publish_address(&settings)?,
+            dns: Dns::read(&settings)?,
+            warnings: settings.foreign()?,
+            tls,
+            settings: Settings::default(),
+        };
+        config.warnings.extend(unheeded(&config, &settings));
+        config.settings = settings;
+        Ok(config)
+    }
+}
+
+/// What was set and has no effect, or another than the user may think.
+fn unheeded(config: &Config, settings: &Settings) -> Vec<String> {
+    let set = |key: &&str| settings.0.get(*key).is_some_and(|value| !value.is_null());
+    let mut warnings = Vec::new();
+    let names: Vec<_> = ["dns", "dns-opts", "dns-search"].into_iter().filter(|key| set(key)).collect();
+    if !names.is_empty() {
+        warnings.push(format!("netd does not serve names yet: nothing is done with {}", names.join(", ")));
+    }
+    let certificates: Vec<_> = ["tlscacert", "tlscert", "tlskey"].into_iter().filter(|key| set(key)).collect();
+    if config.tls.is_none() && !certificates.is_empty() {
+        warnings.push(format!(
+            "neither `tls` nor `tlsverify` is set: nothing is done with {}",
+            certificates.join(", ")
+        ));
+    }
+    warnings
+}
+
+fn group(settings: &Settings) -> Result<Group, Invalid> {
+    Ok(match settings.text("group")? {
+        Some(name) => Group::Named(name.to_owned()),
+        None if settings.0.get("group").is_some_and(|value| !value.is_null()) => Group::Own,
+        None => Group::Default,
+    })
+}
+
+/// `ADDR:PORT`, or `:PORT` at any address.
+fn metrics_addr(settings: &Settings) -> Result<Option<SocketAddr>, Invalid> {
+    let Some(text) = settings.text("metrics-addr")? else { return Ok(None) };
+    let full = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
+    let invalid = || Invalid::value("metrics-addr", format!("`{text}` is not an address and a port"));
+    full.parse().map(Some).map_err(|_| invalid())
+}
+
+fn publish_address(settings: &Settings) -> Result<Option<IpAddr>, Invalid> {
+    let Some(text) = settings.text("ip")? else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| Invalid::value("ip", format!("invalid IP address: {text}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn read(json: &str) -> Result<Config, String> {
+        let settings = Settings::parse(json.as_bytes())?;
+        settings.check_known()?;
+        let flags = Flags { run_dir: "/run/netd".into(), ..Flags::default() };
+        Config::read(settings, &flags, Path::new("/certs")).map_err(|invalid| invalid.reason)
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let default = read("").unwrap();
+        assert_eq!(default, read("{}").unwrap());
+        assert_eq!(default.bridge, DefaultBridge::default());
+        assert_eq!(default.hosts, [Host::Unix("/run/netd/netd.sock".into())]);
+        assert_eq!((default.forwarding, default.group), (Forwarding::Networks, Group::Default));
+        assert!(default.warnings.is_empty());
+    }
+
+    #[test]
+    fn hosts_have_the_port_of_their_kind() {
+        let shown = |json: &str| read(json).unwrap().hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            shown(r#"{"hosts": ["unix://", "tcp://0.0.0.0", "fd://"]}"#),
+            ["unix:///run/netd/netd.sock", "tcp://0.0.0.0:2375", "fd://"]
+        );
+        assert_eq!(shown(r#"{"hosts": ["tcp://0.0.0.0"], "tlsverify": true}"#), ["tcp://0.0.0.0:2376"]);
+        assert_eq!(
+            read(r#"{"hosts": ["tcp://:5555/"]}"#).unwrap_err(),
+            "invalid bind address (tcp://:5555/): should not contain a path element"
+        );
+    }
+
+    #[test]
+    fn the_host_forwards_as_it_is_told() {
+        let forwarding = |json: &str| read(json).unwrap().forwarding;
+        assert_eq!(forwarding(r#"{"ip-forward": false, "ip-forward-no-drop": true}"#), Forwarding::Untouched);
+        assert_eq!(forwarding(r#"{"ip-forward-no-drop": true}"#), Forwarding::Host);
+    }
+
+    #[test]
+    fn addresses_and_groups_are_read() {
+        let config = read(r#"{"metrics-addr": ":9323", "ip": "::1", "group": "wheel"}"#).unwrap();
+        assert_eq!(config.metrics_addr.unwrap().to_string(), "[::]:9323");
+        assert_eq!(config.publish_address.unwrap().to_string(), "::1");
+        assert_eq!(config.group, Group::Named("wheel".into()));
+        assert_eq!(read(r#"{"group": ""}"#).unwrap().group, Group::Own);
+        assert_eq!(read(r#"{"ip": "x"}"#).unwrap_err(), "invalid value for `ip`: invalid IP address: x");
+        assert!(read(r#"{"metrics-addr": "9323"}"#).is_err());
+    }
+
+    #[test]
+    fn what_has_no_effect_is_told() {
+        let warnings = |json: &str| read(json).unwrap().warnings;
+        assert_eq!(
+            warnings(r#"{"dns": ["1.1.1.1"], "dns-search": ["a"]}"#),
+            ["netd does not serve names yet: nothing is done with dns, dns-search"]
+        );
+        assert_eq!(
+            warnings(r#"{"tlscert": "/c"}"#),
+            ["neither `tls` nor `tlsverify` is set: nothing is done with tlscert"]
+        );
+        // Without netfilter there is nothing for `icc` to miss.
+        let config = read(r#"{"icc": false, "iptables": false}"#).unwrap();
+        assert!(!config.bridge.icc && config.warnings.len() == 1);
     }
 }

@@ -2,6 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::settings::{Invalid, Settings};
+
+/// The key, which is netd's own.
+const KEY: &str = "plugin-socket";
+
 /// Where an engine looks for the plugin `netd`.
 const DEFAULT: &str = "/run/docker/plugins/netd.sock";
 
@@ -18,13 +23,14 @@ pub enum PluginSocket {
 
 impl PluginSocket {
     /// Reads a path, or `none`.
-    pub(super) fn read(text: Option<&str>) -> Result<Self, String> {
-        match text {
+    pub(super) fn read(settings: &Settings) -> Result<Self, Invalid> {
+        match settings.text(KEY)? {
             None => Ok(Self::Default(DEFAULT.into())),
             Some("none") => Ok(Self::None),
             Some(path) if path.starts_with('/') => Ok(Self::At(path.into())),
             Some(other) => {
-                Err(format!("invalid plugin socket {other:?}: it is neither an absolute path nor `none`"))
+                let reason = format!("invalid plugin socket {other:?}: it is neither an absolute path nor `none`");
+                Err(Invalid::new(KEY, reason))
             }
         }
     }
@@ -36,11 +42,13 @@ mod tests {
 
     #[test]
     fn a_socket_is_a_path_or_none() {
-        assert_eq!(PluginSocket::read(None), Ok(PluginSocket::Default(DEFAULT.into())));
-        assert_eq!(PluginSocket::read(Some("none")), Ok(PluginSocket::None));
-        assert_eq!(PluginSocket::read(Some("/a/b.sock")), Ok(PluginSocket::At("/a/b.sock".into())));
-        for bad in ["", "netd.sock", "unix:///a"] {
-            assert!(PluginSocket::read(Some(bad)).unwrap_err().contains("neither an absolute path"), "{bad}");
+        let read = |json: &str| PluginSocket::read(&Settings::parse(json.as_bytes()).unwrap());
+        assert_eq!(read("{}"), Ok(PluginSocket::Default(DEFAULT.into())));
+        assert_eq!(read(r#"{"plugin-socket": "none"}"#), Ok(PluginSocket::None));
+        assert_eq!(read(r#"{"plugin-socket": "/a/b.sock"}"#), Ok(PluginSocket::At("/a/b.sock".into())));
+        for bad in ["netd.sock", "unix:///a"] {
+            let error = read(&format!(r#"{{"plugin-socket": "{bad}"}}"#)).unwrap_err();
+            assert!(error.reason.contains("neither an absolute path"), "{bad}");
         }
     }
 }
