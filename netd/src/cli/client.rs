@@ -1,6 +1,6 @@
-//! A client of the API: one connection for each request, over a socket of the file system or TCP.
+//! A client of the API: one connection for each request, over a socket of the file system or TCP, with TLS or in the clear.
 
-use std::{io, time::Duration};
+use std::{fmt, io, path::PathBuf, time::Duration};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
@@ -11,7 +11,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
 };
+use tokio_rustls::client::TlsStream;
 
+use super::tls::Tls;
 use crate::config::Host;
 
 /// What a segment of a path or a parameter's value has to be freed from.
@@ -23,7 +25,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Speaks to one daemon.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
-    host: Host,
+    server: Server,
+}
+
+/// Where a daemon is.
+#[derive(Debug, Clone)]
+pub(super) enum Server {
+    Unix(PathBuf),
+    Tcp { host: String, port: u16, tls: Option<Tls> },
 }
 
 /// Why a request was not done.
@@ -34,18 +43,18 @@ pub(super) enum Error {
         "Cannot connect to the netd daemon at {host}: {reason}. Is it running? \
          `netd daemon` (as root) starts it; --host or NETD_HOST names another socket."
     )]
-    Connect { host: Host, reason: io::Error },
+    Connect { host: String, reason: io::Error },
     /// The daemon's own words.
     #[error("Error response from daemon: {message}")]
     Refused { status: StatusCode, message: String },
     /// What is there speaks something else, or went away.
     #[error("{host} does not answer as netd does: {reason}")]
-    Protocol { host: Host, reason: String },
+    Protocol { host: String, reason: String },
 }
 
 impl Client {
-    pub(super) const fn new(host: Host) -> Self {
-        Self { host }
+    pub(super) const fn new(server: Server) -> Self {
+        Self { server }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Bytes, Error> {
@@ -67,22 +76,15 @@ impl Client {
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Bytes, Error> {
-        let refused = |reason| Error::Connect { host: self.host.clone(), reason };
-        let connect = async {
-            match &self.host {
-                Host::Unix(path) => UnixStream::connect(path).await.map(Connection::Unix),
-                Host::Tcp { host, port } => {
-                    TcpStream::connect((host.as_str(), *port)).await.map(Connection::Tcp)
-                }
-            }
-        };
-        let connection = tokio::time::timeout(CONNECT_TIMEOUT, connect)
+        let refused = |reason| Error::Connect { host: self.server.to_string(), reason };
+        let connection = tokio::time::timeout(CONNECT_TIMEOUT, self.server.connect())
             .await
             .map_err(|_| refused(io::ErrorKind::TimedOut.into()))?
             .map_err(refused)?;
         match connection {
             Connection::Unix(stream) => self.exchange(stream, method, path, body).await,
             Connection::Tcp(stream) => self.exchange(stream, method, path, body).await,
+            Connection::Tls(stream) => self.exchange(stream, method, path, body).await,
         }
     }
 
@@ -100,9 +102,9 @@ impl Client {
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.protocol(&error))?;
         // Ends with the exchange; its error is the request's too.
         tokio::spawn(connection);
-        let authority = match &self.host {
-            Host::Unix(_) => "netd".to_owned(),
-            Host::Tcp { host, port } => format!("{host}:{port}"),
+        let authority = match &self.server {
+            Server::Unix(_) => "netd".to_owned(),
+            Server::Tcp { host, port, .. } => format!("{host}:{port}"),
         };
         let mut request = Request::builder()
             .method(method)
@@ -126,18 +128,51 @@ impl Client {
         }
         match serde_json::from_slice(&body) {
             Ok(Refusal { message }) => Err(Error::Refused { status, message }),
-            Err(_) => Err(self.protocol(&format!("{status} without a message"))),
+            // What is no daemon of Docker's kind may still say what is wrong.
+            Err(_) => match str::from_utf8(&body).map(str::trim) {
+                Ok(message) if !message.is_empty() => {
+                    Err(Error::Refused { status, message: message.to_owned() })
+                }
+                _ => Err(self.protocol(&format!("{status} without a message"))),
+            },
         }
     }
 
     fn protocol(&self, reason: &impl ToString) -> Error {
-        Error::Protocol { host: self.host.clone(), reason: reason.to_string() }
+        Error::Protocol { host: self.server.to_string(), reason: reason.to_string() }
+    }
+}
+
+impl Server {
+    async fn connect(&self) -> io::Result<Connection> {
+        match self {
+            Self::Unix(path) => UnixStream::connect(path).await.map(Connection::Unix),
+            Self::Tcp { host, port, tls } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                match tls {
+                    None => Ok(Connection::Tcp(stream)),
+                    Some(tls) => {
+                        tls.connect(host, stream).await.map(|stream| Connection::Tls(Box::new(stream)))
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => Host::Unix(path.clone()).fmt(f),
+            Self::Tcp { host, port, .. } => Host::Tcp { host: host.clone(), port: *port }.fmt(f),
+        }
     }
 }
 
 enum Connection {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// `text` as one segment of a path, or one value of a query.
@@ -165,7 +200,7 @@ mod tests {
     async fn a_daemon_that_is_not_there_is_named_with_the_remedy() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("none.sock");
-        let error = Client::new(Host::Unix(path.clone())).get("/networks").await.unwrap_err().to_string();
+        let error = Client::new(Server::Unix(path.clone())).get("/networks").await.unwrap_err().to_string();
         assert!(
             error.starts_with(&format!("Cannot connect to the netd daemon at unix://{}: ", path.display()))
         );

@@ -28,7 +28,9 @@ pub(super) fn parse_flag(text: &str) -> Result<Value, String> {
             "base" => prefix(value).map(|_| value.into())?,
             "size" => match value.parse::<i64>() {
                 Ok(size) => size.into(),
-                Err(_) => return Err(format!("invalid size value: \"{text}\" (must be integer): \"{value}\"")),
+                Err(_) => {
+                    return Err(format!("invalid size value: \"{text}\" (must be integer): \"{value}\""));
+                }
             },
             _ => return Err(format!("unexpected key '{key}' in '{field}'")),
         };
@@ -58,10 +60,15 @@ impl AddressPool {
         }
         let mismatch = |value: &Value, field: &str, kind: &str| {
             let is = go::kind(value);
-            format!("json: cannot unmarshal {is} into Go struct field NetworkToSplit.{KEY}.{field} of type {kind}")
+            format!(
+                "json: cannot unmarshal {is} into Go struct field NetworkToSplit.{KEY}.{field} of type {kind}"
+            )
         };
         let no_canon = || {
-            format!("could not construct local address space: network at index {index} ({}) is not in canonical form", shown())
+            format!(
+                "could not construct local address space: network at index {index} ({}) is not in canonical form",
+                shown()
+            )
         };
         let base = match entry.get("base") {
             None | Some(Value::Null) => return Err(no_canon()),
@@ -75,7 +82,9 @@ impl AddressPool {
         let version = if base.addr().is_ipv4() { "v4" } else { "v6" };
         let refused = |reason: String| {
             let shown = format!("{{{base} {size}}}");
-            format!("could not construct local {version} address space: network at index {index} ({shown}) {reason}")
+            format!(
+                "could not construct local {version} address space: network at index {index} ({shown}) {reason}"
+            )
         };
         let (from, to) = (base.prefix_len(), base.max_prefix_len());
         match u8::try_from(size) {
@@ -91,11 +100,11 @@ impl AddressPool {
 
 /// A prefix, with the words of Go's `netip` for what is none.
 fn prefix(text: &str) -> Result<IpNet, String> {
-    let why = |reason: String| format!("invalid base prefix \"{text}\": netip.ParsePrefix(\"{text}\"): {reason}");
+    let why =
+        |reason: String| format!("invalid base prefix \"{text}\": netip.ParsePrefix(\"{text}\"): {reason}");
     let Some((address, length)) = text.split_once('/') else { return Err(why("no '/'".to_owned())) };
-    let address: std::net::IpAddr = address
-        .parse()
-        .map_err(|_| why(format!("ParseAddr(\"{address}\"): unable to parse IP")))?;
+    let address: std::net::IpAddr =
+        address.parse().map_err(|_| why(format!("ParseAddr(\"{address}\"): unable to parse IP")))?;
     let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
     if !digits || (length.len() > 1 && length.starts_with('0')) {
         return Err(why(format!("bad bits after slash: \"{length}\"")));
@@ -143,22 +152,33 @@ mod tests {
              (/16) than the target size of that pool (/8)"
         );
         assert!(
-            error(r#"{"base": "fd00::/48", "size": 64}, {"base": "10.0.0.0/8", "size": 33}"#)
-                .starts_with("could not construct local v4 address space: network at index 1 ({10.0.0.0/8 33})")
+            error(r#"{"base": "fd00::/48", "size": 64}, {"base": "10.0.0.0/8", "size": 33}"#).starts_with(
+                "could not construct local v4 address space: network at index 1 ({10.0.0.0/8 33})"
+            )
         );
-        for json in [r#"{"base": "fd00::/48", "size": 0}"#, r#"{"base": "fd00::/48"}"#, r#"{"base": "fd00::/48", "size": -1}"#] {
+        for json in [
+            r#"{"base": "fd00::/48", "size": 0}"#,
+            r#"{"base": "fd00::/48"}"#,
+            r#"{"base": "fd00::/48", "size": -1}"#,
+        ] {
             assert!(error(json).starts_with("could not construct local v6 address space"), "{json}");
             assert!(error(json).ends_with("is not in canonical form"), "{json}");
         }
         assert!(error(r#"{"size": 24}"#).starts_with("could not construct local address space"));
-        assert_eq!(error(r#"{"base": "10.0.0.0/8", "k": 1}"#), "unexpected key 'k' in 'map[base:10.0.0.0/8 k:1]'");
+        assert_eq!(
+            error(r#"{"base": "10.0.0.0/8", "k": 1}"#),
+            "unexpected key 'k' in 'map[base:10.0.0.0/8 k:1]'"
+        );
         assert!(error(r#"{"base": "10.0.0.0/8", "size": "24"}"#).contains("cannot unmarshal string"));
     }
 
     #[test]
     fn a_flag_says_the_same_as_the_file() {
         let flag = |text| parse_flag(text);
-        assert_eq!(flag("base=10.0.0.0/8,size=24").unwrap(), serde_json::json!({"base": "10.0.0.0/8", "size": 24}));
+        assert_eq!(
+            flag("base=10.0.0.0/8,size=24").unwrap(),
+            serde_json::json!({"base": "10.0.0.0/8", "size": 24})
+        );
         assert_eq!(flag("base=10.0.0.0/8,k=v").unwrap_err(), "unexpected key 'k' in 'k=v'");
         assert_eq!(flag("10.0.0.0/8").unwrap_err(), "invalid field '10.0.0.0/8' must be a key=value pair");
         assert!(flag("base=x,size=24").unwrap_err().starts_with("invalid base prefix \"x\": "));

@@ -89,7 +89,8 @@ impl DefaultBridge {
             let reason = "You specified -b & --bip, mutually exclusive options. Please specify only one";
             return Err(Invalid::new("bridge", reason));
         }
-        for (key, set) in [("bip6", bridge.bip6.is_some()), ("fixed-cidr-v6", bridge.fixed_cidr_v6.is_some())] {
+        for (key, set) in [("bip6", bridge.bip6.is_some()), ("fixed-cidr-v6", bridge.fixed_cidr_v6.is_some())]
+        {
             if set && !bridge.ipv6 {
                 return Err(Invalid::value(key, "it needs `ipv6` to be true"));
             }
@@ -114,7 +115,8 @@ mod tests {
     #[test]
     fn the_default_bridge_is_read() {
         let bridge =
-            read(r#"{"bip": "192.168.1.5/24", "fixed-cidr": "192.168.1.128/25", "mtu": 1400, "bip6": ""}"#).unwrap();
+            read(r#"{"bip": "192.168.1.5/24", "fixed-cidr": "192.168.1.128/25", "mtu": 1400, "bip6": ""}"#)
+                .unwrap();
         assert_eq!(bridge.bip.unwrap().to_string(), "192.168.1.5/24");
         assert_eq!((bridge.fixed_cidr.unwrap().prefix_len(), bridge.mtu, bridge.bip6), (25, 1400, None));
         assert_eq!(read(r#"{"bridge": "none"}"#).unwrap().interface, None);

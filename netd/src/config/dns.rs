@@ -56,8 +56,13 @@ mod tests {
 
     #[test]
     fn servers_and_domains_are_checked() {
-        let read = |json: &str| Dns::read(&Settings::parse(json.as_bytes()).unwrap()).map_err(|invalid| invalid.reason);
-        let dns = read(r#"{"dns": ["1.1.1.1", "::1"], "dns-opts": ["ndots:1"], "dns-search": ["a.example.", "."]}"#).unwrap();
+        let read = |json: &str| {
+            Dns::read(&Settings::parse(json.as_bytes()).unwrap()).map_err(|invalid| invalid.reason)
+        };
+        let dns = read(
+            r#"{"dns": ["1.1.1.1", "::1"], "dns-opts": ["ndots:1"], "dns-search": ["a.example.", "."]}"#,
+        )
+        .unwrap();
         assert_eq!((dns.servers.len(), dns.options.len(), dns.search.len()), (2, 1, 2));
         assert_eq!(read(r#"{"dns": ["x"]}"#).unwrap_err(), "invalid value for `dns`: invalid IP address: x");
         for domain in ["123", "a..b", "-a", "a b", ""] {

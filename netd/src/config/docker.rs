@@ -102,7 +102,9 @@ impl Foreign {
     pub(super) fn warning(self, key: &str) -> String {
         match self {
             Engine => format!("the key `{key}` belongs to Docker's engine and says nothing to netd"),
-            Netfilter => format!("the key `{key}` is about netfilter and says nothing to netd, which needs no rules"),
+            Netfilter => {
+                format!("the key `{key}` is about netfilter and says nothing to netd, which needs no rules")
+            }
             Names => format!("the key `{key}` says nothing to netd, which does not serve names"),
         }
     }

@@ -31,20 +31,20 @@ pub struct Flags {
     #[arg(long, value_name = "IF")]
     pub uplink: Vec<String>,
     #[command(flatten)]
-    sockets: Sockets,
+    pub(super) sockets: Sockets,
     #[command(flatten)]
-    bridge: Bridge,
+    pub(super) bridge: Bridge,
     #[command(flatten)]
-    networks: Networks,
+    pub(super) networks: Networks,
     #[command(flatten)]
-    log: Log,
+    pub(super) log: Log,
     #[command(flatten)]
-    netfilter: Netfilter,
+    pub(super) netfilter: Netfilter,
 }
 
 /// Where the daemon listens, and to whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
-struct Sockets {
+pub(super) struct Sockets {
     /// Serve the API at unix:///PATH, tcp://ADDR:PORT or fd://; may be repeated [default: netd.sock in the run directory]
     #[arg(long, short = 'H', value_name = "URL")]
     host: Vec<String>,
@@ -78,7 +78,7 @@ struct Sockets {
 /// The network `bridge`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "The network `bridge`")]
-struct Bridge {
+pub(super) struct Bridge {
     /// Its kernel bridge; any other than the default must be there already; `none` for no such network [default: netd0]
     #[arg(long, short = 'b', value_name = "IF")]
     bridge: Option<String>,
@@ -117,7 +117,7 @@ struct Bridge {
 /// All networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "All networks")]
-struct Networks {
+pub(super) struct Networks {
     /// Where subnets come from that nobody asks for; may be repeated
     #[arg(long, value_name = "base=PREFIX,size=LEN", value_parser = address_pool::parse_flag)]
     default_address_pool: Vec<Value>,
@@ -153,7 +153,7 @@ struct Networks {
 /// What is logged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "The log")]
-struct Log {
+pub(super) struct Log {
     /// Log what is done step by step
     #[arg(long, short = 'D', value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go::boolean)]
     debug: Option<bool>,
@@ -167,7 +167,7 @@ struct Log {
 
 /// Flags of dockerd's that are about netfilter: accepted, so that its command line serves, and without meaning.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
-struct Netfilter {
+pub(super) struct Netfilter {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go::boolean)]
     iptables: Option<bool>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go::boolean)]
@@ -193,11 +193,9 @@ struct NetworkOption {
 fn network_option(text: &str) -> Result<NetworkOption, String> {
     let parts = text.split_once('=').and_then(|(driver, rest)| Some((driver, rest.split_once('=')?)));
     match parts {
-        Some((driver, (name, value))) if !driver.is_empty() && !name.is_empty() => Ok(NetworkOption {
-            driver: driver.to_owned(),
-            name: name.to_owned(),
-            value: value.to_owned(),
-        }),
+        Some((driver, (name, value))) if !driver.is_empty() && !name.is_empty() => {
+            Ok(NetworkOption { driver: driver.to_owned(), name: name.to_owned(), value: value.to_owned() })
+        }
         _ => Err(format!("invalid value '{text}': it must be driver=option=value")),
     }
 }
@@ -292,7 +290,8 @@ mod tests {
     }
 
     fn settings(line: &str) -> Value {
-        let line = Line::try_parse_from(format!("netd {line}").split_whitespace()).unwrap_or_else(|e| panic!("{e}"));
+        let line =
+            Line::try_parse_from(format!("netd {line}").split_whitespace()).unwrap_or_else(|e| panic!("{e}"));
         Value::Object(line.flags.settings().0)
     }
 

@@ -81,7 +81,9 @@ fn tcp(address: &str, defaults: Defaults<'_>) -> Result<Host, String> {
     let host = match (host.strip_prefix('['), host.strip_suffix(']')) {
         (None, None) if host.is_empty() => "localhost",
         (None, None) if !host.contains(':') => host,
-        (Some(_), Some(_)) if host[1..host.len() - 1].parse::<std::net::Ipv6Addr>().is_ok() => &host[1..host.len() - 1],
+        (Some(_), Some(_)) if host[1..host.len() - 1].parse::<std::net::Ipv6Addr>().is_ok() => {
+            &host[1..host.len() - 1]
+        }
         _ => return Err("an IPv6 address must stand in brackets".to_owned()),
     };
     Ok(Host::Tcp { host: host.to_owned(), port })
@@ -104,7 +106,8 @@ mod tests {
     use super::*;
 
     fn parse(url: &str, tls: bool) -> Result<String, String> {
-        Host::parse(url, Defaults { socket: Path::new("/run/netd/netd.sock"), tls }).map(|host| host.to_string())
+        Host::parse(url, Defaults { socket: Path::new("/run/netd/netd.sock"), tls })
+            .map(|host| host.to_string())
     }
 
     #[test]

@@ -30,7 +30,8 @@ mod tests {
 
     #[test]
     fn labels_have_one_value_each() {
-        let labels = |json: &str| read(&Settings::parse(json.as_bytes()).unwrap()).map_err(|invalid| invalid.reason);
+        let labels =
+            |json: &str| read(&Settings::parse(json.as_bytes()).unwrap()).map_err(|invalid| invalid.reason);
         assert_eq!(labels(r#"{"labels": ["a=b", "c=", "a=b"]}"#).unwrap(), ["a=b", "c="]);
         assert_eq!(
             labels(r#"{"labels": ["foo=bar", "foo=baz"]}"#).unwrap_err(),

@@ -21,6 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use self::settings::{Invalid, Settings};
 pub use self::{
     address_pool::AddressPool,
     bridge::{DEFAULT_BRIDGE, DefaultBridge},
@@ -32,7 +33,6 @@ pub use self::{
     reload::Changed,
     tls::{CertificateFiles, Tls, certificate_directory},
 };
-use self::settings::{Invalid, Settings};
 
 /// Everything that the daemon is told, each value once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,7 +197,8 @@ fn unheeded(config: &Config, settings: &Settings) -> Vec<String> {
     if !names.is_empty() {
         warnings.push(format!("netd does not serve names yet: nothing is done with {}", names.join(", ")));
     }
-    let certificates: Vec<_> = ["tlscacert", "tlscert", "tlskey"].into_iter().filter(|key| set(key)).collect();
+    let certificates: Vec<_> =
+        ["tlscacert", "tlscert", "tlskey"].into_iter().filter(|key| set(key)).collect();
     if config.tls.is_none() && !certificates.is_empty() {
         warnings.push(format!(
             "neither `tls` nor `tlsverify` is set: nothing is done with {}",
@@ -251,7 +252,8 @@ mod tests {
 
     #[test]
     fn hosts_have_the_port_of_their_kind() {
-        let shown = |json: &str| read(json).unwrap().hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let shown =
+            |json: &str| read(json).unwrap().hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
             shown(r#"{"hosts": ["unix://", "tcp://0.0.0.0", "fd://"]}"#),
             ["unix:///run/netd/netd.sock", "tcp://0.0.0.0:2375", "fd://"]

@@ -29,7 +29,8 @@ impl PluginSocket {
             Some("none") => Ok(Self::None),
             Some(path) if path.starts_with('/') => Ok(Self::At(path.into())),
             Some(other) => {
-                let reason = format!("invalid plugin socket {other:?}: it is neither an absolute path nor `none`");
+                let reason =
+                    format!("invalid plugin socket {other:?}: it is neither an absolute path nor `none`");
                 Err(Invalid::new(KEY, reason))
             }
         }

@@ -7,16 +7,8 @@ use serde_json::Value;
 use super::{Config, go};
 
 /// The keys that take effect at once. Files that the `tls` keys name are read anew as well.
-const RELOADED: [&str; 8] = [
-    "debug",
-    "labels",
-    "live-restore",
-    "log-format",
-    "log-level",
-    "tlscacert",
-    "tlscert",
-    "tlskey",
-];
+const RELOADED: [&str; 8] =
+    ["debug", "labels", "live-restore", "log-format", "log-level", "tlscacert", "tlscert", "tlskey"];
 
 /// One key that is not as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,12 +60,13 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::super::tests::read;
-    use super::*;
 
     #[test]
     fn changes_are_told_key_by_key() {
         let old = read(r#"{"mtu": 1400, "labels": ["a=b"], "icc": false}"#).unwrap();
-        let new = read(r#"{"mtu": 1500, "labels": ["a=c"], "icc": false, "debug": true, "hosts": ["fd://"]}"#).unwrap();
+        let new =
+            read(r#"{"mtu": 1500, "labels": ["a=c"], "icc": false, "debug": true, "hosts": ["fd://"]}"#)
+                .unwrap();
         let changes = old.changes(&new);
         let told: Vec<_> = changes.iter().map(|c| (&*c.key, &*c.from, &*c.to, c.reloaded)).collect();
         assert_eq!(

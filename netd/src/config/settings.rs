@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{docker::{self, Shape}, go};
+use super::{
+    docker::{self, Shape},
+    go,
+};
 
 /// The keys that netd reads.
 const OWN: &[&str] = &[
@@ -69,7 +72,10 @@ impl Invalid {
     /// A value of another type than the key's, in the words of Go's decoder.
     fn kind(key: &str, value: &Value, wanted: &str) -> Self {
         let kind = go::kind(value);
-        Self::new(key, format!("json: cannot unmarshal {kind} into Go struct field Config.{key} of type {wanted}"))
+        Self::new(
+            key,
+            format!("json: cannot unmarshal {kind} into Go struct field Config.{key} of type {wanted}"),
+        )
     }
 }
 

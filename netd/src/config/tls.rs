@@ -115,8 +115,11 @@ mod tests {
     #[test]
     fn certificates_lie_where_dockers_do() {
         let directory = |set: &[(&str, &str)]| {
-            let set: Vec<_> = set.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
-            certificate_directory(|name| set.iter().find(|(set, _)| set == name).map(|(_, value)| value.clone()))
+            let set: Vec<_> =
+                set.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
+            certificate_directory(|name| {
+                set.iter().find(|(set, _)| set == name).map(|(_, value)| value.clone())
+            })
         };
         assert_eq!(directory(&[]), Path::new("/root/.docker"));
         assert_eq!(directory(&[("HOME", "/h"), ("NETD_CERT_PATH", "")]), Path::new("/h/.docker"));

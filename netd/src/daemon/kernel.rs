@@ -1,6 +1,7 @@
 //! What the daemon needs of the host.
 
 use anyhow::{Context as _, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// The first kernel with tcx.
 const FLOOR: (u32, u32) = (6, 6);
@@ -23,6 +24,12 @@ pub(super) fn check_version() -> anyhow::Result<()> {
         bail!("this kernel is {release}: netd needs {major}.{minor} or later, for programs at tcx");
     }
     Ok(())
+}
+
+/// Lets the daemon have as many files open as it may allow itself: each connection is one.
+pub(super) fn allow_many_files() -> anyhow::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("asking how many files may be open")?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("setting how many files may be open")
 }
 
 fn version(release: &str) -> Option<(u32, u32)> {

@@ -5,6 +5,8 @@ mod cleanup;
 mod kernel;
 mod log;
 mod refusals;
+mod reload;
+mod service;
 
 use std::{future::Future, path::Path, time::Duration};
 
@@ -32,9 +34,13 @@ const LOG: Duration = Duration::from_millis(300);
 /// Stopping leaves the datapath as it is: traffic goes on, and the next daemon takes over.
 pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let config = Config::load(&flags)?;
-    log::start(config.log_level);
-    for key in &config.ignored {
-        ::log::warn!("the key `{key}` belongs to Docker's engine and says nothing to netd");
+    if flags.validate {
+        println!("configuration OK");
+        return Ok(());
+    }
+    log::start(config.log);
+    for warning in &config.warnings {
+        ::log::warn!("{warning}");
     }
     kernel::check_root()?;
     let _lock = Lock::take(&config.state_dir)?;
@@ -47,29 +53,33 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
 
     // Caught from here on, so that a signal during the start stops the daemon when it has started.
     let shutdown = shutdown()?;
+    let hangup = signal(SignalKind::hangup())?;
+    kernel::allow_many_files()?;
     // First of all: an address that is taken must be told before anything is changed.
     let listeners = Listeners::bind(&config).await?;
     let bpffs = bpffs::find_or_mount(&config.run_dir)?;
     let pins = bpffs::pins(&bpffs, &config.state_dir)?;
     let host_ports = sysctl::local_port_range()?;
-    let verbose = config.log_level >= ::log::LevelFilter::Debug;
+    let verbose = config.log.level >= ::log::LevelFilter::Debug;
     let log_level = if verbose { ::log::Level::Debug as u8 } else { 0 };
     let datapath =
         Datapath::open(&Options { pins, host_ports, log_level }).context("starting the datapath")?;
     let (store, stored) = open_store(&config.state_dir)?;
 
     let watch = Watch::new()?;
-    let engine = Engine::start(config, store, stored, datapath).await?;
+    let engine = Engine::start(config.clone(), store, stored, datapath).await?;
     let state = engine.state();
     ::log::info!("{} networks, {} endpoints", state.networks.len(), state.endpoints.len());
     let followed = tokio::spawn(engine.clone().follow_uplinks(watch));
     let swept = tokio::spawn(sweep(engine.clone()));
     let told = tokio::spawn(refusals::tell(engine.clone()));
     let logged = tokio::spawn(flush_log(engine.clone(), verbose));
-    let named = tokio::spawn(dns::serve(engine.clone(), Vec::new()));
+    let named = tokio::spawn(dns::serve(engine.clone(), config.dns.servers.clone()));
+    let reloaded = tokio::spawn(reload::follow(hangup, flags, config, engine.clone(), listeners.tls()));
 
+    service::ready();
     let served = listeners.serve(engine, shutdown).await;
-    for task in [followed, swept, told, logged, named] {
+    for task in [followed, swept, told, logged, named, reloaded] {
         task.abort();
     }
     served
@@ -119,6 +129,7 @@ fn shutdown() -> anyhow::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        service::stopping();
         ::log::info!("stopping; traffic goes on without the daemon");
     })
 }

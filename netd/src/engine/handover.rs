@@ -31,7 +31,7 @@ impl Engine {
                 return same_network(network, &order);
             }
             let network = engine.ordered(&state, &order).await?;
-            engine.add_network(&mut writer, &network).await
+            engine.add_network(&mut writer, &network).await.map(drop)
         })
         .await
     }

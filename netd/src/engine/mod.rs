@@ -4,6 +4,7 @@ mod attach;
 mod bridge;
 mod configuration;
 mod endpoint;
+mod forward;
 mod handover;
 mod host;
 mod lease;
@@ -90,6 +91,8 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     config: Config,
+    /// The daemon's labels, which change while it runs.
+    labels: RwLock<Arc<[String]>>,
     pools: Pools,
     host: Host,
     /// Inode of the daemon's own network namespace.
@@ -112,6 +115,21 @@ impl Engine {
     /// The state that the last answered request left.
     pub fn state(&self) -> Arc<State> {
         self.0.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the daemon was told when it started.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The daemon's labels.
+    pub fn labels(&self) -> Arc<[String]> {
+        self.0.labels.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives the daemon other labels.
+    pub fn relabel(&self, labels: Arc<[String]>) {
+        *self.0.labels.write().unwrap_or_else(PoisonError::into_inner) = labels;
     }
 
     /// The programs and maps.

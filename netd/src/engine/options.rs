@@ -78,7 +78,7 @@ pub(super) fn read(
         gateway_mode6,
         host4: address(options, HOST4)?,
         host6: address(options, HOST6)?,
-        host_binding: address(options, HOST_BINDING)?,
+        host_binding: address(options, HOST_BINDING)?.or(bridge.host_binding),
         trusted_interfaces: trusted_interfaces.map(str::to_owned).collect(),
         inhibit_ipv4: boolean(options, INHIBIT_IPV4)?.unwrap_or(bridge.inhibit_ipv4),
         prefix,

@@ -36,6 +36,7 @@ impl Engine {
 
     async fn default_bridge(&self, state: &mut State) -> Result<(), Error> {
         let config = &self.0.config.bridge;
+        let publish_address = self.0.config.publish_address;
         let before = state.network_named("bridge").cloned();
         let Some(interface) = config.interface.clone() else {
             return match before {
@@ -101,7 +102,7 @@ impl Engine {
                     (DEFAULT_BRIDGE, "true".to_owned()),
                     (ICC, config.icc.to_string()),
                     (MASQUERADE, config.masquerade.to_string()),
-                    (HOST_BINDING, "0.0.0.0".to_owned()),
+                    (HOST_BINDING, publish_address.map_or_else(|| "0.0.0.0".to_owned(), |at| at.to_string())),
                     (BRIDGE_NAME, interface.clone()),
                     (MTU, config.mtu.to_string()),
                 ]
@@ -112,6 +113,7 @@ impl Engine {
                 mtu: config.mtu,
                 icc: config.icc,
                 masquerade: config.masquerade,
+                host_binding: publish_address,
                 adopted,
                 ..Bridge::new(number, interface, mac)
             }),

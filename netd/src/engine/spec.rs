@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     ipam::{self, Requested},
-    link::{self, Kind, sysctl},
+    link::{self, Kind},
     model::{
         Bridge, Driver, Error, Id, Ipam, MacAddress, Network, Pool, State, Timestamp, is_predefined, request,
     },
@@ -27,19 +27,24 @@ impl Engine {
     ) -> Result<Created, Error> {
         let state = self.state();
         let network = self.specify(&state, request, Id::new(random()?)).await?;
-        self.add_network(writer, &network).await?;
-        Ok(Created { id: network.id, warning: String::new() })
+        let warning = self.add_network(writer, &network).await?;
+        Ok(Created { id: network.id, warning })
     }
 
-    pub(super) async fn add_network(&self, writer: &mut Writer, network: &Network) -> Result<(), Error> {
+    /// Makes a network that is complete, and says what the user should know.
+    pub(super) async fn add_network(&self, writer: &mut Writer, network: &Network) -> Result<String, Error> {
         let id = network.id;
-        if network.bridge.is_some() && network.enable_ipv6 {
-            self.forward_ipv6().await?;
-        }
         self.change(writer, vec![Change::PutNetwork(network.clone())], |other| other.id == id, |_| false)
             .await?;
         self.tell(Action::Create, network, None);
-        Ok(())
+        Ok(match self.forward(network).await {
+            Ok(()) => String::new(),
+            // Where /proc/sys cannot be written; the network is whole, and inside it all is well.
+            Err(error) => {
+                log::warn!("{error}");
+                format!("its way to the outside may be closed: {error}")
+            }
+        })
     }
 
     pub(super) async fn remove(&self, writer: &mut Writer, name: &str) -> Result<(), Error> {
@@ -129,7 +134,8 @@ impl Engine {
             None => MacAddress::local(random()?),
         };
         let adopted = existing.is_some();
-        let bridge = Bridge { adopted, ..Bridge::new(number, interface, mac) };
+        let host_binding = self.0.config.publish_address;
+        let bridge = Bridge { adopted, host_binding, ..Bridge::new(number, interface, mac) };
         let bridge = options::read(&options, request.internal, bridge)?;
 
         let mut pools = Vec::new();
@@ -198,17 +204,6 @@ impl Engine {
         // No container may seem to have the address of one of the host's resolvers.
         taken.extend(link::nameservers().into_iter().map(IpNet::from));
         Ok(self.0.pools.next(ipv6, &taken)?)
-    }
-
-    /// Sees to it that the host forwards IPv6, and that it keeps its own routes though it does.
-    pub(super) async fn forward_ipv6(&self) -> Result<(), Error> {
-        let uplinks: Vec<_> = self.find_uplinks().await?.into_values().map(|uplink| uplink.name).collect();
-        for uplink in sysctl::forward_ipv6(&uplinks).map_err(internal)? {
-            log::info!(
-                "net.ipv6.conf.{uplink}.accept_ra is now 2: the host forwards IPv6, and keeps taking routes there"
-            );
-        }
-        Ok(())
     }
 }
 

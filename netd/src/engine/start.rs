@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     datapath::Datapath,
     ipam::Pools,
-    link::{Device, Links, Namespace, sysctl},
+    link::{Device, Links, Namespace},
     model::{Endpoint, Error, FarEnd, State},
     plan,
     store::{Change, Store, Stored},
@@ -39,6 +39,7 @@ impl Engine {
         let uplinks = uplinks.collect();
         let engine = Self(Arc::new(Inner {
             pools: Pools::new(&config.address_pools, stored.ula),
+            labels: RwLock::new(config.labels.clone().into()),
             config,
             host,
             own_netns: Namespace::current().map_err(internal)?.inode(),
@@ -52,12 +53,10 @@ impl Engine {
         }));
         let mut writer = engine.0.writer.clone().lock_owned().await;
         engine.check_uplinks().await?;
-        if engine.0.config.ip_forward && sysctl::forward_ipv4().map_err(internal)? {
-            log::info!("net.ipv4.ip_forward is now 1");
-        }
+        engine.forward_host()?;
         engine.reconcile(&mut writer, stored.journal).await?;
-        if engine.state().has_ipv6() {
-            engine.forward_ipv6().await?;
+        for network in engine.state().networks.values() {
+            engine.forward(network).await?;
         }
         engine.refresh_uplinks(&mut writer).await?;
         // Nobody listened to the kernel since the last daemon.

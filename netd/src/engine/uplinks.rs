@@ -70,7 +70,7 @@ impl Engine {
     /// Tells the datapath of uplinks that came, changed or went.
     pub(super) async fn refresh_uplinks(&self, writer: &mut Writer) -> Result<(), Error> {
         let found = self.find_uplinks().await?;
-        let ipv6 = self.state().has_ipv6();
+        let ipv6 = self.opens_ipv6() && self.state().has_ipv6();
         for (&index, uplink) in &found {
             let entry = uplink.entry();
             match writer.uplinks.get(&index) {

@@ -1,31 +1,67 @@
 //! HTTP at the API's sockets: listeners, connections, and how they end.
 
+mod activation;
 mod listen;
+mod pace;
+mod request;
+mod seat;
+mod stream;
+mod tls;
 
-use std::{future::Future, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
+use nix::unistd::{Gid, Group as SystemGroup};
 use tokio::{sync::watch, task::JoinSet};
 
-use self::listen::{Listener, Stream};
+pub use self::tls::Acceptor;
+use self::{
+    activation::Activation,
+    listen::{Accepted, Listener},
+    pace::Pace,
+    request::{Arrived, Arriving, Leaving},
+    seat::{Seat, Seats},
+    stream::{Impatient, Stream},
+};
 use crate::{
     api::Api,
-    config::{Config, Host, PluginSocket},
+    config::{Config, Group, Host, PluginSocket},
     engine::Engine,
     plugin,
 };
 
 /// How long a client may take to send a request's head, and how long a connection may idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may take nothing of an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests under way may take once the daemon is to end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most bytes of a request's head.
+const HEAD_LIMIT: usize = 64 << 10;
+/// The most fields of a request's head.
+const FIELDS_LIMIT: usize = 100;
+/// Connections at one listener.
+const SEATS: usize = 512;
+/// Connections that begin at a listener of TCP: so many a second, and so many at once.
+const PACE: (u32, u32) = (500, 1000);
 
 /// Everywhere that is listened at. Clients can connect from the time this is there, and are served once [`Self::serve`]
 /// is called.
@@ -34,30 +70,39 @@ pub struct Listeners {
     api: Vec<Listener>,
     metrics: Option<Listener>,
     plugin: Option<Listener>,
+    tls: Option<Acceptor>,
 }
 
 impl Listeners {
     /// Listens where the configuration says.
     ///
     /// # Errors
-    /// A listener cannot be had; then none is left behind.
+    /// A listener cannot be had, or a certificate; then none is left behind.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let mut listeners = Self { api: Vec::new(), metrics: None, plugin: None };
+        let tls = config.tls.as_ref().map(Acceptor::new).transpose().map_err(anyhow::Error::msg)?;
+        let mut listeners = Self { api: Vec::new(), metrics: None, plugin: None, tls };
+        let group = gid(&config.group)?;
+        let mut activation = Activation::of_this_process().context("taking over sockets")?;
         for host in &config.hosts {
-            listeners
-                .api
-                .push(Listener::bind(host).await.with_context(|| format!("cannot listen at {host}"))?);
+            let bound = bind(host, group, &mut activation).await;
+            let bound =
+                bound.with_context(|| format!("failed to load listeners: cannot listen at {host}"))?;
             log::info!("API at {host}");
+            if bound.iter().any(Listener::is_exposed) {
+                warn_of_strangers(host, config);
+            }
+            listeners.api.extend(bound);
         }
         listeners.plugin = plugin_listener(&config.plugin).await?;
         if let Some(address) = config.metrics_addr {
-            let host = Host::Tcp { host: address.ip().to_string(), port: address.port() };
-            let listener =
-                Listener::bind(&host).await.with_context(|| format!("cannot serve metrics at {address}"))?;
-            log::info!("metrics at http://{address}/metrics");
-            listeners.metrics = Some(listener);
+            listeners.metrics = Some(metrics(address).await?);
         }
         Ok(listeners)
+    }
+
+    /// What takes TLS connections, if anything does.
+    pub fn tls(&self) -> Option<Acceptor> {
+        self.tls.clone()
     }
 
     /// Serves the API of `engine` until `shutdown`; then lets the requests under way finish.
@@ -69,13 +114,16 @@ impl Listeners {
         let api = Api::new(engine.clone(), ended.clone());
         let mut tasks = JoinSet::new();
         for listener in self.api {
-            tasks.spawn(serve_one(listener, api.clone().router(), ended.clone()));
+            let tls = self.tls.clone().filter(|_| listener.is_tcp());
+            let service = Service { router: api.clone().router(), tls, ended: ended.clone() };
+            tasks.spawn(serve_one(listener, service));
         }
         if let Some(listener) = self.plugin {
-            tasks.spawn(serve_one(listener, plugin::router(engine), ended.clone()));
+            let service = Service { router: plugin::router(engine), tls: None, ended: ended.clone() };
+            tasks.spawn(serve_one(listener, service));
         }
         if let Some(listener) = self.metrics {
-            tasks.spawn(serve_one(listener, api.metrics_router(), ended));
+            tasks.spawn(serve_one(listener, Service { router: api.metrics_router(), tls: None, ended }));
         }
         shutdown.await;
         ending.send_replace(true);
@@ -93,7 +141,7 @@ async fn plugin_listener(socket: &PluginSocket) -> anyhow::Result<Option<Listene
         PluginSocket::Default(path) => (path, false),
         PluginSocket::At(path) => (path, true),
     };
-    match Listener::bind(&Host::Unix(path.clone())).await {
+    match Listener::unix(path, None).await {
         Ok(listener) => {
             log::info!("plugin of Docker Engine at {}", path.display());
             Ok(Some(listener))
@@ -108,16 +156,90 @@ async fn plugin_listener(socket: &PluginSocket) -> anyhow::Result<Option<Listene
     }
 }
 
-/// Accepts connections until `ended`, and waits for those there are.
-async fn serve_one(listener: Listener, router: Router, mut ended: watch::Receiver<bool>) {
-    let connections = GracefulShutdown::new();
+async fn metrics(address: SocketAddr) -> anyhow::Result<Listener> {
+    let listener = Listener::tcp(address).await;
+    let listener = listener.with_context(|| format!("cannot serve metrics at {address}"))?;
+    log::info!("metrics at http://{address}/metrics");
+    Ok(listener)
+}
+
+/// Listens at `host`: at one socket, or at as many as were handed over.
+async fn bind(host: &Host, group: Option<Gid>, activation: &mut Activation) -> io::Result<Vec<Listener>> {
+    match host {
+        Host::Unix(path) => Ok(vec![Listener::unix(path, group).await?]),
+        Host::Tcp { host, port } => Ok(vec![Listener::tcp((host.as_str(), *port)).await?]),
+        Host::Fd(number) => activation.take(*number)?.into_iter().map(Listener::adopt).collect(),
+    }
+}
+
+/// Whoever reaches the API is root on this host.
+fn warn_of_strangers(host: &Host, config: &Config) {
+    let reach = "whoever can connect to it has the power of root on this host";
+    match &config.tls {
+        None => log::warn!(
+            "THE API AT {host} IS IN THE CLEAR AND ASKS NOBODY WHO HE IS: {reach}. Use `tlsverify`."
+        ),
+        Some(tls) if !tls.verify => {
+            log::warn!("THE API AT {host} ASKS NOBODY WHO HE IS: {reach}. Use `tlsverify`.");
+        }
+        Some(_) => {}
+    }
+}
+
+/// The group of Unix sockets, if it is not to be the daemon's own.
+fn gid(group: &Group) -> anyhow::Result<Option<Gid>> {
+    let name = match group {
+        Group::Own => return Ok(None),
+        Group::Default => "docker",
+        Group::Named(name) => name,
+    };
+    let found = SystemGroup::from_name(name).with_context(|| format!("looking for the group {name}"))?;
+    let number = || name.parse().ok().map(Gid::from_raw);
+    match (found.map(|group| group.gid).or_else(number), group) {
+        (None, Group::Named(_)) => anyhow::bail!("failed to load listeners: group {name} not found"),
+        (gid, _) => Ok(gid),
+    }
+}
+
+/// What the connections of one listener have in common.
+#[derive(Clone)]
+struct Service {
+    router: Router,
+    tls: Option<Acceptor>,
+    ended: watch::Receiver<bool>,
+}
+
+/// Accepts connections until the daemon is to end, and waits for those there are.
+async fn serve_one(listener: Listener, service: Service) {
+    let seats = Seats::new(SEATS);
+    let mut tasks = JoinSet::new();
+    let mut pace = listener.is_tcp().then(|| Pace::new(PACE.0, PACE.1, Instant::now()));
+    let mut ended = service.ended.clone();
     loop {
-        let accepted = tokio::select! {
-            _ = ended.wait_for(|ended| *ended) => break,
-            accepted = listener.accept() => accepted,
+        let accepted = async {
+            if let Some(pace) = &mut pace {
+                tokio::time::sleep(pace.take(Instant::now())).await;
+            }
+            listener.accept().await
         };
+        let accepted = tokio::select! {
+            () = ending(&mut ended) => break,
+            accepted = accepted => accepted,
+        };
+        while tasks.try_join_next().is_some() {}
         match accepted {
-            Ok(stream) => connect(stream, &router, &connections),
+            Ok(accepted) => match seats.take() {
+                Some(seat) => {
+                    let connection = service.clone().connect(accepted, seat.clone());
+                    tasks.spawn(async move {
+                        tokio::select! {
+                            () = connection => {}
+                            () = seat.needed() => log::debug!("a connection that waited made room for another"),
+                        }
+                    });
+                }
+                None => accepted.refuse(service.tls.is_some()),
+            },
             Err(error) => {
                 // Out of file descriptors, most likely: those of connections that end come back.
                 log::warn!("cannot accept a connection: {error}");
@@ -126,31 +248,74 @@ async fn serve_one(listener: Listener, router: Router, mut ended: watch::Receive
         }
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN_TIMEOUT, connections.shutdown()).await.is_err() {
+    let drained = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
         log::warn!("requests still under way after {} s are cut off", DRAIN_TIMEOUT.as_secs());
     }
 }
 
-/// Serves one connection in a task of its own.
-fn connect(stream: Stream, router: &Router, connections: &GracefulShutdown) {
-    let service = TowerToHyperService::new(router.clone());
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    let connection = connections.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
+impl Service {
+    /// Serves one connection to its end.
+    async fn connect(mut self, accepted: Accepted, seat: Arc<Seat>) {
+        let agreed = tokio::select! {
+            // A handshake under way is no request under way.
+            () = ending(&mut self.ended) => return,
+            agreed = agree(accepted, self.tls.as_ref()) => agreed,
+        };
+        let stream = match agreed {
+            Ok(stream) => Impatient::new(stream, WRITE_TIMEOUT),
+            Err(error) => return log::debug!("connection: {error}"),
+        };
+        let router = TowerToHyperService::new(self.router);
+        let service = service_fn(|request: Request<Incoming>| {
+            let arrived = Arrived::default();
+            let request = request.map(|body| Arriving::new(body, seat.clone(), arrived.clone()));
+            let response = router.call(request);
+            async { Ok::<_, Infallible>(response.await?.map(|body| Leaving::new(body, arrived))) }
+        });
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_LIMIT)
+            .max_headers(FIELDS_LIMIT)
+            .serve_connection(TokioIo::new(stream), service);
+        let served = tokio::select! {
+            served = &mut connection => served,
+            () = ending(&mut self.ended) => {
+                Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
+            }
+        };
+        if let Err(error) = served {
             log::debug!("connection: {error}");
         }
-    });
+        stream::part(connection.into_parts().io.into_inner()).await;
+    }
+}
+
+/// Ready when the daemon is to end.
+async fn ending(ended: &mut watch::Receiver<bool>) {
+    // Without a sender it ended long ago.
+    let _ = ended.wait_for(|ended| *ended).await;
+}
+
+/// The connection as bytes, after the handshake that there may have to be.
+async fn agree(accepted: Accepted, tls: Option<&Acceptor>) -> io::Result<Stream> {
+    match (accepted, tls) {
+        (Accepted::Unix(stream), _) => Ok(Box::new(stream)),
+        (Accepted::Tcp(stream), None) => Ok(Box::new(stream)),
+        (Accepted::Tcp(stream), Some(tls)) => Ok(Box::new(tls.accept(stream).await?)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{io::ErrorKind, sync::Arc};
+    use std::io::ErrorKind;
 
-    use axum::routing::get;
+    use axum::{
+        body::Bytes,
+        routing::{get, post},
+    };
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::UnixStream,
@@ -159,11 +324,32 @@ mod tests {
 
     use super::*;
 
+    /// A server of `router` at a socket of the file system, until what is returned says so.
+    async fn serve(
+        path: &std::path::Path,
+        router: Router,
+    ) -> (watch::Sender<bool>, tokio::task::JoinHandle<()>) {
+        let listener = Listener::unix(path, None).await.unwrap();
+        let (ending, ended) = watch::channel(false);
+        let server = tokio::spawn(serve_one(listener, Service { router, tls: None, ended }));
+        (ending, server)
+    }
+
+    /// What is answered to `request`, until the connection ends.
+    async fn ask(path: &std::path::Path, request: &str) -> String {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    const ASK: &str = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+
     #[tokio::test]
     async fn requests_under_way_finish_and_no_others_begin() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("netd.sock");
-        let listener = Listener::bind(&Host::Unix(path.clone())).await.unwrap();
         let (begun, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let handler = {
             let (begun, release) = (begun.clone(), release.clone());
@@ -173,8 +359,7 @@ mod tests {
                 "done"
             }
         };
-        let (ending, ended) = watch::channel(false);
-        let server = tokio::spawn(serve_one(listener, Router::new().route("/", get(handler)), ended));
+        let (ending, server) = serve(&path, Router::new().route("/", get(handler))).await;
 
         let mut idle = UnixStream::connect(&path).await.unwrap();
         let mut busy = UnixStream::connect(&path).await.unwrap();
@@ -189,5 +374,88 @@ mod tests {
         busy.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("done"), "{answer}");
         server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn half_open_connections_keep_nobody_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("netd.sock");
+        let (begun, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let handler = {
+            let (begun, release) = (begun.clone(), release.clone());
+            move || async move {
+                begun.notify_one();
+                release.notified().await;
+                "done"
+            }
+        };
+        let router = Router::new()
+            .route("/", get(|| async { "served" }))
+            .route("/work", get(handler))
+            .route("/body", post(|body: Bytes| async move { body.len().to_string() }));
+        let (_ending, _server) = serve(&path, router).await;
+
+        let working = {
+            let path = path.clone();
+            let request = "GET /work HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+            tokio::spawn(async move { ask(&path, request).await })
+        };
+        begun.notified().await;
+        let begin = |stream: UnixStream, head: &'static [u8]| async move {
+            let mut stream = stream;
+            stream.write_all(head).await.unwrap();
+            stream
+        };
+        let mut half_sent = Vec::new();
+        for index in 0..SEATS + 100 {
+            let head: &[u8] = match index % 3 {
+                0 => b"",
+                1 => b"GET / HTTP/1.1\r\nhost: a\r\nx-slow: ",
+                _ => b"POST /body HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nslow",
+            };
+            half_sent.push(begin(UnixStream::connect(&path).await.unwrap(), head).await);
+        }
+        let mut slow = begin(UnixStream::connect(&path).await.unwrap(), b"GET / HTTP/1.1\r\nx-slow: ").await;
+        assert!(ask(&path, ASK).await.ends_with("served"));
+        // The first of them had to go, the last of them is still welcome, and whose request is worked on was not disturbed.
+        assert!(matches!(half_sent[0].read(&mut [0]).await, Ok(0) | Err(_)));
+        slow.write_all(b"it comes\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        slow.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("served"), "{answer}");
+        release.notify_one();
+        let answer = working.await.unwrap();
+        assert!(answer.ends_with("done"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_large_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("netd.sock");
+        let (_ending, _server) = serve(&path, Router::new().route("/", get(|| async { "served" }))).await;
+        let long = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(2 * HEAD_LIMIT));
+        assert!(ask(&path, &long).await.starts_with("HTTP/1.1 431 "));
+        let many: String = (0..=FIELDS_LIMIT).map(|index| format!("x-{index}: y\r\n")).collect();
+        assert!(ask(&path, &format!("GET / HTTP/1.1\r\n{many}\r\n")).await.starts_with("HTTP/1.1 431 "));
+        assert!(ask(&path, "\x16\x03\x01 nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
+        assert!(ask(&path, ASK).await.ends_with("served"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_fetches_does_not_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("netd.sock");
+        let (_ending, _server) =
+            serve(&path, Router::new().route("/", get(|| async { "y".repeat(8 << 20) }))).await;
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        stream.write_all(ASK.as_bytes()).await.unwrap();
+        stream.readable().await.unwrap();
+        tokio::time::pause();
+        tokio::time::sleep(WRITE_TIMEOUT * 2).await;
+        tokio::time::resume();
+        let mut rest = Vec::new();
+        // Cut off: what the kernel held, and no more.
+        let _ = stream.read_to_end(&mut rest).await;
+        assert!(rest.len() < 8 << 20, "{}", rest.len());
     }
 }
