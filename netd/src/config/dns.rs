@@ -1,4 +1,4 @@
-//! What containers are to be told of names.
+//! Names: who is asked, and what resolvers are told.
 
 use std::net::IpAddr;
 

@@ -7,8 +7,8 @@ pub(super) enum Foreign {
     Engine,
     /// It is about netfilter's rules, or the proxy beside them.
     Netfilter,
-    /// It is about the names of containers.
-    Names,
+    /// It is about what is written into a container's files.
+    Files,
 }
 
 /// What a value must be.
@@ -22,7 +22,7 @@ pub(super) enum Shape {
     Any,
 }
 
-use Foreign::{Engine, Names, Netfilter};
+use Foreign::{Engine, Files, Netfilter};
 use Shape::{Any, Bool, Int, Text, Texts};
 
 /// Every such key, in the order of the alphabet.
@@ -59,8 +59,8 @@ pub(super) const KEYS: &[(&str, Foreign, Shape)] = &[
     ("features", Engine, Any),
     ("firewall-backend", Netfilter, Text),
     ("graph", Engine, Text),
-    ("host-gateway-ip", Names, Text),
-    ("host-gateway-ips", Names, Any),
+    ("host-gateway-ip", Files, Text),
+    ("host-gateway-ips", Files, Any),
     ("http-proxy", Engine, Text),
     ("https-proxy", Engine, Text),
     ("init", Engine, Bool),
@@ -84,7 +84,7 @@ pub(super) const KEYS: &[(&str, Foreign, Shape)] = &[
     ("proxies", Engine, Any),
     ("raw-logs", Engine, Bool),
     ("registry-mirrors", Engine, Texts),
-    ("resolv-conf", Names, Text),
+    ("resolv-conf", Files, Text),
     ("runtimes", Engine, Any),
     ("seccomp-profile", Engine, Text),
     ("selinux-enabled", Engine, Bool),
@@ -105,7 +105,7 @@ impl Foreign {
             Netfilter => {
                 format!("the key `{key}` is about netfilter and says nothing to netd, which needs no rules")
             }
-            Names => format!("the key `{key}` says nothing to netd, which does not serve names"),
+            Files => format!("the key `{key}` says nothing to netd, which writes no container's files"),
         }
     }
 }

@@ -133,13 +133,13 @@ pub(super) struct Networks {
     /// Let the host forward between all its interfaces when netd has to switch forwarding on
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = go::boolean)]
     ip_forward_no_drop: Option<bool>,
-    /// A resolver; not served yet
+    /// A server to ask for names outside; may be repeated [default: the system's]
     #[arg(long, value_name = "ADDR")]
     dns: Vec<String>,
-    /// An option of resolvers; not served yet
+    /// An option of containers' resolvers, which netd does not write
     #[arg(long, value_name = "OPT")]
     dns_opt: Vec<String>,
-    /// A search domain; not served yet
+    /// A search domain of containers' resolvers, which netd does not write
     #[arg(long, value_name = "DOMAIN")]
     dns_search: Vec<String>,
     /// Networks outlive the daemon, whatever this says

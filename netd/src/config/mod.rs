@@ -67,7 +67,7 @@ pub struct Config {
     pub network_options: BTreeMap<String, BTreeMap<String, String>>,
     /// The host's address that ports are published at; any if there is none.
     pub publish_address: Option<IpAddr>,
-    /// What containers are to be told of names; nothing tells them yet.
+    /// Who is asked for names that are not of netd's networks.
     pub dns: Dns,
     /// What the user should know of what was set.
     pub warnings: Vec<String>,
@@ -193,9 +193,12 @@ impl Config {
 fn unheeded(config: &Config, settings: &Settings) -> Vec<String> {
     let set = |key: &&str| settings.0.get(*key).is_some_and(|value| !value.is_null());
     let mut warnings = Vec::new();
-    let names: Vec<_> = ["dns", "dns-opts", "dns-search"].into_iter().filter(|key| set(key)).collect();
-    if !names.is_empty() {
-        warnings.push(format!("netd does not serve names yet: nothing is done with {}", names.join(", ")));
+    let files: Vec<_> = ["dns-opts", "dns-search"].into_iter().filter(|key| set(key)).collect();
+    if !files.is_empty() {
+        warnings.push(format!(
+            "netd writes no container's resolv.conf: nothing is done with {}",
+            files.join(", ")
+        ));
     }
     let certificates: Vec<_> =
         ["tlscacert", "tlscert", "tlskey"].into_iter().filter(|key| set(key)).collect();
@@ -288,7 +291,7 @@ mod tests {
         let warnings = |json: &str| read(json).unwrap().warnings;
         assert_eq!(
             warnings(r#"{"dns": ["1.1.1.1"], "dns-search": ["a"]}"#),
-            ["netd does not serve names yet: nothing is done with dns, dns-search"]
+            ["netd writes no container's resolv.conf: nothing is done with dns-search"]
         );
         assert_eq!(
             warnings(r#"{"tlscert": "/c"}"#),
