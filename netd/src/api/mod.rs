@@ -49,7 +49,7 @@ pub(crate) trait Networks: Clone + Send + Sync + 'static {
     fn state(&self) -> Arc<State>;
     fn events(&self) -> broadcast::Receiver<Event>;
     fn create(&self, request: request::NetworkCreate) -> impl Future<Output = Result<Created, Error>> + Send;
-    fn remove(&self, network: &str) -> impl Future<Output = Result<(), Error>> + Send;
+    fn remove(&self, network: &str, force: bool) -> impl Future<Output = Result<(), Error>> + Send;
     fn connect(
         &self,
         network: &str,
@@ -77,8 +77,8 @@ impl Networks for Engine {
         self.create_network(request).await
     }
 
-    async fn remove(&self, network: &str) -> Result<(), Error> {
-        self.remove_network(network).await
+    async fn remove(&self, network: &str, force: bool) -> Result<(), Error> {
+        self.remove_network(network, force).await
     }
 
     async fn connect(&self, network: &str, request: request::NetworkConnect) -> Result<(), Error> {

@@ -81,8 +81,11 @@ pub(crate) async fn create<E: Networks>(
 pub(crate) async fn remove<E: Networks>(
     State(api): State<Api<E>>,
     Name(name): Name,
+    parameters: Parameters,
 ) -> Result<StatusCode, Refusal> {
-    api.engine.remove(&name).await?;
+    // netd's own parameter; Docker's clients have none.
+    let force = matches!(parameters.get("force"), "1" | "true");
+    api.engine.remove(&name, force).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -125,6 +128,7 @@ pub(crate) async fn prune<E: Networks>(
     let state = api.engine.state();
     let is_wanted = |network: &&Network| {
         !network.is_predefined()
+            && network.engine_id.is_none()
             && state.endpoints_of(network.id).next().is_none()
             && until.is_none_or(|until| network.created.system_time() <= until)
             && filters.labels("label", &network.labels)
@@ -132,7 +136,7 @@ pub(crate) async fn prune<E: Networks>(
     };
     let mut deleted = Vec::new();
     for network in state.networks.values().filter(is_wanted) {
-        match api.engine.remove(&network.id.to_string()).await {
+        match api.engine.remove(&network.id.to_string(), false).await {
             Ok(()) => deleted.push(network.name.clone()),
             Err(error) => log::warn!("prune leaves network {}: {error}", network.name),
         }

@@ -56,7 +56,7 @@ impl Networks for Fake {
         }
     }
 
-    async fn remove(&self, network: &str) -> Result<(), Error> {
+    async fn remove(&self, network: &str, _: bool) -> Result<(), Error> {
         self.state.find_network(network).map(drop)
     }
 

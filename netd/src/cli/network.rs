@@ -33,7 +33,7 @@ pub(super) enum Verb {
         /// Names, ids, or beginnings of ids
         #[arg(required = true)]
         networks: Vec<String>,
-        /// A network that does not exist is no error
+        /// A network that does not exist is no error, nor one that a container engine has forgotten
         #[arg(long, short)]
         force: bool,
     },
@@ -231,7 +231,8 @@ async fn inspect(client: &Client, networks: &[String]) -> anyhow::Result<ExitCod
 async fn remove(client: &Client, networks: &[String], force: bool) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for network in networks {
-        match client.delete(&format!("/networks/{}", escape(network))).await {
+        let force_it = if force { "?force=1" } else { "" };
+        match client.delete(&format!("/networks/{}{force_it}", escape(network))).await {
             Ok(()) => format::print(&format!("{network}\n"))?,
             Err(Error::Refused { status: StatusCode::NOT_FOUND, .. }) if force => {}
             Err(error @ Error::Refused { .. }) => {

@@ -150,13 +150,14 @@ impl Engine {
         self.act(move |engine, mut writer| async move { engine.create(&mut writer, request).await }).await
     }
 
-    /// Removes a network that has no endpoints.
+    /// Removes a network that has no endpoints; a container engine's only by `force`.
     ///
     /// # Errors
     /// In Docker's words; nothing has changed then.
-    pub async fn remove_network(&self, name_or_id: &str) -> Result<(), Error> {
+    pub async fn remove_network(&self, name_or_id: &str, force: bool) -> Result<(), Error> {
         let name = name_or_id.to_owned();
-        self.act(move |engine, mut writer| async move { engine.remove(&mut writer, &name).await }).await
+        self.act(move |engine, mut writer| async move { engine.remove(&mut writer, &name, force).await })
+            .await
     }
 
     /// Attaches a network namespace to a network.

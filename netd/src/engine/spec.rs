@@ -47,16 +47,17 @@ impl Engine {
         })
     }
 
-    pub(super) async fn remove(&self, writer: &mut Writer, name: &str) -> Result<(), Error> {
+    pub(super) async fn remove(&self, writer: &mut Writer, name: &str, force: bool) -> Result<(), Error> {
         let state = self.state();
         let network = state.find_network(name)?;
         if network.is_predefined() {
             let name = &network.name;
             return Err(Error::forbidden(format!("{name} is a pre-defined network and cannot be removed")));
         }
-        if let Some(id) = &network.engine_id {
+        if let Some(id) = network.engine_id.as_ref().filter(|_| !force) {
             return Err(Error::forbidden(format!(
-                "network {} is a container engine's, which knows it as {id} and is the one to remove it",
+                "network {} is a container engine's, which knows it as {id} and is the one to remove it; if the engine has \
+                 forgotten it, force it",
                 network.name
             )));
         }

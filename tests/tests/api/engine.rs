@@ -65,6 +65,11 @@ fn an_engine_runs_its_containers_on_netd() {
     let endpoint = settings["EndpointID"].as_str().expect("an id");
     assert_eq!(known["Containers"][format!("ep-{endpoint}")]["IPv4Address"], "10.40.0.77/24", "{known}");
 
+    // The engine's own bridge does its work beside netd's.
+    let bridged = engine.container("bridged", "");
+    assert!(ping(&bridged, Family::V4.outside(), Ping::default()));
+    docker.ok("rm --force bridged");
+
     // The engine resolves names, and the packets go past its bridges and its rules.
     for (from, to) in [("other", "web"), ("web", "other"), ("web", "api")] {
         assert!(reaches(&engine, from, to), "{from} to {to}");

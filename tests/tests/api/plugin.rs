@@ -346,6 +346,10 @@ fn t69_what_an_engine_cannot_have_is_refused_and_changes_nothing() {
     assert!(disconnect.contains("if the engine has forgotten it, force it"), "{disconnect}");
     host.netd(&format!("network disconnect --force {network} ep-{ENDPOINT}"));
     assert_eq!((host.ns.configuration(), host.netd("network ls")), before);
+    assert_eq!(host.call("POST", "/networks/prune", None).json()["NetworksDeleted"], json!(["own"]));
+    assert!(host.netd("network ls").contains(network), "what is the engine's is not pruned");
+    host.netd(&format!("network rm --force {network}"));
+    assert!(!host.netd("network ls").contains(network));
 }
 
 #[test]
