@@ -10,9 +10,11 @@ use axum::{
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 
-use super::error::{JSON, Refusal};
+use super::{
+    error::{JSON, Refusal},
+    json,
+};
 
 /// The most bytes that a request's body may have: 1 MiB.
 pub(crate) const LIMIT: usize = 1 << 20;
@@ -52,7 +54,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         };
         let body = read(body).await?;
         check_content_type(content_type, body.is_empty())?;
-        parse(&body).map(Self)
+        json::read(&body).map(Self)
     }
 }
 
@@ -92,99 +94,9 @@ fn check_content_type(header: Option<&str>, empty: bool) -> Result<(), Refusal> 
     }
 }
 
-/// `body` as Go would decode it: nothing at all is an empty object, `null` for a field is a field left out.
-pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    let mut value = if body.is_empty() {
-        Value::Object(serde_json::Map::new())
-    } else {
-        let mut deserializer = serde_json::Deserializer::from_slice(body);
-        let value = serde::Deserialize::deserialize(&mut deserializer)
-            .map_err(|error: serde_json::Error| Refusal::invalid(format!("invalid JSON: {error}")))?;
-        deserializer.end().map_err(|_| Refusal::invalid("unexpected content after JSON"))?;
-        value
-    };
-    if value.is_null() {
-        value = Value::Object(serde_json::Map::new());
-    }
-    if !value.is_object() {
-        return Err(Refusal::invalid("invalid JSON: not an object"));
-    }
-    drop_nulls(&mut value);
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        let reason = error.into_inner();
-        Refusal::invalid(match path.as_str() {
-            "." => format!("invalid JSON: {reason}"),
-            _ => format!("invalid JSON: {path}: {reason}"),
-        })
-    })
-}
-
-/// Removes the fields of objects, at any depth, that are null.
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, value| !value.is_null());
-            fields.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(values) => values.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
-
     use super::*;
-
-    #[derive(Debug, Default, Deserialize, PartialEq)]
-    #[serde(default, rename_all = "PascalCase")]
-    struct Form {
-        name: String,
-        labels: std::collections::BTreeMap<String, String>,
-        inner: Vec<Form>,
-    }
-
-    fn refused(body: &[u8]) -> String {
-        let refusal = parse::<Form>(body).unwrap_err();
-        assert_eq!(refusal.status, StatusCode::BAD_REQUEST);
-        refusal.message
-    }
-
-    #[test]
-    fn unknown_keys_and_nulls_are_as_if_absent() {
-        let form: Form =
-            parse(br#"{"Name":"a","Labels":null,"Inner":[{"Name":null}],"More":{"x":[1]}} "#).unwrap();
-        assert_eq!(form, Form { name: "a".into(), inner: vec![Form::default()], ..Form::default() });
-    }
-
-    #[test]
-    fn an_empty_body_is_an_empty_object() {
-        assert_eq!(parse::<Form>(b"").unwrap(), Form::default());
-        assert_eq!(parse::<Form>(b"null").unwrap(), Form::default());
-    }
-
-    #[test]
-    fn malformed_bodies_are_told_apart() {
-        assert!(refused(b"{invalid json").starts_with("invalid JSON: "));
-        assert!(refused(b"{\"Name\":").starts_with("invalid JSON: "));
-        assert!(refused(b"  ").starts_with("invalid JSON: "));
-        assert!(refused(b"{\"Name\":\"\xff\"}").starts_with("invalid JSON: "));
-        assert_eq!(refused(b"{} trailing content"), "unexpected content after JSON");
-        assert_eq!(refused(b"{}{}"), "unexpected content after JSON");
-        assert!(refused(&b"[".repeat(100_000)).starts_with("invalid JSON: "));
-    }
-
-    #[test]
-    fn a_wrong_type_names_the_field() {
-        assert_eq!(
-            refused(br#"{"Inner":[{"Labels":{"a":1}}]}"#),
-            "invalid JSON: Inner[0].Labels.a: invalid type: integer `1`, expected a string"
-        );
-        assert_eq!(refused(b"[]"), "invalid JSON: not an object");
-        assert_eq!(refused(b"7"), "invalid JSON: not an object");
-    }
 
     #[test]
     fn the_content_type_must_be_json_where_there_is_a_body() {

@@ -1,11 +1,11 @@
 //! `/events`: what happened to networks, as it happens and for a while after.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     convert::Infallible,
     future,
-    sync::{Arc, Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -15,7 +15,10 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::{
+    self,
+    error::{RecvError, TryRecvError},
+};
 
 use super::{
     Api, Networks,
@@ -32,48 +35,56 @@ const KEPT: usize = 256;
 /// The last events, and those to come.
 #[derive(Clone)]
 pub(crate) struct Events {
-    kept: Arc<Mutex<VecDeque<Event>>>,
-    coming: broadcast::Sender<Event>,
+    log: Arc<Mutex<Log>>,
+    coming: broadcast::Sender<Message>,
+}
+
+struct Log {
+    /// What the engine tells, of which some may not be in `kept` yet.
+    source: broadcast::Receiver<Event>,
+    kept: VecDeque<Message>,
 }
 
 impl Events {
     /// Records what `source` tells until it ends.
-    pub(crate) fn record(mut source: broadcast::Receiver<Event>) -> Self {
-        let events = Self {
-            kept: Arc::new(Mutex::new(VecDeque::with_capacity(KEPT))),
-            coming: broadcast::Sender::new(KEPT),
-        };
+    pub(crate) fn record(source: broadcast::Receiver<Event>) -> Self {
+        let mut wake = source.resubscribe();
+        let log = Log { source, kept: VecDeque::with_capacity(KEPT) };
+        let events = Self { log: Arc::new(Mutex::new(log)), coming: broadcast::Sender::new(KEPT) };
         let recorder = events.clone();
         tokio::spawn(async move {
-            loop {
-                match source.recv().await {
-                    Ok(event) => recorder.push(event),
-                    Err(RecvError::Lagged(missed)) => log::warn!("{missed} events are missing from /events"),
-                    Err(RecvError::Closed) => break,
-                }
+            while !matches!(wake.recv().await, Err(RecvError::Closed)) {
+                drop(recorder.current());
             }
         });
         events
     }
 
-    fn push(&self, event: Event) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == KEPT {
-            kept.pop_front();
-        }
-        kept.push_back(event.clone());
-        // Nobody listening is no error. Within the lock, so that a listener gets each event once.
-        let _ = self.coming.send(event);
+    /// Tells an event to all who listen, and to those who will ask for it.
+    pub(crate) fn tell(&self, message: Message) {
+        self.current().push(message, &self.coming);
     }
 
     /// What is kept, then what comes; ends where the listener falls behind by more than is kept.
-    fn listen(&self) -> (Vec<Event>, impl Stream<Item = Event> + Send + use<>) {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    fn listen(&self) -> (Vec<Message>, impl Stream<Item = Message> + Send + use<>) {
+        let log = self.current();
         let coming = stream::unfold(self.coming.subscribe(), async |mut coming| {
             let event = coming.recv().await.ok()?;
             Some((event, coming))
         });
-        (kept.iter().cloned().collect(), coming)
+        (log.kept.iter().cloned().collect(), coming)
+    }
+
+    /// The log with all that the engine has told until now: whoever has his answer finds his event.
+    fn current(&self) -> MutexGuard<'_, Log> {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match log.source.try_recv() {
+                Ok(event) => log.push(event.into(), &self.coming),
+                Err(TryRecvError::Lagged(missed)) => log::warn!("{missed} events are missing from /events"),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break log,
+            }
+        }
     }
 
     /// Clients that listen now.
@@ -82,71 +93,92 @@ impl Events {
     }
 }
 
-/// Fields in Docker's order.
-#[derive(Serialize)]
-struct Message<'a> {
+impl Log {
+    fn push(&mut self, message: Message, coming: &broadcast::Sender<Message>) {
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(message.clone());
+        // Nobody listening is no error. Within the log's lock, so that a listener gets each event once.
+        let _ = coming.send(message);
+    }
+}
+
+/// An event as it is told; fields in Docker's order.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Message {
     #[serde(rename = "Type")]
     kind: &'static str,
     #[serde(rename = "Action")]
     action: &'static str,
     #[serde(rename = "Actor")]
-    actor: Actor<'a>,
+    actor: Actor,
     scope: &'static str,
     time: u64,
     #[serde(rename = "timeNano")]
     time_nano: u128,
 }
 
-#[derive(Serialize)]
-struct Actor<'a> {
+#[derive(Debug, Clone, Serialize)]
+struct Actor {
     #[serde(rename = "ID")]
     id: String,
     #[serde(rename = "Attributes")]
-    attributes: Attributes<'a>,
+    attributes: BTreeMap<String, String>,
 }
 
-#[derive(Serialize)]
-struct Attributes<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<&'a str>,
-    name: &'a str,
-    #[serde(rename = "type")]
-    driver: &'static str,
+impl Message {
+    /// Unused things of a kind were removed, whose own events tell which.
+    pub(crate) fn pruned(kind: &'static str) -> Self {
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), "0".to_owned())]);
+        Self::new(kind, "prune", Actor { id: String::new(), attributes }, SystemTime::now())
+    }
+
+    fn new(kind: &'static str, action: &'static str, actor: Actor, time: SystemTime) -> Self {
+        let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { kind, action, actor, scope: "local", time: time.as_secs(), time_nano: time.as_nanos() }
+    }
+
+    fn time(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(self.time_nano.try_into().unwrap_or(u64::MAX))
+    }
+
+    /// One line of JSON.
+    fn line(&self) -> Bytes {
+        let mut line = serde_json::to_vec(self).expect("strings and numbers are JSON");
+        line.push(b'\n');
+        line.into()
+    }
+
+    /// Whether a client that asked for `filters` wants it. Docker asks of each event whether it is of the container, or of the
+    /// image, or of whatever else was asked for by name, whatever the event is about.
+    fn is_wanted(&self, filters: &Filters) -> bool {
+        let Actor { id, attributes } = &self.actor;
+        let attribute = |name| attributes.get(name).map(String::as_str).unwrap_or_default();
+        let name = attribute("name");
+        filters.exact("event", self.action)
+            && filters.exact("type", self.kind)
+            && filters.exact("scope", self.scope)
+            && NAMED.iter().all(|key| filters.prefix(key, &[id, name]))
+            && (filters.exact("image", id) || filters.exact("image", attribute("image")))
+            && filters.labels("label", attributes)
+    }
 }
 
-/// One event as a line of JSON.
-fn line(event: &Event) -> Bytes {
-    let time = event.time.system_time().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let message = Message {
-        kind: "network",
-        action: event.action.name(),
-        actor: Actor {
-            id: event.network.to_string(),
-            attributes: Attributes {
-                container: event.container.as_deref(),
-                name: &event.name,
-                driver: event.driver.name(),
-            },
-        },
-        scope: "local",
-        time: time.as_secs(),
-        time_nano: time.as_nanos(),
-    };
-    let mut line = serde_json::to_vec(&message).expect("strings and numbers are JSON");
-    line.push(b'\n');
-    line.into()
-}
+/// What events can be asked for by the name or id of.
+const NAMED: [&str; 9] =
+    ["config", "container", "daemon", "network", "node", "plugin", "secret", "service", "volume"];
 
-/// Whether a client that asked for `filters` wants `event`.
-fn is_wanted(event: &Event, filters: &Filters) -> bool {
-    filters.exact("event", event.action.name())
-        && filters.exact("type", "network")
-        && filters.exact("scope", "local")
-        && filters.prefix("network", &[&event.network.to_string(), &event.name])
-        // What else can be asked for is of other things than networks.
-        && ["config", "container", "daemon", "image", "label", "node", "plugin", "secret", "service", "volume"]
-            .iter()
-            .all(|key| filters.values(key).is_none())
+impl From<Event> for Message {
+    fn from(event: Event) -> Self {
+        let mut attributes = BTreeMap::from([
+            ("name".to_owned(), event.name),
+            ("type".to_owned(), event.driver.name().to_owned()),
+        ]);
+        attributes.extend(event.container.map(|container| ("container".to_owned(), container)));
+        let actor = Actor { id: event.network.to_string(), attributes };
+        Self::new("network", event.action.name(), actor, event.time.system_time())
+    }
 }
 
 /// The stream of events: those since `since`, if it is given, until `until`, or else until either side goes away.
@@ -158,7 +190,11 @@ pub(crate) async fn events<E: Networks>(
     let now = SystemTime::now();
     let point = |field| match parameters.get(field) {
         "" => Ok(None),
-        text => time::parse(field, text, now).map(Some),
+        text => time::parse(text, now).map(Some).ok_or_else(|| {
+            Refusal::invalid(format!(
+                "invalid {field} {text:?}: neither seconds since 1970, nor a time, nor a duration"
+            ))
+        }),
     };
     let (since, until) = (point("since")?, point("until")?);
     if let (Some(since), Some(until)) = (since, until)
@@ -171,8 +207,9 @@ pub(crate) async fn events<E: Networks>(
         )));
     }
     let (kept, coming) = api.events.listen();
-    let kept =
-        kept.into_iter().filter(move |event| since.is_some_and(|since| event.time.system_time() >= since));
+    // Those who name no time are told of what comes.
+    let asked = since.or(until.map(|_| UNIX_EPOCH));
+    let kept = kept.into_iter().filter(move |event| asked.is_some_and(|since| event.time() >= since));
     let mut shutdown = api.shutdown.clone();
     let end = async move {
         let over = async {
@@ -187,17 +224,15 @@ pub(crate) async fn events<E: Networks>(
         }
     };
     let lines = stream::iter(kept)
-        .filter(move |event| future::ready(until.is_none_or(|until| event.time.system_time() <= until)))
+        .filter(move |event| future::ready(until.is_none_or(|until| event.time() <= until)))
         .chain(coming.take_until(Box::pin(end)))
-        .filter(move |event| future::ready(is_wanted(event, &filters)))
-        .map(|event| Ok::<_, Infallible>(line(&event)));
+        .filter(move |event| future::ready(event.is_wanted(&filters)))
+        .map(|event| Ok::<_, Infallible>(event.line()));
     Ok(([JSON], Body::from_stream(lines)).into_response())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{
         engine::Action,
@@ -215,10 +250,14 @@ mod tests {
         }
     }
 
+    fn message(action: Action, name: &str) -> Message {
+        event(action, name).into()
+    }
+
     #[test]
     fn events_are_golden() {
         assert_eq!(
-            line(&event(Action::Connect, "n1")),
+            message(Action::Connect, "n1").line(),
             concat!(
                 r#"{"Type":"network","Action":"connect","Actor":{"#,
                 r#""ID":"0101010101010101010101010101010101010101010101010101010101010101","#,
@@ -227,14 +266,24 @@ mod tests {
                 "\n"
             )
         );
-        assert!(!String::from_utf8_lossy(&line(&event(Action::Create, "n1"))).contains("container"));
+        assert!(!String::from_utf8_lossy(&message(Action::Create, "n1").line()).contains("container"));
+        let pruned = String::from_utf8(Message::pruned("network").line().to_vec()).unwrap();
+        assert!(pruned.starts_with(
+            r#"{"Type":"network","Action":"prune","Actor":{"ID":"","Attributes":{"reclaimed":"0"}},"scope":"local","#
+        ));
     }
 
     #[test]
     fn a_client_gets_what_it_asked_for() {
-        let wanted = |filters| is_wanted(&event(Action::Create, "n1"), &Filters::parse(filters).unwrap());
-        for filters in ["", r#"{"type":["network"]}"#, r#"{"network":["n"]}"#, r#"{"network":{"0101":true}}"#]
-        {
+        let wanted = |filters| message(Action::Create, "n1").is_wanted(&Filters::parse(filters).unwrap());
+        for filters in [
+            "",
+            r#"{"type":["network"]}"#,
+            r#"{"type":["image","network"],"scope":["local"]}"#,
+            r#"{"network":["n"]}"#,
+            r#"{"network":{"0101":true}}"#,
+            r#"{"label":["name=n1","type"]}"#,
+        ] {
             assert!(wanted(filters), "{filters}");
         }
         for filters in [
@@ -242,6 +291,10 @@ mod tests {
             r#"{"network":["1"]}"#,
             r#"{"event":["destroy"]}"#,
             r#"{"volume":["x"]}"#,
+            r#"{"image":["x"]}"#,
+            r#"{"container":["web"]}"#,
+            r#"{"label":["name=n2"]}"#,
+            r#"{"scope":["swarm"]}"#,
         ] {
             assert!(!wanted(filters), "{filters}");
         }
@@ -255,14 +308,18 @@ mod tests {
         assert!(kept.is_empty());
         source.send(event(Action::Create, "n1")).unwrap();
         source.send(event(Action::Destroy, "n1")).unwrap();
-        let actions: Vec<_> = coming.take(2).map(|event| event.action).collect().await;
-        assert_eq!(actions, [Action::Create, Action::Destroy]);
+        // Nobody waits for the recorder: what the engine has told is there for whoever asks next.
+        let (kept, _) = events.listen();
+        assert_eq!(kept.iter().map(|event| event.action).collect::<Vec<_>>(), ["create", "destroy"]);
+        events.tell(message(Action::Connect, "n1"));
+        let actions: Vec<_> = coming.take(3).map(|event| event.action).collect().await;
+        assert_eq!(actions, ["create", "destroy", "connect"]);
         let (kept, _) = events.listen();
         assert_eq!(kept.iter().map(|event| event.action).collect::<Vec<_>>(), actions);
         for _ in 0..KEPT {
-            events.push(event(Action::Connect, "n1"));
+            events.tell(message(Action::Connect, "n1"));
         }
         let (kept, _) = events.listen();
-        assert!(kept.len() == KEPT && kept.iter().all(|event| event.action == Action::Connect));
+        assert!(kept.len() == KEPT && kept.iter().all(|event| event.action == "connect"));
     }
 }

@@ -76,9 +76,9 @@ impl Filters {
         self.values(key).is_none_or(|values| values.iter().all(|wanted| has_label(labels, wanted)))
     }
 
-    /// Whether `labels` has none of the `name` or `name=value` of `key`.
+    /// Whether `labels` lacks one `name` or `name=value` of `key`: several of them keep only who has them all, as Docker does.
     pub(crate) fn without_labels(&self, key: &str, labels: &BTreeMap<String, String>) -> bool {
-        self.values(key).is_none_or(|values| !values.iter().any(|wanted| has_label(labels, wanted)))
+        self.values(key).is_none_or(|values| !values.iter().all(|wanted| has_label(labels, wanted)))
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
             (r#"{"l":{"in":true}}"#, true, false),
             (r#"{"l":{"in=out":true}}"#, true, false),
             (r#"{"l":{"in=":true}}"#, false, true),
-            (r#"{"l":{"out":true,"in":true}}"#, false, false),
+            (r#"{"l":{"out":true,"in":true}}"#, false, true),
             (r#"{"l":{}}"#, true, true),
         ] {
             assert_eq!(filters(text).labels("l", &labels), has, "{text}");

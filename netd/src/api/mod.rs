@@ -9,7 +9,9 @@ mod departed;
 mod error;
 mod event;
 mod filter;
+pub(crate) mod json;
 mod network;
+mod none;
 mod own;
 mod parameter;
 mod route;
@@ -27,9 +29,11 @@ use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 use axum::{
     Router,
     extract::Request,
+    handler::Handler,
+    http::Method,
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{self, MethodRouter},
 };
 use futures_util::FutureExt;
 use tokio::sync::{Mutex, broadcast, watch};
@@ -126,8 +130,11 @@ impl<E: Networks> Api<E> {
     }
 
     /// `routes`, with the rules that hold for all of them.
-    fn serve(self, routes: Router<Self>) -> Router {
-        let routes = routes
+    fn serve(self, routes: Vec<Route<E>>) -> Router {
+        let router = routes
+            .into_iter()
+            .fold(Router::new(), |router, Route { path, handler, .. }| router.route(path, handler));
+        let routes = router
             .route_layer(from_fn(version::check))
             .method_not_allowed_fallback(page_not_found)
             .fallback(page_not_found)
@@ -141,41 +148,71 @@ impl<E: Networks> Api<E> {
 impl Api<Engine> {
     /// What is served at an API socket.
     pub(crate) fn router(self) -> Router {
-        self.serve(docker().merge(own()))
+        self.serve(docker().into_iter().chain(own()).collect())
     }
 
     /// What is served at `--metrics-addr`: the metrics, and nothing that changes anything.
     pub(crate) fn metrics_router(self) -> Router {
-        self.serve(Router::new().route("/metrics", get(own::metrics)))
+        self.serve(vec![get("/metrics", own::metrics)])
     }
 }
 
+/// What is answered to one method at one path.
+struct Route<E> {
+    #[expect(dead_code, reason = "the handler knows it; the description of the API is held to it")]
+    method: Method,
+    path: &'static str,
+    handler: MethodRouter<Api<E>>,
+}
+
+fn get<E: Networks, T: 'static>(path: &'static str, handler: impl Handler<T, Api<E>>) -> Route<E> {
+    Route { method: Method::GET, path, handler: routing::get(handler) }
+}
+
+fn post<E: Networks, T: 'static>(path: &'static str, handler: impl Handler<T, Api<E>>) -> Route<E> {
+    Route { method: Method::POST, path, handler: routing::post(handler) }
+}
+
+fn delete<E: Networks, T: 'static>(path: &'static str, handler: impl Handler<T, Api<E>>) -> Route<E> {
+    Route { method: Method::DELETE, path, handler: routing::delete(handler) }
+}
+
 /// The routes of Docker's API.
-fn docker<E: Networks>() -> Router<Api<E>> {
-    Router::new()
-        .route("/_ping", get(system::ping))
-        .route("/version", get(system::version))
-        .route("/info", get(system::info::<E>))
-        .route("/events", get(event::events::<E>))
-        .route("/networks", get(route::list::<E>))
-        .route("/networks/", get(route::list::<E>))
-        .route("/networks/create", post(route::create::<E>))
-        .route("/networks/prune", post(route::prune::<E>))
-        .route("/networks/{id}", get(route::inspect::<E>).delete(route::remove::<E>))
-        .route("/networks/{id}/connect", post(route::connect::<E>))
-        .route("/networks/{id}/disconnect", post(route::disconnect::<E>))
+fn docker<E: Networks>() -> Vec<Route<E>> {
+    vec![
+        get("/_ping", system::ping),
+        get("/version", system::version),
+        get("/info", system::info),
+        get("/events", event::events),
+        get("/system/df", none::disk_usage),
+        get("/networks", route::list),
+        get("/networks/", route::list),
+        post("/networks/create", route::create),
+        post("/networks/prune", route::prune),
+        get("/networks/{id}", route::inspect),
+        delete("/networks/{id}", route::remove),
+        post("/networks/{id}/connect", route::connect),
+        post("/networks/{id}/disconnect", route::disconnect),
+        get("/containers/json", none::list),
+        post("/containers/prune", none::prune_containers),
+        post("/images/prune", none::prune_images),
+        post("/volumes/prune", none::prune_volumes),
+        post("/build/prune", none::prune_builds),
+        get("/plugins", none::list),
+    ]
 }
 
 /// netd's own routes.
-fn own() -> Router<Api<Engine>> {
-    Router::new()
-        .route("/netd/nat", get(own::nat))
-        .route("/netd/fdb", get(own::fdb))
-        .route("/netd/routes", get(own::routes))
-        .route("/netd/names", get(own::names))
-        .route("/netd/stats", get(own::stats))
-        .route("/netd/status", get(own::status))
-        .route("/metrics", get(own::metrics))
+fn own() -> Vec<Route<Engine>> {
+    vec![
+        get("/netd/nat", own::nat),
+        get("/netd/fdb", own::fdb),
+        get("/netd/routes", own::routes),
+        get("/netd/names", own::names),
+        get("/netd/stats", own::stats),
+        get("/netd/status", own::status),
+        get("/metrics", own::metrics),
+    ]
 }
 
 async fn page_not_found() -> Refusal {

@@ -13,10 +13,12 @@ use super::{
     Api, Networks,
     body::Json,
     error::Refusal,
+    event::Message,
     filter::Filters,
     network,
     parameter::{Name, Parameters},
     time,
+    version::Version,
 };
 use crate::model::{Network, request};
 
@@ -39,11 +41,15 @@ struct Pruned {
 
 pub(crate) async fn list<E: Networks>(
     State(api): State<Api<E>>,
+    version: Version,
     parameters: Parameters,
 ) -> Result<Response, Refusal> {
     let state = api.engine.state();
     let networks = network::list(&state, &Filters::parse(parameters.get("filters"))?)?;
-    Ok(Json(networks.into_iter().map(network::listed).collect::<Vec<_>>()).into_response())
+    // Until 1.28 a list told of endpoints too.
+    let detailed = version.is_before("1.28");
+    let resource = |found| if detailed { network::inspected(found, &state) } else { network::listed(found) };
+    Ok(Json(networks.into_iter().map(resource).collect::<Vec<_>>()).into_response())
 }
 
 pub(crate) async fn inspect<E: Networks>(
@@ -71,8 +77,13 @@ pub(crate) async fn inspect<E: Networks>(
 
 pub(crate) async fn create<E: Networks>(
     State(api): State<Api<E>>,
-    Json(request): Json<request::NetworkCreate>,
+    version: Version,
+    Json(mut request): Json<request::NetworkCreate>,
 ) -> Result<Response, Refusal> {
+    // Nobody could mean it before there was such a field.
+    if version.is_before("1.48") {
+        request.enable_ipv4 = None;
+    }
     let created = api.engine.create(request).await?;
     let body = Created { id: created.id.to_string(), warning: created.warning };
     Ok((StatusCode::CREATED, Json(body)).into_response())
@@ -129,6 +140,7 @@ pub(crate) async fn prune<E: Networks>(
     let is_wanted = |network: &&Network| {
         !network.is_predefined()
             && network.engine_id.is_none()
+            && !network.config_only
             && state.endpoints_of(network.id).next().is_none()
             && until.is_none_or(|until| network.created.system_time() <= until)
             && filters.labels("label", &network.labels)
@@ -141,6 +153,7 @@ pub(crate) async fn prune<E: Networks>(
             Err(error) => log::warn!("prune leaves network {}: {error}", network.name),
         }
     }
+    api.events.tell(Message::pruned("network"));
     let body = Pruned { networks_deleted: (!deleted.is_empty()).then_some(deleted) };
     Ok(Json(body).into_response())
 }
@@ -151,5 +164,9 @@ fn until(filters: &Filters) -> Result<Option<SystemTime>, Refusal> {
     if values.len() > 1 {
         return Err(Refusal::invalid("more than one until filter specified"));
     }
-    values.iter().map(|value| time::parse("until", value, SystemTime::now())).next().transpose()
+    let read = |value: &String| {
+        time::parse(value, SystemTime::now())
+            .ok_or_else(|| Refusal::invalid(format!("failed to parse value as time or duration: {value:?}")))
+    };
+    values.first().map(read).transpose()
 }

@@ -176,14 +176,14 @@ async fn unknown_routes_and_wrong_methods_are_not_found() {
         ("GET", "/v1.50/"),
         ("GET", "/vx/networks"),
         ("PUT", "/networks/create"),
-        ("GET", "/networks/create/x"),
+        ("POST", "/networks/create/x"),
         ("POST", "/networks"),
+        ("POST", "/networks/n1/rename"),
         ("DELETE", "/networks/"),
         ("PUT", "/v9.99/networks/create"),
         ("GET", "/v9.99/nope"),
         ("POST", "/containers/create"),
         ("PATCH", "/networks/bridge"),
-        ("GET", "/networks//connect"),
     ] {
         let answer = call(method, path).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{method} {path}");
@@ -208,7 +208,7 @@ async fn versions_that_are_not_spoken_are_refused() {
 
 #[tokio::test]
 async fn networks_are_listed_and_inspected() {
-    for path in ["/networks", "/networks/", "/v1.24/networks", "/v1.50/networks?filters=%7B%7D"] {
+    for path in ["/networks", "/networks/", "/v1.28/networks", "/v1.50/networks?filters=%7B%7D"] {
         let answer = call("GET", path).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}");
         let networks: Vec<serde_json::Value> = serde_json::from_str(&answer.body).unwrap();
@@ -216,6 +216,11 @@ async fn networks_are_listed_and_inspected() {
         assert_eq!(names, ["bridge", "dev", "host", "n1", "none"]);
         assert!(networks.iter().all(|network| network["Containers"].as_object().unwrap().is_empty()));
     }
+    let old: Vec<serde_json::Value> = serde_json::from_str(
+        &call("GET", "/v1.27/networks?filters=%7B%22name%22%3A%5B%22n1%22%5D%7D").await.body,
+    )
+    .unwrap();
+    assert_eq!(old[0]["Containers"].as_object().unwrap().len(), 1, "lists told of endpoints once");
     let by_filter = call("GET", "/networks?filters=%7B%22name%22%3A%7B%22%5En1%24%22%3Atrue%7D%7D").await;
     assert_eq!(serde_json::from_str::<Vec<serde_json::Value>>(&by_filter.body).unwrap().len(), 1);
     for path in ["/networks/n1", "/networks/0202", "/networks/n%31?verbose=true&scope=local"] {
@@ -234,6 +239,10 @@ async fn what_cannot_be_found_or_read_is_named() {
     for (path, status, message) in [
         ("/networks/nope", StatusCode::NOT_FOUND, "network nope not found"),
         ("/networks/test@%23$", StatusCode::NOT_FOUND, "network test@#$ not found"),
+        ("/networks/a/b%2Fc", StatusCode::NOT_FOUND, "network a/b/c not found"),
+        ("/v1.30/networks/create", StatusCode::NOT_FOUND, "network create not found"),
+        ("/networks/n1/connect", StatusCode::NOT_FOUND, "network n1/connect not found"),
+        ("/system/df?type=x", StatusCode::BAD_REQUEST, "unknown object type: x"),
         ("/networks/n1?scope=swarm", StatusCode::NOT_FOUND, "network n1 not found"),
         (
             "/networks/n1?verbose=maybe",

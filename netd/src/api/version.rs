@@ -1,13 +1,15 @@
 //! Versions of the API: the `/v1.50` that a path may begin with, and the headers that tell what is spoken here.
 
+use std::convert::Infallible;
+
 use axum::{
-    extract::Request,
-    http::{HeaderName, HeaderValue, Method, Uri, header},
+    extract::{FromRequestParts, Request},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::error::Refusal;
+use super::{error::Refusal, parameter};
 
 /// The newest version, spoken where a path names none.
 pub(crate) const NEWEST: &str = "1.50";
@@ -26,25 +28,53 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
 #[derive(Clone)]
 struct Named(String);
 
+/// The version that a client speaks: the newest if it names none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Version(Vec<u64>);
+
+impl Version {
+    /// Whether it is older than `other`.
+    pub(crate) fn is_before(&self, other: &str) -> bool {
+        self.0 < numbers(other)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Version {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let named = parts.extensions.get().map_or(NEWEST, |Named(version)| version);
+        Ok(Self(numbers(named)))
+    }
+}
+
 /// Around the whole router: takes the version out of the path, and puts the headers on the answer.
 pub(crate) async fn negotiate(mut request: Request, next: Next) -> Response {
-    if let Some((version, path)) = split(request.uri().path()) {
-        let version = Named(version.to_owned());
-        let path_and_query = match request.uri().query() {
-            None => path.to_owned(),
+    let uri = request.uri();
+    let (version, path) = match split(uri.path()) {
+        Some((version, path)) => (Some(Named(version.to_owned())), path),
+        None => (None, uri.path()),
+    };
+    let path = parameter::enclose(request.method(), path).unwrap_or_else(|| path.to_owned());
+    if path != uri.path() {
+        let path_and_query = match uri.query() {
+            None => path,
             Some(query) => format!("{path}?{query}"),
         };
         // A suffix of a valid path that begins with a slash is a valid path.
         if let Ok(uri) = path_and_query.parse::<Uri>() {
             *request.uri_mut() = uri;
-            request.extensions_mut().insert(version);
         }
     }
-    // `/_ping` alone has a HEAD of its own; axum would answer it wherever there is a GET.
-    let mut response = if request.method() == Method::HEAD && request.uri().path() != "/_ping" {
-        Refusal::page_not_found().into_response()
-    } else {
-        next.run(request).await
+    if let Some(version) = version {
+        request.extensions_mut().insert(version);
+    }
+    let mut response = match *request.method() {
+        // Docker answers it at any path.
+        Method::OPTIONS => StatusCode::OK.into_response(),
+        // `/_ping` alone has a HEAD of its own; axum would answer it wherever there is a GET.
+        Method::HEAD if request.uri().path() != "/_ping" => Refusal::page_not_found().into_response(),
+        _ => next.run(request).await,
     };
     response.headers_mut().extend(HEADERS);
     response

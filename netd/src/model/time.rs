@@ -4,7 +4,7 @@ use std::{fmt, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-/// A wall-clock time; `2025-06-01T10:00:00.123456789Z` in text.
+/// A wall-clock time; `2025-06-01T10:00:00.123456789Z` in text, with as many decimals as it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Timestamp(SystemTime);
@@ -29,7 +29,8 @@ impl From<SystemTime> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_rfc3339_nanos(self.0).fmt(f)
+        let text = humantime::format_rfc3339_nanos(self.0).to_string();
+        write!(f, "{}Z", text.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.'))
     }
 }
 
@@ -44,5 +45,25 @@ impl TryFrom<String> for Timestamp {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         humantime::parse_rfc3339(&text).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_time_has_no_zeros_at_its_end() {
+        for (nanoseconds, text) in [
+            (123_456_789, "2025-06-01T10:00:00.123456789Z"),
+            (120_000_000, "2025-06-01T10:00:00.12Z"),
+            (0, "2025-06-01T10:00:00Z"),
+        ] {
+            let time: Timestamp = (SystemTime::UNIX_EPOCH + Duration::new(1_748_772_000, nanoseconds)).into();
+            assert_eq!(time.to_string(), text);
+            assert_eq!(Timestamp::try_from(text.to_owned()).unwrap(), time);
+        }
     }
 }

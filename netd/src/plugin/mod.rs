@@ -21,7 +21,11 @@ use axum::{
 use futures_util::FutureExt;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{api::body, engine::Engine, model::Error};
+use crate::{
+    api::{body, json},
+    engine::Engine,
+    model::Error,
+};
 
 /// The type of all bodies, which the engine names and nobody insists on.
 const MEDIA_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
@@ -86,7 +90,7 @@ where
 {
     let path = request.uri().path().to_owned();
     let body = body::read(request.into_body()).await;
-    let parameters = match body.and_then(|body| body::parse::<Q>(&body)) {
+    let parameters = match body.and_then(|body| json::read::<Q>(&body)) {
         Ok(parameters) => parameters,
         Err(refusal) => return failed(refusal.status, &refusal.message),
     };

@@ -4,16 +4,41 @@
 //! later, `ip`, and `docker`, the command line; a test panics where one of them is missing. A test whose name begins with
 //! `t` and a number replays that case of the contract that netd meets.
 
+mod bodies;
 mod configuration;
+mod endpoints;
 mod engine;
+mod events;
+mod filters;
 mod negotiation;
+mod networks;
 mod plugin;
+mod prune;
+mod system;
 
-use netd_tests::lab::Host;
+use std::time::SystemTime;
+
+use netd_tests::lab::{Host, Namespace};
 
 /// A host that runs netd with no more than its default networks.
 fn daemon() -> Host {
     let host = Host::new();
     host.start(&[]);
     host
+}
+
+/// What the command line says when the daemon refuses.
+fn refusal(message: &str) -> String {
+    format!("Error response from daemon: {message}")
+}
+
+/// How a namespace is named as a container.
+fn container(ns: &Namespace) -> String {
+    format!("netns:{}", ns.name())
+}
+
+/// The time as the API takes it.
+fn now() -> String {
+    let now = SystemTime::UNIX_EPOCH.elapsed().expect("it is later than 1970");
+    format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
 }

@@ -1,0 +1,115 @@
+//! The commands that are not about networks, and what they find.
+
+use serde_json::{Value, json};
+
+use crate::{daemon, now, refusal};
+
+#[test]
+fn version_tells_who_answers() {
+    let host = daemon();
+    let docker = host.docker();
+    let version = docker.json("version --format '{{json .Server}}'");
+    assert_eq!(version["Platform"], json!({"Name": "netd"}));
+    assert_eq!((&version["ApiVersion"], &version["MinAPIVersion"]), (&json!("1.50"), &json!("1.24")));
+    assert_eq!(version["Version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(version["Components"].as_array().map(Vec::len), Some(1));
+    assert_eq!(version["Components"][0]["Name"], "Engine");
+    let text = docker.ok("version");
+    assert!(text.contains("Server: netd\n Engine:\n  Version:          0.1.0\n  API version:      1.50 (minimum version 1.24)\n"), "{text}");
+}
+
+#[test]
+fn there_are_no_containers_images_volumes_or_plugins() {
+    let host = daemon();
+    let docker = host.docker();
+    assert_eq!(docker.ok("ps"), "CONTAINER ID   IMAGE     COMMAND   CREATED   STATUS    PORTS     NAMES\n");
+    assert_eq!(docker.ok("ps -aq"), "");
+    assert_eq!(docker.ok("plugin ls"), "ID        NAME      DESCRIPTION   ENABLED\n");
+    assert_eq!(
+        docker.ok("system df"),
+        "TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
+         Images          0         0         0B        0B\n\
+         Containers      0         0         0B        0B\n\
+         Local Volumes   0         0         0B        0B\n\
+         Build Cache     0         0         0B        0B\n"
+    );
+    docker.ok("system df -v");
+    let usage = |path| host.call("GET", path, None);
+    let lists = json!({"LayersSize": 0, "Images": [], "Containers": [], "Volumes": [], "BuildCache": []});
+    assert_eq!(usage("/system/df").json(), lists);
+    assert_eq!(usage("/v1.41/system/df?type=volume").json(), lists);
+    assert_eq!(
+        usage("/system/df?type=volume&type=image").json(),
+        json!({"LayersSize": 0, "Images": [], "Containers": null, "Volumes": [], "BuildCache": null})
+    );
+    let refused = usage("/system/df?type=x");
+    assert_eq!((refused.status, &*refused.message()), (400, "unknown object type: x"));
+}
+
+#[test]
+fn what_needs_an_engine_is_not_found() {
+    let host = daemon();
+    let docker = host.docker();
+    let said = docker.run("run busybox");
+    assert_eq!(said.status.code(), Some(125));
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("Error response from daemon: page not found"), "{said}");
+    for line in ["pull busybox", "volume ls", "swarm init"] {
+        assert_eq!(docker.fails(line).lines().next(), Some(&*refusal("page not found")), "{line}");
+    }
+}
+
+#[test]
+fn system_prune_removes_unused_networks() {
+    let host = daemon();
+    let docker = host.docker();
+    docker.ok("network create n1");
+    assert_eq!(docker.ok("system prune -f"), "Deleted Networks:\nn1\n\nTotal reclaimed space: 0B\n");
+    assert_eq!(docker.ok("system prune -f"), "Total reclaimed space: 0B\n");
+    docker.ok("system prune -f --volumes");
+    for (path, body) in [
+        ("/containers/prune", r#"{"ContainersDeleted":null,"SpaceReclaimed":0}"#),
+        ("/images/prune", r#"{"ImagesDeleted":null,"SpaceReclaimed":0}"#),
+        ("/volumes/prune", r#"{"VolumesDeleted":null,"SpaceReclaimed":0}"#),
+        ("/build/prune?filters=", r#"{"CachesDeleted":null,"SpaceReclaimed":0}"#),
+        ("/networks/prune", r#"{"NetworksDeleted":null}"#),
+    ] {
+        let answer = host.call("POST", path, None);
+        assert_eq!((answer.status, answer.body.trim_end()), (200, body), "{path}");
+    }
+    let kinds =
+        docker.ok(&format!("events --since 1 --until {} --filter event=prune --format {{{{.Type}}}}", now()));
+    for kind in ["container", "network", "image", "volume", "builder"] {
+        assert!(kinds.lines().any(|line| line == kind), "{kind} in {kinds}");
+    }
+}
+
+#[test]
+fn the_shell_completes_the_names_of_networks() {
+    let host = daemon();
+    let docker = host.docker();
+    docker.ok("network create n1");
+    for command in ["inspect", "rm", "connect", "disconnect"] {
+        let output = docker.run(&format!("__complete network {command} ''"));
+        let names = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(names.lines().any(|line| line == "n1"), "{command}: {names}");
+    }
+}
+
+#[test]
+fn info_tells_of_the_host() {
+    let host = daemon();
+    let docker = host.docker();
+    let info: Value = docker.json("info --format '{{json .}}'");
+    assert_eq!(info["ServerVersion"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(info["OSType"], "linux");
+    assert_eq!(info["IPv4Forwarding"], true);
+    assert_eq!(info["Swarm"]["LocalNodeState"], "inactive");
+    assert_eq!(info["Plugins"]["Network"], json!(["bridge", "host", "null"]));
+    assert!(info["NCPU"].as_u64() > Some(0) && info["MemTotal"].as_u64() > Some(1 << 20), "{info}");
+    for field in ["Name", "OperatingSystem", "KernelVersion", "Architecture"] {
+        assert!(info[field].as_str().is_some_and(|text| !text.is_empty()), "{field} in {info}");
+    }
+    assert!(docker.ok("info").contains("\n Server Version: 0.1.0\n"));
+    assert_eq!(docker.ok("system info --format {{.ID}}"), docker.ok("info --format {{.ID}}"));
+}
