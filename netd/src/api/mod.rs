@@ -9,9 +9,12 @@ mod departed;
 mod error;
 mod event;
 mod filter;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod json;
 mod network;
 mod none;
+mod openapi;
 mod own;
 mod parameter;
 mod route;
@@ -159,7 +162,10 @@ impl Api<Engine> {
 
 /// What is answered to one method at one path.
 struct Route<E> {
-    #[expect(dead_code, reason = "the handler knows it; the description of the API is held to it")]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the handler knows it; the description of the API is held to it")
+    )]
     method: Method,
     path: &'static str,
     handler: MethodRouter<Api<E>>,
@@ -211,6 +217,7 @@ fn own() -> Vec<Route<Engine>> {
         get("/netd/names", own::names),
         get("/netd/stats", own::stats),
         get("/netd/status", own::status),
+        get("/netd/openapi.json", openapi::describe),
         get("/metrics", own::metrics),
     ]
 }

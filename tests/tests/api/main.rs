@@ -5,15 +5,19 @@
 //! `t` and a number replays that case of the contract that netd meets.
 
 mod bodies;
+mod concurrency;
 mod configuration;
+mod description;
 mod endpoints;
 mod engine;
 mod events;
 mod filters;
+mod hostile;
 mod negotiation;
 mod networks;
 mod plugin;
 mod prune;
+mod schema;
 mod system;
 
 use std::time::SystemTime;
