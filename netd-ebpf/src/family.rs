@@ -2,7 +2,7 @@
 
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, Queue, lpm_trie::Key};
 use netd_common::{
-    addr::{Address, Ipv4, Ipv6},
+    addr::{Address, Be16, Ipv4, Ipv6},
     bridge::Network,
     drop::DropReason,
     fib::{AF_INET, AF_INET6, Uplink},
@@ -15,7 +15,7 @@ use netd_common::{
 use crate::{
     conntrack, maps,
     packet::Packet,
-    parse::{Ip, ip4, ip6},
+    parse::{Ip, eth, ip4, ip6},
 };
 
 pub trait Family: Sized + 'static {
@@ -24,8 +24,9 @@ pub trait Family: Sized + 'static {
     const AF: u32;
     /// ICMP's protocol number.
     const ICMP: u8;
-    /// Where the transport header begins if there are no options.
+    /// Where the transport header begins, behind the IP header's beginning, if there are no options.
     const L4: usize;
+    const ETHERTYPE: Be16;
     /// Which half of the counters that are kept per family.
     const INDEX: u32;
     /// Flow records there are.
@@ -68,6 +69,7 @@ impl Family for V4 {
     const AF: u32 = AF_INET;
     const ICMP: u8 = protocol::ICMP;
     const L4: usize = ip4::L4;
+    const ETHERTYPE: Be16 = eth::IPV4;
     const INDEX: u32 = 0;
     const FLOWS: u32 = limits::FLOWS4;
 
@@ -131,6 +133,7 @@ impl Family for V6 {
     const AF: u32 = AF_INET6;
     const ICMP: u8 = protocol::ICMPV6;
     const L4: usize = ip6::L4;
+    const ETHERTYPE: Be16 = eth::IPV6;
     const INDEX: u32 = 1;
     const FLOWS: u32 = limits::FLOWS6;
 

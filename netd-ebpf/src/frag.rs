@@ -114,53 +114,53 @@ pub trait Fragments: Family {
 impl Fragments for V4 {
     #[inline(always)]
     fn hold(packet: &Packet, direction: u8) -> i64 {
-        hold4(packet.skb(), u32::from(direction))
+        hold4(packet.skb(), u32::from(direction), packet.l3 as u32)
     }
     #[inline(always)]
     fn replay(packet: &Packet, direction: u8) -> i64 {
-        replay4(packet.skb(), u32::from(direction))
+        replay4(packet.skb(), u32::from(direction), packet.l3 as u32)
     }
 }
 
 impl Fragments for V6 {
     #[inline(always)]
     fn hold(packet: &Packet, direction: u8) -> i64 {
-        hold6(packet.skb(), u32::from(direction))
+        hold6(packet.skb(), u32::from(direction), packet.l3 as u32)
     }
     #[inline(always)]
     fn replay(packet: &Packet, direction: u8) -> i64 {
-        replay6(packet.skb(), u32::from(direction))
+        replay6(packet.skb(), u32::from(direction), packet.l3 as u32)
     }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hold4(skb: *mut __sk_buff, direction: u32) -> i64 {
-    hold_one::<V4>(skb, direction as u8)
+pub extern "C" fn hold4(skb: *mut __sk_buff, direction: u32, l3: u32) -> i64 {
+    hold_one::<V4>(skb, direction as u8, l3)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hold6(skb: *mut __sk_buff, direction: u32) -> i64 {
-    hold_one::<V6>(skb, direction as u8)
+pub extern "C" fn hold6(skb: *mut __sk_buff, direction: u32, l3: u32) -> i64 {
+    hold_one::<V6>(skb, direction as u8, l3)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn replay4(skb: *mut __sk_buff, direction: u32) -> i64 {
-    replay_all::<V4>(skb, direction as u8)
+pub extern "C" fn replay4(skb: *mut __sk_buff, direction: u32, l3: u32) -> i64 {
+    replay_all::<V4>(skb, direction as u8, l3)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn replay6(skb: *mut __sk_buff, direction: u32) -> i64 {
-    replay_all::<V6>(skb, direction as u8)
+pub extern "C" fn replay6(skb: *mut __sk_buff, direction: u32, l3: u32) -> i64 {
+    replay_all::<V6>(skb, direction as u8, l3)
 }
 
 #[inline(always)]
-fn hold_one<F: Family>(skb: *mut __sk_buff, direction: u8) -> i64 {
+fn hold_one<F: Family>(skb: *mut __sk_buff, direction: u8, l3: u32) -> i64 {
     let context = TcContext::new(skb);
-    let packet = Packet::of(&context);
+    let packet = Packet::with_l3(&context, l3);
     let Ok(ip) = F::parse(&packet) else { return LOST };
     let mut key = held_key::<F>(&ip, direction);
     if !keep(&packet, &mut key) {
@@ -176,9 +176,9 @@ fn hold_one<F: Family>(skb: *mut __sk_buff, direction: u8) -> i64 {
 }
 
 #[inline(always)]
-fn replay_all<F: Family>(skb: *mut __sk_buff, direction: u8) -> i64 {
+fn replay_all<F: Family>(skb: *mut __sk_buff, direction: u8, l3: u32) -> i64 {
     let context = TcContext::new(skb);
-    let packet = Packet::of(&context);
+    let packet = Packet::with_l3(&context, l3);
     let Ok(ip) = F::parse(&packet) else { return 0 };
     send_held(&packet, &mut held_key::<F>(&ip, direction), true)
 }

@@ -54,7 +54,8 @@ pub fn source6(packet: &Packet, ip: &Ip<Ipv6>, own: Ipv6) -> Result<(), DropReas
 #[inline(always)]
 fn advertisement(packet: &Packet, l4: usize, own: Ipv6) -> Result<(), DropReason> {
     const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-    let kind = if l4 == ip6::L4 { *packet.read::<u8>(ip6::L4)? } else { packet.load(l4)? };
+    let kind =
+        if l4 == packet.l3 + ip6::L4 { *packet.read::<u8>(packet.l3 + ip6::L4)? } else { packet.load(l4)? };
     if kind != NEIGHBOUR_ADVERTISEMENT {
         return Ok(());
     }

@@ -64,11 +64,11 @@ pub trait Quoted: Open + Fragments {
 impl Quoted for V4 {
     #[inline(always)]
     fn translate_in(packet: &Packet) -> i64 {
-        icmp_in4(packet.skb())
+        icmp_in4(packet.skb(), packet.l3 as u32)
     }
     #[inline(always)]
     fn translate_out(packet: &Packet, from_stack: bool) -> i64 {
-        icmp_out4(packet.skb(), u32::from(from_stack))
+        icmp_out4(packet.skb(), u32::from(from_stack), packet.l3 as u32)
     }
     #[inline(always)]
     fn quote(packet: &Packet, at: usize) -> Result<Option<Quote<Ipv4>>, DropReason> {
@@ -106,11 +106,11 @@ impl Quoted for V4 {
 impl Quoted for V6 {
     #[inline(always)]
     fn translate_in(packet: &Packet) -> i64 {
-        icmp_in6(packet.skb())
+        icmp_in6(packet.skb(), packet.l3 as u32)
     }
     #[inline(always)]
     fn translate_out(packet: &Packet, from_stack: bool) -> i64 {
-        icmp_out6(packet.skb(), u32::from(from_stack))
+        icmp_out6(packet.skb(), u32::from(from_stack), packet.l3 as u32)
     }
     #[inline(always)]
     fn quote(packet: &Packet, at: usize) -> Result<Option<Quote<Ipv6>>, DropReason> {
@@ -199,26 +199,26 @@ const STALE: i64 = 1 << 32;
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn icmp_in4(skb: *mut __sk_buff) -> i64 {
-    translate_in::<V4>(skb)
+pub extern "C" fn icmp_in4(skb: *mut __sk_buff, l3: u32) -> i64 {
+    translate_in::<V4>(skb, l3)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn icmp_in6(skb: *mut __sk_buff) -> i64 {
-    translate_in::<V6>(skb)
+pub extern "C" fn icmp_in6(skb: *mut __sk_buff, l3: u32) -> i64 {
+    translate_in::<V6>(skb, l3)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn icmp_out4(skb: *mut __sk_buff, from_stack: u32) -> i64 {
-    translate_out::<V4>(skb, from_stack != 0)
+pub extern "C" fn icmp_out4(skb: *mut __sk_buff, from_stack: u32, l3: u32) -> i64 {
+    translate_out::<V4>(skb, from_stack != 0, l3)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn icmp_out6(skb: *mut __sk_buff, from_stack: u32) -> i64 {
-    translate_out::<V6>(skb, from_stack != 0)
+pub extern "C" fn icmp_out6(skb: *mut __sk_buff, from_stack: u32, l3: u32) -> i64 {
+    translate_out::<V6>(skb, from_stack != 0, l3)
 }
 
 /// An error from the outside about a packet that a container sent.
@@ -239,9 +239,9 @@ pub fn error_in<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Option<Outco
 }
 
 #[inline(always)]
-fn translate_in<F: Quoted>(skb: *mut __sk_buff) -> i64 {
+fn translate_in<F: Quoted>(skb: *mut __sk_buff, l3: u32) -> i64 {
     let context = TcContext::new(skb);
-    let packet = &Packet::of(&context);
+    let packet = &Packet::with_l3(&context, l3);
     let Ok(ip) = F::parse(packet) else { return NOT_OURS };
     let quote = match F::quote(packet, ip.l4 + ICMP_HEADER) {
         Ok(Some(quote)) if quote.source == ip.destination => quote,
@@ -323,9 +323,9 @@ pub fn error_out<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>, from: Sender) 
 }
 
 #[inline(always)]
-fn translate_out<F: Quoted>(skb: *mut __sk_buff, from_stack: bool) -> i64 {
+fn translate_out<F: Quoted>(skb: *mut __sk_buff, from_stack: bool, l3: u32) -> i64 {
     let context = TcContext::new(skb);
-    let packet = &Packet::of(&context);
+    let packet = &Packet::with_l3(&context, l3);
     let Ok(ip) = F::parse(packet) else { return NOT_OURS };
     let quote = match F::quote(packet, ip.l4 + ICMP_HEADER) {
         Ok(Some(quote)) if quote.source == ip.destination && quote.destination == ip.source => quote,

@@ -28,18 +28,33 @@ mod verdict;
 use aya_ebpf::{macros::classifier, programs::TcContext};
 
 #[classifier]
+#[inline(always)]
 pub fn from_container(ctx: TcContext) -> i32 {
     verdict::action(&ctx, hook::from_container::run(&ctx))
 }
 
 #[classifier]
+#[inline(always)]
 pub fn from_uplink(ctx: TcContext) -> i32 {
     verdict::action(&ctx, hook::from_uplink::run(&ctx))
 }
 
 #[classifier]
+#[inline(always)]
 pub fn to_uplink(ctx: TcContext) -> i32 {
     verdict::action(&ctx, hook::to_uplink::run(&ctx))
+}
+
+#[classifier]
+#[inline(always)]
+pub fn from_tunnel(ctx: TcContext) -> i32 {
+    verdict::action(&ctx, hook::from_uplink::run_bare(&ctx))
+}
+
+#[classifier]
+#[inline(always)]
+pub fn to_tunnel(ctx: TcContext) -> i32 {
+    verdict::action(&ctx, hook::to_uplink::run_bare(&ctx))
 }
 
 #[classifier]

@@ -8,7 +8,6 @@ use netd_common::{
     stats::Path,
     tuple::{INBOUND, OUTBOUND},
 };
-use network_types::eth::EthHdr;
 
 use crate::{
     conntrack,
@@ -26,8 +25,8 @@ use crate::{
 fn fits<A>(packet: &Packet, ip: &Ip<A>, l4: Option<&L4>, mtu: u32) -> bool {
     let segment = packet.segment_size();
     let size = match l4 {
-        Some(l4) if segment != 0 => (ip.l4 - EthHdr::LEN) as u32 + l4.length + segment,
-        _ => packet.len() - EthHdr::LEN as u32,
+        Some(l4) if segment != 0 => (ip.l4 - packet.l3) as u32 + l4.length + segment,
+        _ => packet.len() - packet.l3 as u32,
     };
     size <= mtu
 }

@@ -9,26 +9,42 @@ use network_types::{
 
 use crate::parse::eth;
 
-/// Ethernet, the fixed IP header, and what the datapath reads of the transport header.
-const HEADERS4: u32 = (EthHdr::LEN + Ipv4Hdr::LEN + 20) as u32;
-const HEADERS6: u32 = (EthHdr::LEN + Ipv6Hdr::LEN + 20) as u32;
+/// The fixed IP header, and what the datapath reads of the transport header.
+const HEADERS4: usize = Ipv4Hdr::LEN + 20;
+const HEADERS6: usize = Ipv6Hdr::LEN + 20;
 
-/// A frame with an Ethernet header. Offsets count from its first byte.
+/// Where the IP header begins on a link without a header of its own: a tunnel.
+pub const BARE: usize = 0;
+
+/// A frame. Offsets count from its first byte.
 #[derive(Clone, Copy)]
 pub struct Packet<'a> {
     pub ctx: &'a TcContext,
+    /// Where the IP header begins: behind Ethernet's, or at once ([`BARE`]).
+    pub l3: usize,
 }
 
 impl<'a> Packet<'a> {
-    /// Makes sure that the headers lie in the linear part, where `read` can see them.
+    /// A frame with an Ethernet header. Makes sure that the headers lie in the linear part, where `read` can see them.
     ///
     /// Not a byte more is asked for: TCP's packets share their payload with the sender's queue, and to pull even one byte of it
     /// the kernel allocates the packet's head anew and copies it.
     #[inline(always)]
     pub fn new(ctx: &'a TcContext) -> Self {
-        let packet = Self { ctx };
+        Self::pulled(ctx, EthHdr::LEN)
+    }
+
+    /// As `new`, on a link without a header of its own.
+    #[inline(always)]
+    pub fn bare(ctx: &'a TcContext) -> Self {
+        Self::pulled(ctx, BARE)
+    }
+
+    #[inline(always)]
+    fn pulled(ctx: &'a TcContext, l3: usize) -> Self {
+        let packet = Self { ctx, l3 };
         let linear = (ctx.data_end() - ctx.data()) as u32;
-        let headers = if packet.ethertype() == eth::IPV6 { HEADERS6 } else { HEADERS4 };
+        let headers = (l3 + if packet.ethertype() == eth::IPV6 { HEADERS6 } else { HEADERS4 }) as u32;
         if linear < headers && linear < ctx.len() {
             // A packet shorter than its headers is pulled whole; if that fails, the reads below say "malformed".
             let _ = ctx.pull_data(if ctx.len() < headers { ctx.len() } else { headers });
@@ -36,10 +52,16 @@ impl<'a> Packet<'a> {
         packet
     }
 
-    /// A packet whose headers are in reach already, or are not read.
+    /// A frame with an Ethernet header, whose headers are in reach already, or are not read.
     #[inline(always)]
     pub fn of(ctx: &'a TcContext) -> Self {
-        Self { ctx }
+        Self { ctx, l3: EthHdr::LEN }
+    }
+
+    /// As `of`, for a global function that was told where the IP header begins: the verifier takes no caller's word for it.
+    #[inline(always)]
+    pub fn with_l3(ctx: &'a TcContext, l3: u32) -> Self {
+        Self { ctx, l3: if l3 == BARE as u32 { BARE } else { EthHdr::LEN } }
     }
 
     #[inline(always)]
@@ -49,7 +71,7 @@ impl<'a> Packet<'a> {
 
     /// What the kernel takes the packet for.
     #[inline(always)]
-    fn ethertype(&self) -> Be16 {
+    pub fn ethertype(&self) -> Be16 {
         // SAFETY: the kernel hands a valid context.
         Be16(unsafe { (*self.skb()).protocol } as u16)
     }

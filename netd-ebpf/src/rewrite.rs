@@ -5,7 +5,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_store_bytes},
+    helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_store_bytes},
 };
 use netd_common::{
     addr::{Be16, Ipv4, Ipv6, Mac},
@@ -17,7 +17,7 @@ use network_types::eth::EthHdr;
 
 use crate::{
     family::{Family, V4, V6},
-    packet::Packet,
+    packet::{BARE, Packet},
     parse::{eth::Frame, ip4, ip6},
 };
 
@@ -118,12 +118,13 @@ impl Rewrite for V6 {
 #[inline(always)]
 pub fn ip<F: Rewrite>(packet: &Packet, translation: &Translation<F::Address>) -> Result<(), DropReason> {
     tell_sum::<F>(packet, translation.ttl)?;
-    let mut header = *packet.read::<F::Header>(EthHdr::LEN)?;
+    let mut header = *packet.read::<F::Header>(packet.l3)?;
     header.replace(translation);
-    store(packet, EthHdr::LEN, &header)
+    store(packet, packet.l3, &header)
 }
 
-/// Replaces one end in the IP header, and both MACs.
+/// Replaces one end in the IP header, and both MACs. A packet that came without an Ethernet header gets one, which is the end
+/// of what its offsets were good for.
 #[inline(always)]
 pub fn frame_and_ip<F: Rewrite>(
     packet: &Packet,
@@ -131,6 +132,12 @@ pub fn frame_and_ip<F: Rewrite>(
     source: Mac,
     destination: Mac,
 ) -> Result<(), DropReason> {
+    if packet.l3 == BARE {
+        ip::<F>(packet, translation)?;
+        // SAFETY: a plain helper call on a valid context.
+        check(unsafe { bpf_skb_change_head(packet.skb(), EthHdr::LEN as u32, 0) })?;
+        return store(packet, 0, &Frame { destination, source, ethertype: F::ETHERTYPE });
+    }
     tell_sum::<F>(packet, translation.ttl)?;
     let mut headers = *packet.read::<Headers<F::Header>>(0)?;
     let mut header = headers.ip;
@@ -144,7 +151,7 @@ pub fn frame_and_ip<F: Rewrite>(
 /// Prepares the sum of the whole packet, where the receiving device has made one, for a new TTL.
 #[inline(always)]
 fn tell_sum<F: Rewrite>(packet: &Packet, ttl: u8) -> Result<(), DropReason> {
-    let gained = packet.read::<F::Header>(EthHdr::LEN)?.gain(ttl);
+    let gained = packet.read::<F::Header>(packet.l3)?.gain(ttl);
     if gained != 0 {
         // SAFETY: a plain helper call; it fails where there is no such sum, and then there is nothing to tell.
         unsafe { bpf_csum_update(packet.skb(), gained) };

@@ -1,13 +1,14 @@
-//! What the outside sends: tcx ingress of each uplink.
+//! What the outside sends: tcx ingress of each uplink. A tunnel's packets come without an Ethernet header; there is a program
+//! for either kind, so that neither has to ask.
 //!
 //! The flow table is asked first, by the full tuple: a published port must not capture the replies of a container's own flow.
 
 use aya_ebpf::programs::TcContext;
-use netd_common::{drop::DropReason, tuple::INBOUND};
+use netd_common::{addr::Be16, drop::DropReason, tuple::INBOUND};
 
 use crate::{
     conntrack,
-    family::{Family as _, V4, V6},
+    family::{V4, V6},
     fib,
     frag::{self, Hold},
     icmp::{self, Quoted},
@@ -27,21 +28,35 @@ const PACKET_HOST: u32 = 0;
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> Outcome {
     let packet = Packet::new(ctx);
+    // What has a tag comes in again, by the VLAN's own interface.
     // SAFETY: the kernel hands a valid context.
-    if unsafe { (*packet.skb()).pkt_type } != PACKET_HOST {
+    if packet.is_tagged() || unsafe { (*packet.skb()).pkt_type } != PACKET_HOST {
         return Ok(Verdict::NEXT);
     }
-    // What cannot be parsed cannot be a reply; the stack drops it as it would without netd.
     let Ok(frame) = eth::parse(&packet) else { return Ok(Verdict::NEXT) };
-    match frame.ethertype {
-        eth::IPV4 => V4::parse(&packet).map_or(Ok(Verdict::NEXT), |ip| inside::<V4>(&packet, &ip)),
-        eth::IPV6 => V6::parse(&packet).map_or(Ok(Verdict::NEXT), |ip| inside::<V6>(&packet, &ip)),
+    arrive(&packet, frame.ethertype)
+}
+
+/// On a link without a header of its own.
+#[inline(always)]
+pub fn run_bare(ctx: &TcContext) -> Outcome {
+    let packet = Packet::bare(ctx);
+    arrive(&packet, packet.ethertype())
+}
+
+#[inline(always)]
+fn arrive(packet: &Packet, ethertype: Be16) -> Outcome {
+    match ethertype {
+        eth::IPV4 => inside::<V4>(packet),
+        eth::IPV6 => inside::<V6>(packet),
         _ => Ok(Verdict::NEXT),
     }
 }
 
 #[inline(always)]
-fn inside<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
+fn inside<F: Quoted>(packet: &Packet) -> Outcome {
+    // What cannot be parsed cannot be a reply; the stack drops it as it would without netd.
+    let Ok(ip) = &F::parse(packet) else { return Ok(Verdict::NEXT) };
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
     if ip.fragment.later {
         return match frag::find::<F>(ip, INBOUND) {

@@ -3,7 +3,7 @@
 
 use aya_ebpf::programs::TcContext;
 use netd_common::{
-    addr::IfIndex,
+    addr::{Be16, IfIndex},
     bridge::MASQUERADE,
     drop::DropReason,
     nat::HOST,
@@ -12,7 +12,7 @@ use netd_common::{
 
 use crate::{
     conntrack,
-    family::{Family as _, V4, V6},
+    family::{V4, V6},
     fib, frag,
     hook::from_container::unfit,
     icmp::{self, Quoted, Sender},
@@ -37,17 +37,35 @@ pub fn run(ctx: &TcContext) -> Outcome {
     }
     let packet = Packet::new(ctx);
     let Ok(frame) = eth::parse(&packet) else { return Ok(Verdict::NEXT) };
-    match frame.ethertype {
-        eth::IPV4 => V4::parse(&packet).map_or(Ok(Verdict::NEXT), |ip| leave::<V4>(&packet, &ip)),
-        eth::IPV6 => V6::parse(&packet).map_or(Ok(Verdict::NEXT), |ip| leave::<V6>(&packet, &ip)),
+    depart(&packet, frame.ethertype)
+}
+
+/// On a link without a header of its own.
+#[inline(always)]
+pub fn run_bare(ctx: &TcContext) -> Outcome {
+    if Packet::of(ctx).take_mark(TRANSLATED) {
+        return Ok(Verdict::NEXT);
+    }
+    let packet = Packet::bare(ctx);
+    depart(&packet, packet.ethertype())
+}
+
+#[inline(always)]
+fn depart(packet: &Packet, ethertype: Be16) -> Outcome {
+    match ethertype {
+        eth::IPV4 => leave::<V4>(packet),
+        eth::IPV6 => leave::<V6>(packet),
         _ => Ok(Verdict::NEXT),
     }
 }
 
 #[inline(always)]
-fn leave<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
+fn leave<F: Quoted>(packet: &Packet) -> Outcome {
+    let Ok(ip) = &F::parse(packet) else { return Ok(Verdict::NEXT) };
     match F::network_of(ip.source) {
         Some(network) => container::<F>(packet, ip, network),
+        // It has left by the VLAN's own interface already, and was translated there if that was called for.
+        None if packet.is_tagged() => Ok(Verdict::NEXT),
         None => host::<F>(packet, ip),
     }
 }

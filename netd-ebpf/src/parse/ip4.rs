@@ -4,13 +4,13 @@ use netd_common::{
     addr::{Be16, Ipv4},
     drop::DropReason,
 };
-use network_types::{eth::EthHdr, ip::Ipv4Hdr};
+use network_types::ip::Ipv4Hdr;
 
 use super::{Fragment, Ip};
 use crate::packet::Packet;
 
-/// Where the transport header begins if there are no options.
-pub const L4: usize = EthHdr::LEN + Ipv4Hdr::LEN;
+/// Where the transport header begins, behind the beginning of this one, if there are no options.
+pub const L4: usize = Ipv4Hdr::LEN;
 
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
@@ -33,7 +33,7 @@ pub struct Header {
 
 #[inline(always)]
 pub fn parse(packet: &Packet) -> Result<Ip<Ipv4>, DropReason> {
-    let header: &Header = packet.read(EthHdr::LEN)?;
+    let header: &Header = packet.read(packet.l3)?;
     let header_length = usize::from(header.version_ihl & 0x0f) * 4;
     if header.version_ihl >> 4 != 4 || header_length < Ipv4Hdr::LEN {
         return Err(DropReason::Malformed);
@@ -45,7 +45,7 @@ pub fn parse(packet: &Packet) -> Result<Ip<Ipv4>, DropReason> {
         ttl: header.ttl,
         protocol: header.protocol,
         options: header_length != Ipv4Hdr::LEN,
-        l4: EthHdr::LEN + header_length,
+        l4: packet.l3 + header_length,
         fragment: Fragment {
             identification: u32::from(header.identification.0),
             later: fragment & FRAGMENT_OFFSET != 0,

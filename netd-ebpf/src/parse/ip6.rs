@@ -4,13 +4,13 @@ use netd_common::{
     addr::{Be16, Ipv6},
     drop::DropReason,
 };
-use network_types::{eth::EthHdr, ip::Ipv6Hdr};
+use network_types::ip::Ipv6Hdr;
 
 use super::{Fragment, Ip};
 use crate::packet::Packet;
 
-/// Where the transport header begins if there are no extension headers.
-pub const L4: usize = EthHdr::LEN + Ipv6Hdr::LEN;
+/// Where the transport header begins, behind the beginning of this one, if there are no extension headers.
+pub const L4: usize = Ipv6Hdr::LEN;
 
 /// Extension headers that are walked over. A host sends each at most once, destination options twice (RFC 8200 section 4.1).
 const EXTENSIONS: usize = 6;
@@ -47,7 +47,7 @@ struct Extension {
 
 #[inline(always)]
 pub fn parse(packet: &Packet) -> Result<Ip<Ipv6>, DropReason> {
-    let header: &Header = packet.read(EthHdr::LEN)?;
+    let header: &Header = packet.read(packet.l3)?;
     if header.version_class >> 4 != 6 {
         return Err(DropReason::Malformed);
     }
@@ -57,7 +57,7 @@ pub fn parse(packet: &Packet) -> Result<Ip<Ipv6>, DropReason> {
         ttl: header.hop_limit,
         protocol: header.next_header,
         options: false,
-        l4: L4,
+        l4: packet.l3 + L4,
         fragment: Fragment { identification: 0, later: false, more: false },
     };
     if is_extension(ip.protocol) {

@@ -73,7 +73,8 @@ pub enum L4Kind {
 
 const NO_PORTS: Ports = Ports { source: Be16(0), destination: Be16(0) };
 
-/// Parses the transport header at `ip.l4`; `fixed` is where it stands if there are no options, and is read faster.
+/// Parses the transport header at `ip.l4`; `fixed` is how far behind the IP header's beginning it stands if there are no
+/// options, and is read faster.
 /// `icmp` is the protocol number of this IP version's ICMP: the other's is as foreign as any.
 #[inline(always)]
 pub fn parse<A>(packet: &Packet, ip: &Ip<A>, fixed: usize, icmp: u8) -> Result<L4, DropReason> {
@@ -111,5 +112,6 @@ pub fn echo_ports(kind: Kind, identifier: Be16) -> Ports {
 
 #[inline(always)]
 fn header<T: Copy, A>(packet: &Packet, ip: &Ip<A>, fixed: usize) -> Result<T, DropReason> {
+    let fixed = packet.l3 + fixed;
     if ip.l4 == fixed { packet.read::<T>(fixed).copied() } else { packet.load(ip.l4) }
 }

@@ -43,6 +43,7 @@ pub use self::{
     status::{LinkStatus, MapStatus, ProgramStatus, Status},
 };
 use self::{maps::Maps, programs::Programs};
+use crate::model::Framing;
 
 /// The object that netd/build.rs made of netd-ebpf.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netd-ebpf"));
@@ -240,20 +241,26 @@ impl Datapath {
     }
 
     /// Makes an interface an uplink: its addresses known, both programs attached.
-    pub fn put_uplink(&self, uplink: IfIndex, entry: &UplinkEntry) -> Result<(), Error> {
+    pub fn put_uplink(&self, uplink: IfIndex, framing: Framing, entry: &UplinkEntry) -> Result<(), Error> {
         self.maps().put_uplink(uplink, entry)?;
+        let (to, from) = match framing {
+            Framing::Ethernet => (programs::TO_UPLINK, programs::FROM_UPLINK),
+            Framing::Bare => (programs::TO_TUNNEL, programs::FROM_TUNNEL),
+        };
         let mut programs = self.programs();
         // The catch-all first: nothing may leave untranslated in between.
-        programs.attach(programs::TO_UPLINK, uplink)?;
-        programs.attach(programs::FROM_UPLINK, uplink)
+        programs.attach(to, uplink)?;
+        programs.attach(from, uplink)
     }
 
     /// Undoes [`Self::put_uplink`]. Not an error if the interface is none, or is gone.
     pub fn remove_uplink(&self, uplink: IfIndex) -> Result<(), Error> {
         self.maps().remove_uplink(uplink)?;
         let mut programs = self.programs();
-        programs.detach(programs::FROM_UPLINK, uplink)?;
-        programs.detach(programs::TO_UPLINK, uplink)
+        for hook in [programs::FROM_UPLINK, programs::FROM_TUNNEL, programs::TO_UPLINK, programs::TO_TUNNEL] {
+            programs.detach(hook, uplink)?;
+        }
+        Ok(())
     }
 
     /// Writes a network's entry.

@@ -28,39 +28,52 @@ pub(super) struct Hook {
 pub(super) const FROM_CONTAINER: Hook = Hook { name: "from_container", direction: TcAttachType::Ingress };
 pub(super) const FROM_UPLINK: Hook = Hook { name: "from_uplink", direction: TcAttachType::Ingress };
 pub(super) const TO_UPLINK: Hook = Hook { name: "to_uplink", direction: TcAttachType::Egress };
-pub(super) const HOOKS: [Hook; 3] = [FROM_CONTAINER, FROM_UPLINK, TO_UPLINK];
+pub(super) const FROM_TUNNEL: Hook = Hook { name: "from_tunnel", direction: TcAttachType::Ingress };
+pub(super) const TO_TUNNEL: Hook = Hook { name: "to_tunnel", direction: TcAttachType::Egress };
+pub(super) const HOOKS: [Hook; 5] = [FROM_CONTAINER, FROM_UPLINK, TO_UPLINK, FROM_TUNNEL, TO_TUNNEL];
 
 const SWEEP: &str = "sweep";
 
 /// How often a load that a signal interrupts is tried; libbpf's own number.
 const LOAD_ATTEMPTS: u32 = 5;
 
-/// The loaded programs, and the directory of their links.
+/// The programs, and where they and their links are pinned.
 pub(super) struct Programs {
     ebpf: Ebpf,
+    pins: PathBuf,
     links: PathBuf,
 }
 
 impl Programs {
-    /// Loads every program, and pins it in the place of its predecessor.
-    pub(super) fn load(mut ebpf: Ebpf, pins: &Path) -> Result<Self, Error> {
-        for name in HOOKS.map(|hook| hook.name).into_iter().chain([SWEEP]) {
-            let failed = |source| Error::Program { name, source };
-            let program = classifier(&mut ebpf, name)?;
-            load(program).map_err(failed)?;
-            let path = pins.join("programs").join(name);
+    /// Loads what every host needs. Few have tunnels: their programs are loaded when there is one.
+    pub(super) fn load(ebpf: Ebpf, pins: &Path) -> Result<Self, Error> {
+        let mut programs = Self { ebpf, pins: pins.join("programs"), links: pins.join("links") };
+        for name in [FROM_CONTAINER.name, FROM_UPLINK.name, TO_UPLINK.name, SWEEP] {
+            programs.loaded(name)?;
+        }
+        Ok(programs)
+    }
+
+    /// The program, loaded and pinned in the place of its predecessor.
+    fn loaded(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
+        let program = classifier(&mut self.ebpf, name)?;
+        if program.fd().is_err() {
+            load(program).map_err(|source| Error::Program { name, source })?;
+            let path = self.pins.join(name);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path)(error)),
                 _ => {}
             }
             program.pin(&path).map_err(|error| at(&path)(io::Error::other(error)))?;
         }
-        Ok(Self { ebpf, links: pins.join("links") })
+        Ok(program)
     }
 
-    /// The programs by name.
+    /// The loaded programs by name.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &SchedClassifier)> {
-        self.ebpf.programs().filter_map(|(name, program)| Some((name, program.try_into().ok()?)))
+        let programs =
+            self.ebpf.programs().filter_map(|(name, program)| Some((name, program.try_into().ok()?)));
+        programs.filter(|(_, program): &(_, &SchedClassifier)| program.fd().is_ok())
     }
 
     fn pin(&self, hook: Hook, interface: IfIndex) -> PathBuf {
@@ -76,7 +89,7 @@ impl Programs {
                     .map_err(|source| Error::Link { path: path.clone(), source })?;
                 let link = SchedClassifierLink::try_from(FdLink::from(link))
                     .map_err(|source| Error::Link { path: path.clone(), source })?;
-                match classifier(&mut self.ebpf, hook.name)?.attach_to_link(link) {
+                match self.loaded(hook.name)?.attach_to_link(link) {
                     Ok(_) => {}
                     // The interface is gone, and took the attachment with it: only the pin is left.
                     Err(error) if is_defunct(&error) => fs::remove_file(&path).map_err(at(&path))?,
@@ -103,7 +116,7 @@ impl Programs {
             TcAttachType::Egress => LinkOrder::last(),
             _ => LinkOrder::first(),
         };
-        let program = classifier(&mut self.ebpf, hook.name)?;
+        let program = self.loaded(hook.name)?;
         let failed = |source| Error::Program { name: hook.name, source };
         let link = program
             .attach_with_options(&name, hook.direction, TcAttachOptions::TcxOrder(order))

@@ -70,9 +70,9 @@ impl Engine {
         for uplink in &self.0.config.uplinks {
             match self.0.host.links.device(uplink).await.map_err(internal)? {
                 None => return Err(Error::invalid(format!("--uplink {uplink}: there is no such interface"))),
-                Some(device) if device.mac.is_none() => {
+                Some(device) if device.framing.is_none() => {
                     let why =
-                        "it has no Ethernet header, and netd does not know how to use such an interface";
+                        "neither Ethernet nor a tunnel, and netd does not know how to use such an interface";
                     return Err(Error::invalid(format!("--uplink {uplink}: {why}")));
                 }
                 Some(_) => {}

@@ -78,7 +78,7 @@ impl Engine {
                 Some(Some(_)) => log::info!("uplink {} has other addresses", uplink.name),
                 Some(None) | None => log::info!("uplink {}", uplink.name),
             }
-            self.datapath().put_uplink(index, &entry).map_err(internal)?;
+            self.datapath().put_uplink(index, uplink.framing, &entry).map_err(internal)?;
             writer.uplinks.insert(index, Some(entry));
             if ipv6 && sysctl::keep_router_advertisements(&uplink.name).map_err(internal)? {
                 log::info!("net.ipv6.conf.{}.accept_ra is now 2", uplink.name);

@@ -5,12 +5,13 @@ use netd_common::stats::Traffic;
 use rtnetlink::{
     LinkUnspec,
     packet_route::link::{
-        InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute, LinkFlags, LinkHeader, LinkInfo,
+        LinkLayerType, LinkMessage,
     },
 };
 
 use super::{Doing as _, Error, Links, bridge::settings, gone_is_as_good};
-use crate::model::{BridgeSettings, MacAddress};
+use crate::model::{BridgeSettings, Framing, MacAddress};
 
 /// A link of one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Device {
     pub kind: Kind,
     /// Its address, if it is an Ethernet device.
     pub mac: Option<MacAddress>,
+    /// How its packets begin, if the programs can read that.
+    pub framing: Option<Framing>,
     /// In bytes.
     pub mtu: u32,
     /// Whether it is administratively up.
@@ -56,6 +59,23 @@ pub enum Kind {
     Other,
 }
 
+/// The kernel's own list of devices without a header: <https://github.com/torvalds/linux/blob/v6.18/include/linux/if_arp.h>
+fn framing(header: &LinkHeader) -> Option<Framing> {
+    match header.link_layer_type {
+        LinkLayerType::Ether => Some(Framing::Ethernet),
+        LinkLayerType::None
+        | LinkLayerType::Ppp
+        | LinkLayerType::Rawip
+        | LinkLayerType::Tunnel
+        | LinkLayerType::Tunnel6
+        | LinkLayerType::Sit
+        | LinkLayerType::Ip6gre => Some(Framing::Bare),
+        // One to many remotes has the remote's address in a header of its own.
+        LinkLayerType::Ipgre if header.flags.contains(LinkFlags::Pointopoint) => Some(Framing::Bare),
+        _ => None,
+    }
+}
+
 impl Device {
     fn read(message: LinkMessage) -> Self {
         let flags = message.header.flags;
@@ -64,6 +84,7 @@ impl Device {
             name: String::new(),
             kind: if flags.contains(LinkFlags::Loopback) { Kind::Loopback } else { Kind::Other },
             mac: None,
+            framing: framing(&message.header),
             mtu: 0,
             up: flags.contains(LinkFlags::Up),
             controller: None,

@@ -8,6 +8,7 @@ use std::{
 use netd_common::{addr::IfIndex, fib};
 
 use super::{Address, Device, Kind, Route};
+use crate::model::Framing;
 
 /// An interface that leads outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct Uplink {
     pub index: IfIndex,
     /// Its name.
     pub name: String,
+    /// How its packets begin.
+    pub framing: Framing,
     /// Its first global IPv4 address.
     pub ipv4: Option<Ipv4Addr>,
     /// Its first global IPv6 address.
@@ -37,8 +40,7 @@ impl Uplink {
 }
 
 /// The uplinks among `devices`: those named in `chosen`, or if there are none, those that unicast routes lead through,
-/// loopback and netd's `own` links apart. A device without an Ethernet header, a tunnel for instance, is none: the programs
-/// read one.
+/// loopback and netd's `own` links apart. A device whose packets begin in a way that the programs cannot read is none.
 pub fn uplinks(
     devices: &[Device],
     addresses: &[Address],
@@ -48,10 +50,7 @@ pub fn uplinks(
 ) -> BTreeMap<IfIndex, Uplink> {
     // Every link has a route to its own fe80::/64, wherever it leads.
     let leads_on = |route: &&Route| !matches!(route.destination.addr(), IpAddr::V6(to) if to.is_unicast_link_local() || to.is_multicast());
-    let is_uplink = |device: &&Device| {
-        if device.mac.is_none() {
-            return false;
-        }
+    let is_uplink = |device: &Device| {
         if !chosen.is_empty() {
             return chosen.contains(&device.name);
         }
@@ -60,6 +59,7 @@ pub fn uplinks(
             && routes.iter().filter(leads_on).any(|route| route.index == device.index)
     };
     let uplink = |device: &Device| {
+        let framing = device.framing.filter(|_| is_uplink(device))?;
         let mut global = addresses.iter().filter(|address| address.index == device.index && address.global);
         let ipv4 = global.clone().find_map(|address| match address.net.addr() {
             IpAddr::V4(address) => Some(address),
@@ -70,9 +70,10 @@ pub fn uplinks(
             IpAddr::V4(_) => None,
         });
         let index = IfIndex(device.index);
-        (index, Uplink { index, name: device.name.clone(), ipv4, ipv6, mtu: device.mtu, up: device.up })
+        let (name, mtu, up) = (device.name.clone(), device.mtu, device.up);
+        Some((index, Uplink { index, name, framing, ipv4, ipv6, mtu, up }))
     };
-    devices.iter().filter(is_uplink).map(uplink).collect()
+    devices.iter().filter_map(uplink).collect()
 }
 
 #[cfg(test)]
@@ -88,6 +89,7 @@ mod tests {
             name: name.into(),
             kind,
             mac: Some(MacAddress::new([2, 0, 0, 0, 0, index as u8])),
+            framing: Some(Framing::Ethernet),
             mtu: 1500,
             up: true,
             controller: None,
@@ -123,7 +125,8 @@ mod tests {
             device(3, "wlan0", Kind::Other),
             device(4, "netd0", Kind::Bridge),
             device(5, "idle", Kind::Other),
-            Device { mac: None, ..device(6, "tun0", Kind::Other) },
+            Device { framing: Some(Framing::Bare), mac: None, ..device(6, "tun0", Kind::Other) },
+            Device { framing: None, mac: None, ..device(7, "ib0", Kind::Other) },
         ];
         let addresses = [
             address(2, "fe80::2/64", false),
@@ -138,14 +141,15 @@ mod tests {
             route("172.17.0.0/16", 4),
             route("fe80::/64", 5),
             route("10.8.0.0/16", 6),
+            route("10.9.0.0/16", 7),
         ];
         let found = uplinks(&devices, &addresses, &routes, &[], |name| name == "netd0");
         let names: Vec<_> = found.values().map(|uplink| uplink.name.as_str()).collect();
-        assert_eq!(names, ["eth0", "wlan0"]);
+        assert_eq!(names, ["eth0", "wlan0", "tun0"]);
         let eth0 = &found[&IfIndex(2)];
         assert_eq!(eth0.ipv4, Some([192, 0, 2, 9].into()));
         assert_eq!(eth0.ipv6, Some("2001:db8::9".parse().unwrap()));
-        let chosen = ["idle", "tun0", "absent"].map(str::to_owned);
+        let chosen = ["idle", "ib0", "absent"].map(str::to_owned);
         let found = uplinks(&devices, &addresses, &routes, &chosen, |_| false);
         assert_eq!(found.keys().collect::<Vec<_>>(), [&IfIndex(5)]);
     }

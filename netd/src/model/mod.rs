@@ -5,6 +5,7 @@ mod bridge;
 mod endpoint;
 mod error;
 mod far_end;
+mod framing;
 mod id;
 mod lease;
 mod network;
@@ -21,6 +22,7 @@ pub use bridge::{Advertise, Bridge, BridgeSettings, GatewayMode, UnknownGatewayM
 pub use endpoint::Endpoint;
 pub use error::{Error, ErrorKind};
 pub use far_end::{FarEnd, Handover};
+pub use framing::Framing;
 pub use id::Id;
 pub use lease::LeasedPool;
 pub use network::{Driver, Ipam, Network, Pool, is_predefined};
