@@ -20,6 +20,7 @@ mod offload;
 mod ping;
 mod socket;
 mod transfer;
+mod tunnel;
 mod udp_stream;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 
 pub use address::Family;
 pub use capture::{Capture, Icmp, Packet};
-pub use craft::{Datagram, RawSocket};
+pub use craft::{Datagram, RawLink, RawSocket};
 pub use daemon::{Host, netd_binary};
 pub use docker::Docker;
 pub use engine::Engine;
@@ -38,6 +39,7 @@ pub use offload::set_offloads;
 pub use ping::{Ping, checksum, ping};
 pub use socket::{ask, at, connect, udp};
 pub use transfer::{TcpEcho, UdpEcho, transfer};
+pub use tunnel::Tunnel;
 pub use udp_stream::{Losses, UdpStream};
 
 /// The host's address on its uplink.

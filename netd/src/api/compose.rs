@@ -299,6 +299,7 @@ mod tests {
         let eth1 = link::Uplink {
             index: IfIndex(2),
             name: "eth1".into(),
+            framing: crate::model::Framing::Ethernet,
             ipv4: Some([192, 0, 2, 1].into()),
             ipv6: None,
             mtu: 1500,

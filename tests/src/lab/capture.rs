@@ -154,6 +154,8 @@ impl std::fmt::Debug for Packet {
 /// What arrives at an interface from now on; not what leaves by it.
 pub struct Capture {
     socket: Socket,
+    /// Packets come with an Ethernet header. A tunnel's do not.
+    framed: bool,
 }
 
 impl Capture {
@@ -161,7 +163,10 @@ impl Capture {
     pub fn new(ns: &Namespace, interface: &str) -> Self {
         let socket = ns.enter(|| listen(interface));
         let socket = socket.unwrap_or_else(|e| panic!("capturing {interface} in {}: {e}", ns.name()));
-        Self { socket }
+        let address = socket.local_addr().expect("a bound socket");
+        // SAFETY: the address of a packet socket, as the kernel wrote it.
+        let kind = unsafe { (*address.as_ptr().cast::<libc::sockaddr_ll>()).sll_hatype };
+        Self { socket, framed: kind == libc::ARPHRD_ETHER }
     }
 
     /// The next packet for which something holds; others before it are passed over.
@@ -204,7 +209,8 @@ impl Capture {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => panic!("capturing: {e}"),
             };
-            if let Some(packet) = Packet::of_frame(&frame[..length]) {
+            let read = if self.framed { Packet::of_frame } else { Packet::of_ip };
+            if let Some(packet) = read(&frame[..length]) {
                 return Some(packet);
             }
         }
@@ -229,7 +235,6 @@ impl Capture {
 }
 
 fn listen(interface: &str) -> io::Result<Socket> {
-    const EVERY_PROTOCOL: u16 = (libc::ETH_P_ALL as u16).to_be();
     const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
     // Protocol 0: it hears nothing until it is bound to the interface.
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
@@ -245,20 +250,25 @@ fn listen(interface: &str) -> io::Result<Socket> {
             return Err(io::Error::last_os_error());
         }
     }
+    bind(&socket, interface, libc::ETH_P_ALL as u16)?;
+    Ok(socket)
+}
+
+/// Ties a packet socket to an interface of the calling thread's namespace, and to what it is to hear there: 0 for nothing.
+pub(super) fn bind(socket: &Socket, interface: &str, protocol: u16) -> io::Result<()> {
     let index = nix::net::if_::if_nametoindex(interface)?;
     // SAFETY: the address is written as the `sockaddr_ll` that its length says.
     let ((), address) = unsafe {
         SockAddr::try_init(|storage, length| {
             let address: *mut libc::sockaddr_ll = storage.cast();
             (*address).sll_family = libc::AF_PACKET as u16;
-            (*address).sll_protocol = EVERY_PROTOCOL;
+            (*address).sll_protocol = protocol.to_be();
             (*address).sll_ifindex = index.cast_signed();
             *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
             Ok(())
         })?
     };
-    socket.bind(&address)?;
-    Ok(socket)
+    socket.bind(&address)
 }
 
 #[cfg(test)]

@@ -27,6 +27,25 @@ impl RawSocket {
     }
 }
 
+/// Sends frames as they are written, Ethernet header included.
+pub struct RawLink(Socket);
+
+impl RawLink {
+    /// A raw socket on an interface.
+    pub fn new(ns: &Namespace, interface: &str) -> Self {
+        let open = || {
+            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+            super::capture::bind(&socket, interface, 0).map(|()| socket)
+        };
+        Self(ns.enter(open).unwrap_or_else(|e| panic!("a raw socket on {interface}: {e}")))
+    }
+
+    /// Sends a frame.
+    pub fn send(&self, frame: &[u8]) {
+        assert_eq!(self.0.send(frame).expect("sending a frame"), frame.len());
+    }
+}
+
 /// An IP packet to be written, which may be fragmented on its way.
 #[derive(Clone, Debug)]
 pub struct Datagram {

@@ -19,6 +19,7 @@ use netd::datapath::{
     bridge::{ICC, MASQUERADE},
     endpoint::PEER_IN_OTHER_NETNS,
 };
+use netd::model::Framing;
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     net::if_::if_nametoindex,
@@ -130,11 +131,28 @@ impl Fixture {
     }
 
     pub fn uplink(&self, interface: &str, ipv4: &str, ipv6: &str) {
+        self.uplink_of(Framing::Ethernet, interface, ipv4, ipv6);
+    }
+
+    /// An uplink whose packets begin in this way.
+    pub fn uplink_of(&self, framing: Framing, interface: &str, ipv4: &str, ipv6: &str) {
         let entry = UplinkEntry {
             ipv4: ipv4.parse::<Ipv4Addr>().unwrap().into(),
             ipv6: ipv6.parse::<Ipv6Addr>().unwrap().into(),
         };
-        self.datapath.put_uplink(index(interface), &entry).unwrap();
+        self.datapath.put_uplink(index(interface), framing, &entry).unwrap();
+    }
+
+    /// `tun0`, an uplink without an Ethernet header: 192.0.2.1, 2001:db8:2::1, and the routes to 8.0.0.0/16 and
+    /// 2001:db8:86dd::/48.
+    pub fn tunnel(&self) {
+        ip("tuntap add dev tun0 mode tun");
+        ip("link set tun0 up");
+        ip("address add 192.0.2.1/24 dev tun0");
+        ip("address add 2001:db8:2::1/64 dev tun0 nodad");
+        ip("route add 8.0.0.0/16 dev tun0");
+        ip("-6 route add 2001:db8:86dd::/48 dev tun0");
+        self.uplink_of(Framing::Bare, "tun0", "192.0.2.1", "2001:db8:2::1");
     }
 
     /// Writes a network's entry, with other flags for instance.

@@ -20,4 +20,5 @@ mod rules;
 mod settings;
 mod stream;
 mod ttl;
+mod tunnel;
 mod uplink;

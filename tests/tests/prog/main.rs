@@ -18,5 +18,6 @@ mod returns;
 mod route;
 mod stack;
 mod sweep;
+mod tunnel;
 
 use netd_tests::prog::{fixture, packet};
