@@ -82,7 +82,7 @@ impl<'a> Zone<'a> {
 
 /// What an endpoint is called in its network.
 pub fn names(endpoint: &Endpoint) -> impl Iterator<Item = &str> {
-    std::iter::once(&*endpoint.name)
+    std::iter::once(&endpoint.name).chain(&endpoint.aliases).map(String::as_str)
 }
 
 fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> + use<> {

@@ -155,6 +155,27 @@ fn names_are_for_their_network_alone() {
 }
 
 #[test]
+fn an_alias_is_everybodys_who_has_it_for_as_long_as_he_has_it() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    let server = at(GATEWAYS[0].1.parse::<IpAddr>().expect("an address"), 53);
+    served(&a, server);
+    let [b, c] = ["b", "c"].map(|role| {
+        let ns = Namespace::new(role);
+        lab.host.netd(&format!("network connect --alias web dual netns:{}", ns.name()));
+        Container::of(ns)
+    });
+    let ask = || {
+        let (code, mut addresses) = resolve(&a.ns, server, "web.", RecordType::A);
+        addresses.sort();
+        (code, addresses)
+    };
+    assert_eq!(ask(), (ResponseCode::NoError, vec![b.ipv4.to_string(), c.ipv4.to_string()]));
+    lab.host.netd(&format!("network disconnect dual netns:{}", b.ns.name()));
+    assert_eq!(ask(), (ResponseCode::NoError, vec![c.ipv4.to_string()]));
+}
+
+#[test]
 fn a_command_of_netd_run_resolves_by_its_network() {
     let lab = Lab::new();
     let shown = lab.host.netd("run --network dual -- cat /etc/resolv.conf");
