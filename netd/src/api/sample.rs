@@ -44,6 +44,7 @@ fn pool(subnet: &str, gateway: &str) -> Pool {
         gateway: Some(gateway.parse().unwrap()),
         auxiliary: BTreeMap::new(),
         requested: false,
+        last: None,
         gateway_shown: true,
     }
 }

@@ -31,13 +31,10 @@ impl Engine {
         let endpoint = self.endpoint(&state, network, sandbox, request).await?;
         // Which of a sandbox's endpoints carries its default route may change with this one.
         let far_end = endpoint.far_end.clone();
-        self.change(
-            writer,
-            vec![Change::PutEndpoint(endpoint.clone())],
-            |other| other.id == network.id,
-            |other| other.far_end == far_end,
-        )
-        .await?;
+        let mut changes = vec![Change::PutEndpoint(endpoint.clone())];
+        changes.extend(in_turn(network, &endpoint).map(Change::PutNetwork));
+        self.change(writer, changes, |other| other.id == network.id, |other| other.far_end == far_end)
+            .await?;
         if let (Some(sandbox), Some(bridge)) = (endpoint.far_end.sandbox(), &network.bridge) {
             make_known(sandbox, &endpoint, bridge.advertise);
         }
@@ -219,6 +216,19 @@ impl Engine {
     }
 }
 
+/// The network with the endpoint's addresses as the last that were given out, if it gives them serially.
+fn in_turn(network: &Network, endpoint: &Endpoint) -> Option<Network> {
+    if !network.ipam.is_serial() {
+        return None;
+    }
+    let mut network = network.clone();
+    for pool in &mut network.ipam.pools {
+        let own = endpoint.ipv4.map(IpNet::from).into_iter().chain(endpoint.ipv6.map(IpNet::from));
+        pool.last = own.map(|net| net.addr()).find(|own| pool.subnet.contains(own)).or(pool.last);
+    }
+    Some(network)
+}
+
 /// Tells the neighbours in the background, for it takes seconds.
 fn make_known(sandbox: &Sandbox, endpoint: &Endpoint, advertise: Advertise) {
     let (sandbox, interface, mac) = (sandbox.clone(), endpoint.interface.clone(), endpoint.mac);
@@ -277,7 +287,12 @@ fn address(
         ipam::claim(pool, &used, wanted)?;
         return Ok(Some(pool.sized(wanted)));
     }
-    let address = ipam::lowest_free(pool, &used).map_err(|_| {
+    let free = if network.ipam.is_serial() {
+        ipam::next_free(pool, &used, pool.last)
+    } else {
+        ipam::lowest_free(pool, &used)
+    };
+    let address = free.map_err(|_| {
         let family = if pool.subnet.addr().is_ipv4() { "IPv4" } else { "IPv6" };
         Error::internal(format!(
             "no available {family} addresses on this network's address pools: {} ({})",

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
 
 use super::options::{boolean, integer, unreadable};
-use crate::model::{Bridge, BridgeSettings, Error, Port, vlan};
+use crate::{
+    link::Device,
+    model::{Bridge, BridgeSettings, Error, Port, vlan},
+};
 
 /// What all of these options begin with.
 const NAMESPACE: &str = "netd.bridge.";
@@ -58,6 +61,14 @@ pub(super) fn read_network(options: &Options, bridge: Bridge) -> Result<Bridge, 
         vlan_filtering: boolean(options, VLAN_FILTERING)?,
     };
     Ok(Bridge { settings, fast_path: boolean(options, FAST_PATH)?.unwrap_or(bridge.fast_path), ..bridge })
+}
+
+/// `bridge` with what the fast path has to know of a kernel bridge that was there before it, and that nobody said to change.
+pub(super) fn as_found(mut bridge: Bridge, device: &Device) -> Bridge {
+    let on = |asked: Option<bool>, found: Option<bool>| asked.or(found.filter(|on| *on));
+    bridge.settings.stp = on(bridge.settings.stp, device.settings.stp);
+    bridge.settings.vlan_filtering = on(bridge.settings.vlan_filtering, device.settings.vlan_filtering);
+    bridge
 }
 
 /// What an endpoint's options say of its port.

@@ -106,6 +106,7 @@ impl Configuration {
                 gateway_shown: asked.gateway.is_some(),
                 auxiliary: asked.auxiliary,
                 requested: true,
+                last: None,
             })
         };
         Network {

@@ -136,6 +136,7 @@ mod tests {
             gateway_shown: false,
             auxiliary: BTreeMap::new(),
             requested,
+            last: None,
         };
         let pools = vec![pool("10.5.0.0/16"), pool("fd00:5::/64")];
         Network {

@@ -76,6 +76,7 @@ impl Engine {
             gateway_shown: false,
             auxiliary: Default::default(),
             requested: order.subnet.is_some(),
+            last: None,
         };
         let leased = LeasedPool { id, pool, leases: BTreeSet::new() };
         self.put_pool(writer, leased.clone()).await?;

@@ -1,19 +1,21 @@
 //! The networks that are always there: `bridge`, `host`, `none`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use netd_common::limits;
 
 use super::{
-    Engine, internal, lowest_free,
+    Engine,
+    bridge::as_found,
+    internal, lowest_free,
     options::{BRIDGE_NAME, DEFAULT_BRIDGE, HOST_BINDING, ICC, MASQUERADE, MTU},
     random,
-    spec::{bridges, subnets},
+    spec::{bearable, bridges, subnets},
 };
 use crate::{
     config::DEFAULT_BRIDGE as OWN_BRIDGE,
-    ipam::{self, Requested},
+    ipam::{self, DefaultBridge, RangeOutside, Requested},
     link::Kind,
     model::{Bridge, Driver, Error, Id, Ipam, MacAddress, Network, Pool, State, Timestamp},
 };
@@ -61,25 +63,42 @@ impl Engine {
         if let Some(before) = &before {
             others.networks.remove(&before.id);
         }
+        let stored = before.as_ref().and_then(|network| network.bridge.as_ref());
+        let stored_mac = stored.filter(|bridge| bridge.interface == interface).map(|bridge| bridge.mac);
+        let mac = match stored_mac.or(existing.as_ref().and_then(|device| device.mac)) {
+            Some(mac) => mac,
+            None => MacAddress::local(random()?),
+        };
+        let borne = match &existing {
+            Some(device) => {
+                let addresses = self.0.host.links.addresses().await.map_err(internal)?;
+                let own = addresses.into_iter().filter(|address| address.index == device.index);
+                own.map(|address| address.net).collect()
+            }
+            None => Vec::new(),
+        };
         let mut pools = Vec::new();
-        for (ipv6, wanted) in [(false, self.wanted(false)), (true, self.wanted(true))] {
+        for ipv6 in [false, true] {
             if ipv6 && !config.ipv6 {
                 continue;
             }
-            let stored =
-                before.as_ref().and_then(|network| if ipv6 { network.pool6() } else { network.pool4() });
-            pools.push(self.default_pool(&others, stored, wanted, ipv6, &interface).await?);
+            let kept = before.as_ref().filter(|_| stored_mac.is_some());
+            let kept = kept.and_then(|network| if ipv6 { network.pool6() } else { network.pool4() });
+            let mut addresses: Vec<IpNet> =
+                borne.iter().filter(|net| net.addr().is_ipv6() == ipv6).copied().collect();
+            // What netd keeps in order says nothing new; a bridge that is the user's does, as long as it says anything.
+            if let Some(kept) = kept
+                && (!adopted || addresses.is_empty())
+            {
+                addresses = kept.bridge_address().into_iter().collect();
+            }
+            let wanted = self.wanted(ipv6, addresses, adopted, mac)?;
+            pools.push(self.default_pool(&others, kept, wanted, ipv6, &interface).await?);
         }
-        let stored = before.as_ref().and_then(|network| network.bridge.as_ref());
         let number = match stored {
             Some(bridge) => bridge.number,
             None => lowest_free(bridges(state).map(|(_, bridge)| bridge.number), limits::NETWORKS)
                 .ok_or_else(|| Error::internal("there is no room for it"))?,
-        };
-        let stored_mac = stored.filter(|bridge| bridge.interface == interface).map(|bridge| bridge.mac);
-        let mac = match stored_mac.or(existing.and_then(|device| device.mac)) {
-            Some(mac) => mac,
-            None => MacAddress::local(random()?),
         };
         let id = match &before {
             Some(network) => network.id,
@@ -116,7 +135,8 @@ impl Engine {
                 host_binding: publish_address,
                 adopted,
                 ..Bridge::new(number, interface, mac)
-            }),
+            })
+            .map(|bridge| existing.as_ref().map_or(bridge.clone(), |device| as_found(bridge, device))),
             engine_id: None,
         };
         move_endpoints(state, &network)?;
@@ -124,46 +144,60 @@ impl Engine {
         Ok(())
     }
 
-    /// What the configuration says of one family's pool.
-    fn wanted(&self, ipv6: bool) -> Requested {
+    /// What is to be asked for, by the configuration and the bridge's addresses of one family.
+    fn wanted(
+        &self,
+        ipv6: bool,
+        addresses: Vec<IpNet>,
+        users: bool,
+        mac: MacAddress,
+    ) -> Result<Requested, Error> {
         let config = &self.0.config.bridge;
-        let (own, range, gateway) = if ipv6 {
-            let gateway =
-                config.default_gateway_v6.map(|gateway| ("DefaultGatewayIPv6".to_owned(), gateway.into()));
-            (config.bip6.map(IpNet::from), config.fixed_cidr_v6.map(IpNet::from), gateway)
+        let named = |name: &str, gateway: IpAddr| (name.to_owned(), gateway);
+        let default = if ipv6 {
+            DefaultBridge {
+                own: config.bip6.map(IpNet::from),
+                range: config.fixed_cidr_v6.map(IpNet::from),
+                default_gateway: config
+                    .default_gateway_v6
+                    .map(|gateway| named("DefaultGatewayIPv6", gateway.into())),
+                addresses,
+                users,
+                link_local: Some(mac.link_local().into()),
+            }
         } else {
-            let gateway =
-                config.default_gateway.map(|gateway| ("DefaultGatewayIPv4".to_owned(), gateway.into()));
-            (config.bip.map(IpNet::from), config.fixed_cidr.map(IpNet::from), gateway)
+            DefaultBridge {
+                own: config.bip.map(IpNet::from),
+                range: config.fixed_cidr.map(IpNet::from),
+                default_gateway: config
+                    .default_gateway
+                    .map(|gateway| named("DefaultGatewayIPv4", gateway.into())),
+                addresses,
+                users,
+                link_local: None,
+            }
         };
-        Requested {
-            subnet: own.or(range).map(|net| net.trunc()),
-            range: range.map(|net| net.trunc()),
-            gateway: own.map(|net| net.addr()),
-            auxiliary: gateway.into_iter().collect(),
+        let outside = "is outside any subnet implied by addresses on the user-managed default bridge";
+        match default.request() {
+            Ok((request, Some(RangeOutside::Dropped(range)))) => {
+                log::warn!("fixed-cidr={range} {outside}");
+                Ok(request)
+            }
+            Ok((request, _)) => Ok(request),
+            Err(RangeOutside::Dropped(range) | RangeOutside::Refused(range)) => {
+                Err(Error::internal(format!("fixed-cidr-v6={range} {outside}")))
+            }
         }
     }
 
     async fn default_pool(
         &self,
         others: &State,
-        stored: Option<&Pool>,
-        mut wanted: Requested,
+        kept: Option<&Pool>,
+        wanted: Requested,
         ipv6: bool,
         interface: &str,
     ) -> Result<Pool, Error> {
-        let fits = |range: IpNet| stored.is_some_and(|pool| pool.subnet.contains(&range));
-        // Without a bip, what the bridge had is kept, if it has room for the range.
-        if wanted.gateway.is_none()
-            && let Some(stored) = stored
-            && wanted.range.is_none_or(fits)
-        {
-            wanted.subnet = stored.requested.then_some(stored.subnet);
-            wanted.gateway = stored.gateway;
-            let mut pool = ipam::complete(stored.subnet, &wanted)?;
-            pool.gateway_shown = stored.gateway_shown;
-            return Ok(pool);
-        }
         let taken: Vec<IpNet> = subnets(others).collect();
         let subnet = match wanted.subnet {
             Some(subnet) if taken.iter().any(|taken| ipam::overlaps(*taken, subnet)) => {
@@ -184,7 +218,16 @@ impl Engine {
                 "invalid default gateway {gateway}: parent subnet {subnet} doesn't contain this address"
             )));
         }
-        Ok(ipam::complete(subnet, &wanted)?)
+        let mut pool = ipam::complete(subnet, &wanted)?;
+        pool.bridge_address().map_or(Ok(()), bearable)?;
+        // A restart changes nothing, not even what is shown.
+        if let Some(kept) = kept.filter(|kept| (kept.subnet, kept.gateway) == (pool.subnet, pool.gateway)) {
+            let configured =
+                if ipv6 { self.0.config.bridge.bip6.is_some() } else { self.0.config.bridge.bip.is_some() };
+            pool.gateway_shown = kept.gateway_shown || configured;
+            pool.requested = kept.requested;
+        }
+        Ok(pool)
     }
 }
 
@@ -223,10 +266,10 @@ fn drop_default(state: &mut State, network: &Network) -> Result<(), Error> {
 /// Keeps the endpoints of the default network where they are, with its new gateway, prefix length and MTU.
 fn move_endpoints(state: &mut State, network: &Network) -> Result<(), Error> {
     for endpoint in state.endpoints.values_mut().filter(|endpoint| endpoint.network == network.id) {
-        let misplaced = |address: std::net::IpAddr, pool: Option<&Pool>| {
+        let misplaced = |address: IpAddr, pool: Option<&Pool>| {
             pool.is_none_or(|pool| ipam::claim(pool, &Default::default(), address).is_err())
         };
-        let refuse = |address: std::net::IpAddr| {
+        let refuse = |address: IpAddr| {
             Error::forbidden(format!(
                 "{} is connected with the address {address}, which the configured subnet has no place for; \
                  disconnect it first",
@@ -241,8 +284,8 @@ fn move_endpoints(state: &mut State, network: &Network) -> Result<(), Error> {
             let prefix_len = network.pool4().map_or(32, |pool| pool.subnet.prefix_len());
             endpoint.ipv4 = ipnet::Ipv4Net::new(address, prefix_len).ok();
             endpoint.gateway4 = network.pool4().and_then(Pool::way_out).and_then(|way| match way {
-                std::net::IpAddr::V4(way) => Some(way),
-                std::net::IpAddr::V6(_) => None,
+                IpAddr::V4(way) => Some(way),
+                IpAddr::V6(_) => None,
             });
         }
         if let Some(net) = endpoint.ipv6 {
@@ -253,8 +296,8 @@ fn move_endpoints(state: &mut State, network: &Network) -> Result<(), Error> {
             let pool = network.pool6();
             endpoint.ipv6 = pool.and_then(|pool| ipnet::Ipv6Net::new(address, pool.subnet.prefix_len()).ok());
             endpoint.gateway6 = pool.and_then(Pool::way_out).and_then(|way| match way {
-                std::net::IpAddr::V6(way) => Some(way),
-                std::net::IpAddr::V4(_) => None,
+                IpAddr::V6(way) => Some(way),
+                IpAddr::V4(_) => None,
             });
         }
         endpoint.mtu = network.bridge.as_ref().map_or(endpoint.mtu, |bridge| bridge.mtu);

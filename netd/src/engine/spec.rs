@@ -1,6 +1,6 @@
 //! New networks, and the end of old ones.
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use netd_common::limits;
 
 use super::{
@@ -14,6 +14,9 @@ use crate::{
     },
     store::Change,
 };
+
+/// The smallest MTU that IPv6 works with (RFC 8200 section 5).
+const IPV6_MTU: u32 = 1280;
 
 /// What Docker says about swarm's networks.
 const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to \
@@ -138,11 +141,25 @@ impl Engine {
         let host_binding = self.0.config.publish_address;
         let bridge = Bridge { adopted, host_binding, ..Bridge::new(number, interface, mac) };
         let bridge = options::read(&options, request.internal, bridge)?;
+        let bridge =
+            existing.as_ref().map_or(bridge.clone(), |device| super::bridge::as_found(bridge, device));
 
-        let mut pools = Vec::new();
+        if enable_ipv6 && bridge.mtu < IPV6_MTU {
+            let mtu = bridge.mtu;
+            return Err(Error::internal(format!("invalid MTU number: {mtu} (IPv6 needs {IPV6_MTU} bytes)")));
+        }
+        let driver = request.ipam.map(|ipam| ipam.driver).filter(|driver| !driver.is_empty());
+        let mut ipam = Ipam {
+            driver: driver.unwrap_or_else(|| "default".into()),
+            options: ipam_options,
+            pools: Vec::new(),
+        };
+        if ipam.is_null() && !subnets.is_empty() {
+            return Err(Error::invalid("null ipam driver does not handle specific address pool requests"));
+        }
         for ipv6 in [false, true] {
-            if if ipv6 { enable_ipv6 } else { enable_ipv4 } {
-                pools.push(self.pool(state, &subnets, ipv6).await?);
+            if !ipam.is_null() && if ipv6 { enable_ipv6 } else { enable_ipv4 } {
+                ipam.pools.push(self.pool(state, &subnets, ipv6).await?);
             }
         }
         Ok(Network {
@@ -156,7 +173,7 @@ impl Engine {
             attachable: request.attachable,
             config_only: false,
             config_from: request.config_from.map(|from| from.network).filter(|name| !name.is_empty()),
-            ipam: Ipam { driver: "default".into(), options: ipam_options, pools },
+            ipam,
             options,
             labels,
             bridge: Some(bridge),
@@ -183,7 +200,9 @@ impl Engine {
             Some(subnet) => subnet,
             None => self.next_subnet(taken, ipv6, None).await?,
         };
-        Ok(ipam::complete(subnet, &request)?)
+        let pool = ipam::complete(subnet, &request)?;
+        pool.bridge_address().map_or(Ok(()), bearable)?;
+        Ok(pool)
     }
 
     /// The next subnet of the pools that neither a network nor the host uses. Routes through `own` do not count.
@@ -236,7 +255,7 @@ fn admit(state: &State, request: &request::NetworkCreate) -> Result<(), Error> {
         driver => return Err(Error::not_found(format!("plugin \"{driver}\" not found"))),
     }
     match request.ipam.as_ref().map(|ipam| ipam.driver.as_str()).unwrap_or_default() {
-        "" | "default" => {}
+        "" | "default" | Ipam::NULL => {}
         driver => return Err(Error::not_found(format!("plugin \"{driver}\" not found"))),
     }
     if request.ingress {
@@ -247,6 +266,20 @@ fn admit(state: &State, request: &request::NetworkCreate) -> Result<(), Error> {
         "swarm" => Err(Error::forbidden("cannot create a swarm scoped network when swarm is not active")),
         scope => Err(Error::invalid(format!("invalid scope {scope:?}: a bridge network is local"))),
     }
+}
+
+/// Refuses an address that a bridge should not bear, in Docker's words.
+pub(super) fn bearable(address: IpNet) -> Result<(), Error> {
+    let IpNet::V6(address) = address else { return Ok(()) };
+    let link_local = Ipv6Net::new_assert([0xfe80, 0, 0, 0, 0, 0, 0, 0].into(), 64);
+    if address.addr().is_multicast() {
+        return Err(Error::invalid(format!("multicast subnet '{address}' is not allowed")));
+    }
+    let overlaps = link_local.contains(&address.addr()) || address.contains(&link_local.addr());
+    if overlaps && address.trunc() != link_local {
+        return Err(Error::invalid(format!("'{address}' clashes with the Link-Local prefix 'fe80::/64'")));
+    }
+    Ok(())
 }
 
 /// The bridge networks.

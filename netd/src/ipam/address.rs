@@ -10,7 +10,24 @@ use crate::model::Pool;
 
 /// The lowest address of the pool's range that nobody has. `used` are the endpoints' addresses.
 pub fn lowest_free(pool: &Pool, used: &BTreeSet<IpAddr>) -> Result<IpAddr, Error> {
+    free_within(pool, used, Span::from(pool.range.unwrap_or(pool.subnet)))
+}
+
+/// The next address of the pool's range that nobody has, after the `last` one that was given out; from the beginning when
+/// the end is reached. An address that was just freed is so given again as late as can be.
+pub fn next_free(pool: &Pool, used: &BTreeSet<IpAddr>, last: Option<IpAddr>) -> Result<IpAddr, Error> {
     let range = Span::from(pool.range.unwrap_or(pool.subnet));
+    let beyond = last
+        .and_then(|last| number(last).checked_add(1))
+        .filter(|next| (range.first..=range.last).contains(next));
+    match beyond.map(|first| free_within(pool, used, Span { first, ..range })) {
+        Some(Ok(address)) => Ok(address),
+        _ => lowest_free(pool, used),
+    }
+}
+
+/// The lowest address of `range` that nobody has.
+fn free_within(pool: &Pool, used: &BTreeSet<IpAddr>, range: Span) -> Result<IpAddr, Error> {
     let fixed = reserved(pool).chain(pool.gateway).chain(pool.auxiliary.values().copied());
     let taken: BTreeSet<u128> = used.iter().copied().chain(fixed).map(number).collect();
     let mut candidate = range.first;
@@ -62,6 +79,7 @@ mod tests {
             gateway_shown: true,
             auxiliary: BTreeMap::new(),
             requested: true,
+            last: None,
         }
     }
 
@@ -91,6 +109,30 @@ mod tests {
     fn the_edges_of_a_range_are_no_edges_of_the_subnet() {
         let given = drain(&pool("172.28.0.0/16", Some("172.28.30.0/24"), Some("172.28.0.1")));
         assert_eq!((given.len(), &*given[0], &*given[255]), (256, "172.28.30.0", "172.28.30.255"));
+    }
+
+    #[test]
+    fn serially_each_address_has_its_turn() {
+        let pool = pool("10.2.0.0/29", None, Some("10.2.0.1"));
+        let at = |last: u8| IpAddr::from([10, 2, 0, last]);
+        let next = |used: &[u8], last: Option<u8>| {
+            let used = used.iter().map(|&last| at(last)).collect();
+            next_free(&pool, &used, last.map(at)).map_err(|error| error.to_string())
+        };
+        assert_eq!(next(&[], None), Ok(at(2)));
+        assert_eq!(next(&[2], Some(2)), Ok(at(3)));
+        assert_eq!(next(&[], Some(4)), Ok(at(5)), "though 2 to 4 are free again");
+        assert_eq!(next(&[], Some(6)), Ok(at(2)), "after the last one the first");
+        assert_eq!(next(&[3, 4, 5, 6], Some(4)), Ok(at(2)));
+        assert_eq!(next(&[2, 3, 4, 5, 6], Some(4)).unwrap_err(), "no available addresses on this pool");
+        let ranged = self::pool("10.2.0.0/16", Some("10.2.1.0/30"), Some("10.2.0.1"));
+        let next = |last: [u8; 4]| next_free(&ranged, &BTreeSet::new(), Some(last.into())).unwrap();
+        assert_eq!(next([10, 2, 1, 3]), IpAddr::from([10, 2, 1, 0]));
+        assert_eq!(
+            next([10, 2, 0, 9]),
+            IpAddr::from([10, 2, 1, 0]),
+            "one from outside the range is no last one"
+        );
     }
 
     #[test]
@@ -134,6 +176,7 @@ mod tests {
                 gateway_shown: true,
                 auxiliary: BTreeMap::from([("a".to_owned(), at(auxiliary))]),
                 requested: true,
+                last: None,
             };
             let used: BTreeSet<IpAddr> = used.into_iter().map(at).collect();
             let within = range.unwrap_or(subnet);

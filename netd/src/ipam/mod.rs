@@ -4,6 +4,7 @@
 //! hold, so an address can neither leak nor be forgotten.
 
 mod address;
+mod default_bridge;
 mod pool;
 mod request;
 mod span;
@@ -11,7 +12,8 @@ mod subnet;
 
 use std::net::IpAddr;
 
-pub use address::{claim, lowest_free};
+pub use address::{claim, lowest_free, next_free};
+pub use default_bridge::{DefaultBridge, RangeOutside};
 pub use pool::complete;
 pub use request::{Requested, read};
 pub use subnet::{Pools, overlaps};

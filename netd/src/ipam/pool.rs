@@ -20,6 +20,7 @@ pub fn complete(subnet: IpNet, request: &Requested) -> Result<Pool, Error> {
         gateway_shown: !requested || request.gateway.is_some(),
         auxiliary: BTreeMap::new(),
         requested,
+        last: None,
     };
     let none = BTreeSet::new();
     let gateway: IpAddr = match request.gateway {

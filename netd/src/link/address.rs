@@ -61,7 +61,8 @@ impl Links {
     pub(super) async fn add_address(&self, index: u32, net: IpNet) -> Result<(), Error> {
         let mut request = self.handle.address().add(index, Ipv6Addr::UNSPECIFIED.into(), 128);
         *request.message_mut() = message(index, net);
-        request.execute().await.doing(|| format!("add the address {net}"))
+        // The kernel may have given it to the link by itself.
+        gone_is_as_good(request.execute().await, libc::EEXIST).doing(|| format!("add the address {net}"))
     }
 
     /// Takes an address from a link; it having none such is as good.

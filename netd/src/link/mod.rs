@@ -70,7 +70,7 @@ impl<T> Doing<T> for io::Result<T> {
     }
 }
 
-/// Takes a deletion for done where the kernel says by `errno` that there was nothing to delete.
+/// Takes a change for made where the kernel says by `errno` that things are so already.
 fn gone_is_as_good(result: Result<(), rtnetlink::Error>, errno: i32) -> Result<(), rtnetlink::Error> {
     match result {
         Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -errno => Ok(()),

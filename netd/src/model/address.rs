@@ -1,7 +1,8 @@
 //! Ethernet addresses as people and JSON write them.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
+use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 
 /// Six bytes, first on the wire first; `02:42:ac:11:00:02` in text.
@@ -29,6 +30,13 @@ impl MacAddress {
     pub const fn local(mut random: [u8; 6]) -> Self {
         random[0] = random[0] & !1 | 2;
         Self(random)
+    }
+
+    /// The link-local address that the kernel gives an interface with this one (RFC 4291 appendix A).
+    pub const fn link_local(self) -> Ipv6Net {
+        let [a, b, c, d, e, f] = self.0;
+        let address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+        Ipv6Net::new_assert(Ipv6Addr::from_bits(u128::from_be_bytes(address)), 64)
     }
 
     /// Whether one interface can bear it: neither a group's nor all zeros.
@@ -105,6 +113,12 @@ mod tests {
                 format!("invalid MAC address {bad}")
             );
         }
+    }
+
+    #[test]
+    fn a_link_local_address_follows_from_it() {
+        let mac: MacAddress = "02:42:ac:11:00:02".parse().unwrap();
+        assert_eq!(mac.link_local().to_string(), "fe80::42:acff:fe11:2/64");
     }
 
     #[test]

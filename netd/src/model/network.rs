@@ -97,6 +97,24 @@ pub struct Pool {
     pub auxiliary: BTreeMap<String, IpAddr>,
     /// Whether the subnet was asked for; else it came from the default pools.
     pub requested: bool,
+    /// The last address that was given out in turn, where the network gives them serially.
+    pub last: Option<IpAddr>,
+}
+
+impl Ipam {
+    /// The IPAM driver that gives no addresses.
+    pub const NULL: &str = "null";
+
+    /// Whether endpoints get the next address after the last one, and not the lowest that is free.
+    pub fn is_serial(&self) -> bool {
+        let option = self.options.as_ref().and_then(|options| options.get("com.docker.network.ipam.serial"));
+        option.is_some_and(|value| value == "true")
+    }
+
+    /// Whether the addresses in the network are nobody's business.
+    pub fn is_null(&self) -> bool {
+        self.driver == Self::NULL
+    }
 }
 
 impl Network {

@@ -64,7 +64,12 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
         mac: bridge.mac,
     };
     world.networks.insert(bridge.number, row);
-    world.subnets.extend(network.ipam.pools.iter().map(|pool| (pool.subnet, bridge.number)));
+    // Link-local addresses are of every link: none of them says which network somebody is in.
+    let telling = network.ipam.pools.iter().filter(|pool| match pool.subnet {
+        IpNet::V4(subnet) => !subnet.addr().is_link_local(),
+        IpNet::V6(subnet) => !subnet.addr().is_unicast_link_local(),
+    });
+    world.subnets.extend(telling.map(|pool| (pool.subnet, bridge.number)));
 }
 
 fn add_endpoint(
@@ -85,7 +90,7 @@ fn add_endpoint(
     let port = port(bridge, &endpoint.port);
     let veth = Veth { bridge: Some(bridge.interface.clone()), up: true, mtu: endpoint.mtu, port, far_end };
     world.veths.insert(name.clone(), veth);
-    let (flags, vlan) = reach(bridge, &endpoint.port);
+    let (flags, vlan) = reach(network, bridge, &endpoint.port);
     let row = EndpointRow {
         port: LinkRef::Name(name.clone()),
         network: bridge.number,
@@ -115,17 +120,18 @@ fn port(bridge: &Bridge, port: &Port) -> BridgePort {
 }
 
 /// What the programs have to know of a port, so that they never do what its bridge would not: flags and VLAN.
-fn reach(bridge: &Bridge, port: &Port) -> (u32, u16) {
+fn reach(network: &Network, bridge: &Bridge, port: &Port) -> (u32, u16) {
+    let guarded = port.mac_spoof_check && !network.ipam.is_null();
     // Ports of a spanning tree may be blocked at any moment, and the stations behind an unguarded port are the bridge's to
     // learn: there the programs only judge.
-    let via_bridge = !bridge.fast_path || bridge.settings.stp == Some(true) || !port.mac_spoof_check;
+    let via_bridge = !bridge.fast_path || bridge.settings.stp == Some(true) || !guarded;
     let vlan = match bridge.settings.vlan_filtering {
         Some(true) => port.vlan.unwrap_or(DEFAULT_VLAN),
         _ => 0,
     };
     let flags = [
         (VIA_BRIDGE, via_bridge),
-        (ANY_SOURCE, !port.mac_spoof_check),
+        (ANY_SOURCE, !guarded),
         (ISOLATED, port.isolated),
         (NO_GATEWAY, ![0, DEFAULT_VLAN].contains(&vlan)),
     ];
@@ -202,6 +208,7 @@ mod tests {
             gateway_shown: true,
             auxiliary: BTreeMap::new(),
             requested: false,
+            last: None,
         };
         let pools = vec![
             pool(&format!("10.{number}.0.0/16"), &format!("10.{number}.0.1")),

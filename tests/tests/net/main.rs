@@ -6,14 +6,17 @@
 mod bridge;
 mod connections;
 mod daemon;
+mod default_bridge;
 mod endpoint;
 mod fragments;
 mod icmp;
+mod ipam;
 mod kernel;
 mod leak;
 mod masquerade;
 mod mtu;
 mod names;
+mod networks;
 mod refusals;
 mod restart;
 mod rules;
