@@ -11,6 +11,7 @@ mod event;
 mod filter;
 #[cfg(test)]
 mod fuzz;
+mod info;
 pub(crate) mod json;
 mod network;
 mod none;
@@ -45,6 +46,7 @@ use self::{
     departed::{Departed, Total},
     error::Refusal,
     event::Events,
+    info::Told,
 };
 use crate::{
     engine::{Created, Engine, Error, Event},
@@ -55,6 +57,7 @@ use crate::{
 pub(crate) trait Networks: Clone + Send + Sync + 'static {
     fn state(&self) -> Arc<State>;
     fn events(&self) -> broadcast::Receiver<Event>;
+    fn told(&self) -> Told;
     fn create(&self, request: request::NetworkCreate) -> impl Future<Output = Result<Created, Error>> + Send;
     fn remove(&self, network: &str, force: bool) -> impl Future<Output = Result<(), Error>> + Send;
     fn connect(
@@ -78,6 +81,10 @@ impl Networks for Engine {
 
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events()
+    }
+
+    fn told(&self) -> Told {
+        Told::of(self.config(), &self.labels())
     }
 
     async fn create(&self, request: request::NetworkCreate) -> Result<Created, Error> {
@@ -188,7 +195,7 @@ fn docker<E: Networks>() -> Vec<Route<E>> {
     vec![
         get("/_ping", system::ping),
         get("/version", system::version),
-        get("/info", system::info),
+        get("/info", info::info),
         get("/events", event::events),
         get("/system/df", none::disk_usage),
         get("/networks", route::list),

@@ -12,7 +12,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{broadcast, watch};
 
-use super::{Api, Networks, body, departed::Total, docker, sample};
+use super::{Api, Networks, body, departed::Total, docker, info::Told, sample};
 use crate::{
     engine::{Action, Created, Error, Event},
     model::{Driver, Id, State, Timestamp, request},
@@ -32,6 +32,10 @@ impl Networks for Fake {
 
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+
+    fn told(&self) -> Told {
+        Told::default()
     }
 
     async fn create(&self, request: request::NetworkCreate) -> Result<Created, Error> {
@@ -431,6 +435,9 @@ async fn version_and_info_are_objects_with_true_values() {
     assert_eq!(version["Components"][0]["Name"], "Engine");
     let info: serde_json::Value = serde_json::from_str(&call("GET", "/info").await.body).unwrap();
     assert_eq!((info["OSType"].as_str(), info["Containers"].as_u64()), (Some("linux"), Some(1)));
+    assert_eq!(info["FirewallBackend"], serde_json::json!({"Driver": "ebpf"}));
+    let older: serde_json::Value = serde_json::from_str(&call("GET", "/v1.48/info").await.body).unwrap();
+    assert!(older.get("FirewallBackend").is_none() && older.get("DefaultAddressPools").is_none());
     assert!(info["MemTotal"].as_u64().unwrap() > 0 && info["NCPU"].as_u64().unwrap() > 0);
 }
 

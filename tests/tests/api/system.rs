@@ -1,5 +1,6 @@
 //! The commands that are not about networks, and what they find.
 
+use netd_tests::lab::Host;
 use serde_json::{Value, json};
 
 use crate::{daemon, now, refusal};
@@ -97,19 +98,55 @@ fn the_shell_completes_the_names_of_networks() {
 }
 
 #[test]
-fn info_tells_of_the_host() {
-    let host = daemon();
+fn info_tells_of_the_host_and_what_the_daemon_was_told() {
+    let host = Host::new();
+    host.configure(
+        r#"{
+            "labels": ["a=b", "c=d"],
+            "default-address-pools": [{"base": "10.64.0.0/16", "size": 24}, {"base": "fd00:64::/48", "size": 64}]
+        }"#,
+    );
+    host.start(&["--host", &format!("unix://{}", host.socket().display()), "--host", "tcp://0.0.0.0:2375"]);
     let docker = host.docker();
-    let info: Value = docker.json("info --format '{{json .}}'");
+    let output = docker.run("info --format '{{json .}}'");
+    let info: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(info["ServerVersion"], env!("CARGO_PKG_VERSION"));
     assert_eq!(info["OSType"], "linux");
     assert_eq!(info["IPv4Forwarding"], true);
+    assert_eq!(info["LiveRestoreEnabled"], true);
     assert_eq!(info["Swarm"]["LocalNodeState"], "inactive");
     assert_eq!(info["Plugins"]["Network"], json!(["bridge", "host", "null"]));
+    assert_eq!(info["FirewallBackend"], json!({"Driver": "ebpf"}));
+    assert_eq!(info["Labels"], json!(["a=b", "c=d"]));
+    let pools = json!([{"Base": "10.64.0.0/16", "Size": 24}, {"Base": "fd00:64::/48", "Size": 64}]);
+    assert_eq!(info["DefaultAddressPools"], pools);
+    assert_eq!(info["DockerRootDir"], host.state_dir().to_str().expect("text"));
     assert!(info["NCPU"].as_u64() > Some(0) && info["MemTotal"].as_u64() > Some(1 << 20), "{info}");
-    for field in ["Name", "OperatingSystem", "KernelVersion", "Architecture"] {
+    for field in ["ID", "Name", "OperatingSystem", "KernelVersion", "Architecture", "SystemTime"] {
         assert!(info[field].as_str().is_some_and(|text| !text.is_empty()), "{field} in {info}");
     }
-    assert!(docker.ok("info").contains("\n Server Version: 0.1.0\n"));
-    assert_eq!(docker.ok("system info --format {{.ID}}"), docker.ok("info --format {{.ID}}"));
+    let warning = info["Warnings"][0].as_str().expect("a warning").to_owned();
+    assert!(
+        warning.starts_with("WARNING: API is accessible on http://0.0.0.0:2375 without encryption."),
+        "{warning}"
+    );
+
+    let shown = docker.run("info");
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    for line in [
+        " Server Version: 0.1.0",
+        " Labels:\n  a=b\n  c=d",
+        "   Base: 10.64.0.0/16, Size: 24\n   Base: fd00:64::/48, Size: 64",
+        " Live Restore Enabled: true",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    let warned = String::from_utf8_lossy(&shown.stderr).into_owned();
+    assert_eq!(warned.trim_end(), warning, "a warning is for those who look at it");
+
+    let id = info["ID"].clone();
+    host.stop();
+    host.start(&["--host", &format!("unix://{}", host.socket().display())]);
+    assert_eq!(docker.json("info --format '{{json .ID}}'"), id, "it survives a restart");
+    assert_eq!(docker.json("info --format '{{json .Warnings}}'"), json!(null));
 }
