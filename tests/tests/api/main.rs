@@ -5,6 +5,7 @@
 //! `t` and a number replays that case of the contract that netd meets.
 
 mod bodies;
+mod bollard;
 mod concurrency;
 mod configuration;
 mod description;
