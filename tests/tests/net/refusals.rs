@@ -127,6 +127,39 @@ fn a_step_that_fails_half_way_is_undone() {
 }
 
 #[test]
+fn a_connect_that_fails_half_way_is_undone() {
+    let lab = Lab::new();
+    let a = lab.container_on("bridge", "a");
+    let connect = format!("network connect --gw-priority 1 dual netns:{}", a.ns.name());
+    // The owner of the namespace has a way out of his own, by IPv6.
+    a.ns.ip("link add own0 type veth peer name own1");
+    a.ns.ip("address add fd00:aa::2/64 dev own0 nodad");
+    a.ns.ip("link set own1 up");
+    a.ns.ip("link set own0 up");
+    a.ns.ip("-6 route add default via fd00:aa::1 dev own0 metric 1024");
+    let all = || {
+        (
+            state(&lab),
+            a.ns.configuration(),
+            lab.host.netd("fdb ls"),
+            lab.host.netd_json("status")["links"].clone(),
+        )
+    };
+    let before = all();
+    // By then the IPv4 default route has left the first interface, and the second has its addresses and its way out by IPv4.
+    let said = lab.host.netd_fails(&connect);
+    assert!(said.contains("add the default route via fd00:30::1"), "{said}");
+    assert_eq!(all(), before);
+    assert!(ping(&a.ns, Family::V4.outside(), Ping::default()));
+
+    a.ns.ip("-6 route delete default via fd00:aa::1 dev own0 metric 1024");
+    lab.host.netd(&connect);
+    for family in Family::BOTH {
+        assert!(ping(&a.ns, family.outside(), Ping::default()));
+    }
+}
+
+#[test]
 fn a_pinned_map_of_another_abi() {
     let lab = Lab::new();
     let a = lab.container("a");
