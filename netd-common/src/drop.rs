@@ -65,4 +65,6 @@ reasons! {
     PortsExhausted = "ports_exhausted",
     /// The kernel refused to change the packet.
     Rewrite = "rewrite",
+    /// A TCP reset that belongs to no flow: there is nothing that it could reset.
+    TcpUnrelated = "tcp_unrelated",
 }

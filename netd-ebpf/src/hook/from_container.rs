@@ -4,6 +4,7 @@ use aya_ebpf::programs::TcContext;
 use netd_common::{
     addr::IfIndex,
     bridge::Network,
+    conntrack::flags::RST,
     drop::DropReason,
     endpoint::{ANY_SOURCE, Endpoint, NO_GATEWAY, VIA_BRIDGE},
     stats::Path,
@@ -116,7 +117,7 @@ fn outside<F: Quoted + Refuse>(packet: &Packet, ip: &Ip<F::Address>, from: &From
         Some(l4) => unfit(l4.kind),
         None => DropReason::Fragment as u32,
     };
-    let request = request::<F>(ip, l4.as_ref(), fit, from);
+    let mut request = request::<F>(ip, l4.as_ref(), fit, from);
     let mut known = match &l4 {
         None => frag::find::<F>(ip, OUTBOUND),
         Some(_) if request.unfit == FIT => conntrack::find::<F>(&request.tuple),
@@ -138,12 +139,15 @@ fn outside<F: Quoted + Refuse>(packet: &Packet, ip: &Ip<F::Address>, from: &From
     let flags = l4.as_ref().map_or(0, |l4| l4.flags);
     let found = match known {
         Some(found) if conntrack::refresh(found.flow, OUTBOUND, flags, globals) => found,
-        _ => match open::open::<F>(packet, &request) {
-            Opened::Flow(index) => conntrack::at::<F>(index).ok_or(DropReason::FlowTableFull)?,
-            Opened::Stack => return stack(Path::StackHost),
-            Opened::Drop(DropReason::Fragment) => return early(frag::hold::<F>(packet, OUTBOUND)),
-            Opened::Drop(reason) => return refuse::answer::<F>(packet, from.slot, ip.protocol, reason),
-        },
+        _ => {
+            request.unfit = unless_reset(request.unfit, flags);
+            match open::open::<F>(packet, &request) {
+                Opened::Flow(index) => conntrack::at::<F>(index).ok_or(DropReason::FlowTableFull)?,
+                Opened::Stack => return stack(Path::StackHost),
+                Opened::Drop(DropReason::Fragment) => return early(frag::hold::<F>(packet, OUTBOUND)),
+                Opened::Drop(reason) => return refuse::answer::<F>(packet, from.slot, ip.protocol, reason),
+            }
+        }
     };
     if ip.fragment.more && l4.is_some() {
         frag::note::<F>(ip, OUTBOUND, found.index);
@@ -168,6 +172,12 @@ pub fn unfit(kind: L4Kind) -> u32 {
         L4Kind::Icmp(_) => DropReason::IcmpUnrelated as u32,
         L4Kind::Other => DropReason::Protocol as u32,
     }
+}
+
+/// A reset resets what there is, and begins nothing.
+#[inline(always)]
+pub fn unless_reset(unfit: u32, tcp: u8) -> u32 {
+    if tcp & RST != 0 { DropReason::TcpUnrelated as u32 } else { unfit }
 }
 
 #[inline(always)]

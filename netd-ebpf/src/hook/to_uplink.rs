@@ -14,7 +14,7 @@ use crate::{
     conntrack,
     family::{V4, V6},
     fib, frag,
-    hook::from_container::unfit,
+    hook::from_container::{unfit, unless_reset},
     icmp::{self, Quoted, Sender},
     maps::NETWORKS,
     nat,
@@ -92,19 +92,22 @@ fn container<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -> O
     }
     // SAFETY: the value is copied at once.
     let endpoint = unsafe { F::addresses().get(ip.source) }.copied().unwrap_or(HOST);
-    let request = request::<F>(packet, ip, &l4, endpoint, network, unfit(l4.kind));
+    let mut request = request::<F>(packet, ip, &l4, endpoint, network, unfit(l4.kind));
     let index = match conntrack::find::<F>(&request.tuple) {
         Some(found)
             if request.unfit == FIT && conntrack::refresh(found.flow, OUTBOUND, l4.flags, globals) =>
         {
             found.index
         }
-        _ => match open::open::<F>(packet, &request) {
-            Opened::Flow(index) => index,
-            Opened::Stack if masquerade => return Err(DropReason::Protocol),
-            Opened::Stack => return Ok(Verdict::NEXT),
-            Opened::Drop(reason) => return Err(reason),
-        },
+        _ => {
+            request.unfit = unless_reset(request.unfit, l4.flags);
+            match open::open::<F>(packet, &request) {
+                Opened::Flow(index) => index,
+                Opened::Stack if masquerade => return Err(DropReason::Protocol),
+                Opened::Stack => return Ok(Verdict::NEXT),
+                Opened::Drop(reason) => return Err(reason),
+            }
+        }
     };
     let found = conntrack::at::<F>(index).ok_or(DropReason::FlowTableFull)?;
     if ip.fragment.more {

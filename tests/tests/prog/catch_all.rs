@@ -6,7 +6,7 @@ use netd::datapath::bridge::ICC;
 
 use crate::{
     fixture::{A, Fixture, NEXT, ROUTER, UPLINK},
-    packet::{ACK, L4, Read, SYN, address, back, external, leaving, out, read, remote},
+    packet::{ACK, L4, RST, Read, SYN, address, back, external, leaving, out, read, remote},
 };
 
 /// Runs a packet that the stack lets out and holds that it leaves translated; what leaves.
@@ -64,9 +64,12 @@ fn both_paths_share_a_flow() {
 fn what_cannot_be_translated_is_dropped() {
     let fixture = Fixture::new();
     for v6 in [false, true] {
-        for (l4, reason) in
-            [(L4::Other(47), "protocol"), (L4::Other(50), "protocol"), (L4::Echo(false, 7), "icmp_unrelated")]
-        {
+        for (l4, reason) in [
+            (L4::Other(47), "protocol"),
+            (L4::Other(50), "protocol"),
+            (L4::Echo(false, 7), "icmp_unrelated"),
+            (L4::Tcp(5000, 80, RST), "tcp_unrelated"),
+        ] {
             fixture.assert_drops("to_uplink", "up0", &leaving(A.address(v6), remote(v6), l4), reason);
         }
     }

@@ -95,6 +95,8 @@ fn what_cannot_be_translated_does_not_leave() {
         (out(A, false, L4::Other(58)), "protocol"),
         (out(A, true, L4::Other(1)), "protocol"),
         // Answers that nobody asked for, and questions that NAT cannot tell apart.
+        (out(A, false, L4::Tcp(5000, 80, RST)), "tcp_unrelated"),
+        (out(A, true, L4::Tcp(5000, 80, RST | ACK)), "tcp_unrelated"),
         (out(A, false, L4::Echo(false, 7)), "icmp_unrelated"),
         (out(A, true, L4::Echo(false, 7)), "icmp_unrelated"),
         (raw(false, 1, &timestamp), "icmp_unrelated"),
