@@ -4,7 +4,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`cli`], [`daemon`] | the command line, a client of the API; the process that serves it |
+//! | [`cli`], [`cni`], [`daemon`] | the command line and the CNI plugin, clients of the API; the process that serves it |
 //! | [`api`], [`dns`], [`serve`], [`metrics`] | the fronts: Docker's API and netd's own, listeners, Prometheus |
 //! | [`engine`] | the single writer: request, plan, steps, store, event, answer |
 //! | [`apply`] | takes a plan's steps, or undoes them |
@@ -15,6 +15,7 @@
 pub mod api;
 pub mod apply;
 pub mod cli;
+pub mod cni;
 pub mod config;
 pub mod daemon;
 pub mod datapath;

@@ -4,13 +4,20 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match netd::cli::execute(netd::cli::Cli::parse()).await {
+fn main() -> ExitCode {
+    if netd::cni::is_called() {
+        return netd::cni::execute();
+    }
+    match serve() {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+#[tokio::main]
+async fn serve() -> anyhow::Result<ExitCode> {
+    netd::cli::execute(netd::cli::Cli::parse()).await
 }

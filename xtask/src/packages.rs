@@ -19,6 +19,7 @@ pub(crate) const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
     ("traceroute", "traceroute"),
+    ("/usr/lib/cni/host-local", "containernetworking-plugins"),
     ("docker", "docker.io"),
     ("dockerd", "docker.io"),
     ("busybox", "busybox-static"),

@@ -3,6 +3,7 @@
 //! A route is served with and without a version in its path. Every error is `{"message":"..."}` in Docker's words, and
 //! every answer carries the headers that Docker's clients look for.
 
+mod attachment;
 pub(crate) mod body;
 mod compose;
 mod departed;
@@ -218,6 +219,10 @@ fn docker<E: Networks>() -> Vec<Route<E>> {
 /// netd's own routes.
 fn own() -> Vec<Route<Engine>> {
     vec![
+        post("/netd/attachments", attachment::add),
+        post("/netd/attachments/{network}/prune", attachment::prune),
+        get("/netd/attachments/{network}/{container}/{interface}", attachment::check),
+        delete("/netd/attachments/{network}/{container}/{interface}", attachment::remove),
         get("/netd/nat", own::nat),
         get("/netd/fdb", own::fdb),
         get("/netd/routes", own::routes),

@@ -41,6 +41,7 @@ fn pool(subnet: &str, gateway: &str) -> Pool {
     Pool {
         subnet: subnet.parse().unwrap(),
         range: None,
+        bounds: None,
         gateway: Some(gateway.parse().unwrap()),
         auxiliary: BTreeMap::new(),
         requested: false,
@@ -86,6 +87,7 @@ pub(crate) fn state() -> State {
         network: n1.id,
         name: "web".into(),
         far_end: FarEnd::Sandbox(Sandbox::parse("netns:web").unwrap()),
+        container: None,
         slot: 7,
         mac: "02:42:0a:05:01:02".parse().unwrap(),
         ipv4: Some("10.5.1.2/16".parse().unwrap()),
@@ -94,6 +96,7 @@ pub(crate) fn state() -> State {
         interface: "eth0".into(),
         gateway4: None,
         gateway6: None,
+        routes: Vec::new(),
         gateway_priority: 0,
         mtu: 1500,
         link_local: Vec::new(),

@@ -52,6 +52,18 @@ impl Host {
         Ok(world)
     }
 
+    /// What the host has of what is `known`, whoever has changed it: links and tables alike.
+    pub async fn observe_whole(&self, known: &World) -> Result<World, Error> {
+        let devices = self.links.devices().await?;
+        let mut world = self.observe_links(known, &devices).await?;
+        self.observe_tables(&mut world, &devices)?;
+        world.networks = keep(world.networks, &known.networks);
+        world.subnets = keep(world.subnets, &known.subnets);
+        world.endpoints = keep(world.endpoints, &known.endpoints);
+        world.ports.retain(|link| known.ports.contains(link));
+        Ok(world)
+    }
+
     async fn observe_links(&self, known: &World, devices: &[Device]) -> Result<World, Error> {
         let addresses = self.links.addresses().await?;
         let by_name: BTreeMap<&str, &Device> = devices.iter().map(|device| (&*device.name, device)).collect();

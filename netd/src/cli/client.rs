@@ -24,20 +24,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Speaks to one daemon.
 #[derive(Debug, Clone)]
-pub(super) struct Client {
+pub(crate) struct Client {
     server: Server,
 }
 
 /// Where a daemon is.
 #[derive(Debug, Clone)]
-pub(super) enum Server {
+pub(crate) enum Server {
     Unix(PathBuf),
     Tcp { host: String, port: u16, tls: Option<Tls> },
 }
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// Nobody there.
     #[error(
         "Cannot connect to the netd daemon at {host}: {reason}. Is it running? \
@@ -53,25 +53,25 @@ pub(super) enum Error {
 }
 
 impl Client {
-    pub(super) const fn new(server: Server) -> Self {
+    pub(crate) const fn new(server: Server) -> Self {
         Self { server }
     }
 
-    pub(super) async fn get(&self, path: &str) -> Result<Bytes, Error> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Bytes, Error> {
         self.call(Method::GET, path, None).await
     }
 
-    pub(super) async fn delete(&self, path: &str) -> Result<(), Error> {
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), Error> {
         self.call(Method::DELETE, path, None).await.map(drop)
     }
 
-    pub(super) async fn post(&self, path: &str, body: &impl Serialize) -> Result<Bytes, Error> {
+    pub(crate) async fn post(&self, path: &str, body: &impl Serialize) -> Result<Bytes, Error> {
         let body = serde_json::to_vec(body).map_err(|error| self.protocol(&error))?;
         self.call(Method::POST, path, Some(body.into())).await
     }
 
     /// Reads an answer.
-    pub(super) fn parse<'a, T: Deserialize<'a>>(&self, body: &'a [u8]) -> Result<T, Error> {
+    pub(crate) fn parse<'a, T: Deserialize<'a>>(&self, body: &'a [u8]) -> Result<T, Error> {
         serde_json::from_slice(body).map_err(|error| self.protocol(&error))
     }
 
@@ -176,7 +176,7 @@ enum Connection {
 }
 
 /// `text` as one segment of a path, or one value of a query.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     // A segment of dots would be taken for a step in the tree of paths.
     match text {
         "." => "%2E".to_owned(),

@@ -1,6 +1,6 @@
 //! The command line. All but `daemon` is a client of the API's socket and of nothing else.
 
-mod client;
+pub(crate) mod client;
 mod format;
 mod network;
 mod pool;
@@ -11,14 +11,16 @@ mod tls;
 
 use std::{env, path::Path, process::ExitCode};
 
-use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 
 use self::client::{Client, Server};
-use crate::config::{self, Host};
+use crate::{
+    cni,
+    config::{self, Host},
+};
 
 /// The socket of a daemon that was told nothing else.
-const DEFAULT_HOST: &str = "unix:///run/netd/netd.sock";
+pub(crate) const DEFAULT_HOST: &str = "unix:///run/netd/netd.sock";
 
 /// Container networking with the packet path in eBPF
 #[derive(Debug, Parser)]
@@ -65,6 +67,11 @@ enum Command {
         #[arg(long, short)]
         all: bool,
     },
+    /// The CNI plugin: tell container runtimes of it, or no more
+    Cni {
+        #[command(subcommand)]
+        verb: CniVerb,
+    },
     /// The daemon, and its programs, links and maps in the kernel
     Status {
         #[command(flatten)]
@@ -90,6 +97,14 @@ enum ListingVerb {
         #[command(flatten)]
         output: Output,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum CniVerb {
+    /// Link the binary where runtimes look for plugins, and write the configuration of a network
+    Install(cni::install::Install),
+    /// Remove what `install` made
+    Uninstall(cni::install::Directories),
 }
 
 /// Which daemon to speak to.
@@ -137,6 +152,8 @@ pub async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             show::print(&daemon.client()?, "/netd/stats", output.json, |stats: &_| show::stats(stats, all))
                 .await?;
         }
+        Command::Cni { verb: CniVerb::Install(install) } => cni::install::install(&install)?,
+        Command::Cni { verb: CniVerb::Uninstall(directories) } => cni::install::uninstall(&directories)?,
         Command::Status { daemon, output } => {
             show::print(&daemon.client()?, "/netd/status", output.json, show::status).await?;
         }
@@ -147,15 +164,20 @@ pub async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
 impl Daemon {
     fn client(self) -> anyhow::Result<Client> {
         let tls = self.tls.read(|name| env::var_os(name)).map_err(anyhow::Error::msg)?;
-        let socket = DEFAULT_HOST.trim_start_matches("unix://");
-        let defaults = config::Defaults { socket: Path::new(socket), tls: tls.is_some() };
-        let host = Host::parse(&self.host, defaults).map_err(anyhow::Error::msg)?;
-        Ok(Client::new(match host {
-            Host::Unix(path) => Server::Unix(path),
-            Host::Tcp { host, port } => Server::Tcp { host, port, tls },
-            Host::Fd(_) => bail!("{host}: a daemon is not reached by a socket that it was handed"),
-        }))
+        reach(&self.host, tls).map_err(anyhow::Error::msg)
     }
+}
+
+/// A client of the daemon at a URL.
+pub(crate) fn reach(url: &str, tls: Option<tls::Tls>) -> Result<Client, String> {
+    let socket = DEFAULT_HOST.trim_start_matches("unix://");
+    let defaults = config::Defaults { socket: Path::new(socket), tls: tls.is_some() };
+    let host = Host::parse(url, defaults)?;
+    Ok(Client::new(match host {
+        Host::Unix(path) => Server::Unix(path),
+        Host::Tcp { host, port } => Server::Tcp { host, port, tls },
+        Host::Fd(_) => return Err(format!("{host}: a daemon is not reached by a socket that it was handed")),
+    }))
 }
 
 #[cfg(test)]

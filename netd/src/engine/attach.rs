@@ -16,6 +16,19 @@ use crate::{
     store::Change,
 };
 
+/// One who joins a network.
+pub(super) struct Joining {
+    pub(super) sandbox: Sandbox,
+    /// What the endpoint is to be called.
+    pub(super) name: String,
+    /// See [`Endpoint::container`].
+    pub(super) container: Option<String>,
+    pub(super) ipv4: Option<IpNet>,
+    pub(super) ipv6: Option<IpNet>,
+    /// What else the endpoint is to be like.
+    pub(super) config: request::EndpointConfig,
+}
+
 impl Engine {
     pub(super) async fn attach(
         &self,
@@ -29,11 +42,21 @@ impl Engine {
         let state = self.state();
         let network = &state.networks[&network];
         let endpoint = self.endpoint(&state, network, sandbox, request).await?;
+        self.take_in(writer, network, endpoint).await
+    }
+
+    /// Brings about a new endpoint.
+    pub(super) async fn take_in(
+        &self,
+        writer: &mut Writer,
+        network: &Network,
+        endpoint: Endpoint,
+    ) -> Result<Endpoint, Error> {
         // Which of a sandbox's endpoints carries its default route may change with this one.
         let far_end = endpoint.far_end.clone();
         let mut changes = vec![Change::PutEndpoint(endpoint.clone())];
         changes.extend(in_turn(network, &endpoint).map(Change::PutNetwork));
-        self.change(writer, changes, |other| other.id == network.id, |other| other.far_end == far_end)
+        self.change(writer, changes, |other| other.id == network.id, |other| other.far_end.is_same(&far_end))
             .await?;
         if let (Some(sandbox), Some(bridge)) = (endpoint.far_end.sandbox(), &network.bridge) {
             make_known(sandbox, &endpoint, bridge.advertise);
@@ -85,7 +108,7 @@ impl Engine {
         let far_end = &endpoint.far_end;
         let alive = far_end.sandbox().is_some_and(|sandbox| sandbox.open().is_some());
         // With the namespace gone there is no default route to move to another endpoint.
-        let touched = |other: &Endpoint| other.id == endpoint.id || alive && other.far_end == *far_end;
+        let touched = |other: &Endpoint| other.id == endpoint.id || alive && other.far_end.is_same(far_end);
         let gone = || vec![Change::RemoveEndpoint(endpoint.id)];
         if let Err(error) = self.change(writer, gone(), |_| false, touched).await {
             // A namespace that ends takes the veth along, and may have done so under our hands: then there is less to do.
@@ -106,7 +129,12 @@ impl Engine {
 
     /// Removes what a namespace that is no more left in the network, if it had this one's name, or its inode, which the
     /// kernel soon gives to another one.
-    async fn forget_ghosts(&self, writer: &mut Writer, network: Id, sandbox: &Sandbox) -> Result<(), Error> {
+    pub(super) async fn forget_ghosts(
+        &self,
+        writer: &mut Writer,
+        network: Id,
+        sandbox: &Sandbox,
+    ) -> Result<(), Error> {
         let state = self.state();
         let ghost = state.endpoints_of(network).find(|endpoint| {
             let joined = endpoint.far_end.sandbox();
@@ -120,7 +148,7 @@ impl Engine {
     }
 
     /// The namespace that a request names, with its inode.
-    async fn open(&self, container: &str) -> Result<Sandbox, Error> {
+    pub(super) async fn open(&self, container: &str) -> Result<Sandbox, Error> {
         let mut sandbox = Sandbox::parse(container)?;
         let path = sandbox.path.clone();
         let opened = tokio::task::spawn_blocking(move || Namespace::open(&path)).await.map_err(internal)?;
@@ -138,7 +166,7 @@ impl Engine {
         Ok(sandbox)
     }
 
-    /// The endpoint that a request asks for, complete and valid.
+    /// The endpoint that a request of Docker's API asks for.
     async fn endpoint(
         &self,
         state: &State,
@@ -146,29 +174,7 @@ impl Engine {
         sandbox: Sandbox,
         request: request::NetworkConnect,
     ) -> Result<Endpoint, Error> {
-        if network.config_only {
-            return Err(Error::forbidden("cannot create endpoint on configuration-only network"));
-        }
-        let bridge = match (&network.bridge, network.driver) {
-            (Some(bridge), _) => bridge,
-            (None, Driver::Host) => {
-                return Err(Error::forbidden(
-                    "cannot connect container to host network - container must be created in host network mode",
-                ));
-            }
-            (None, _) => {
-                return Err(Error::forbidden(
-                    "container cannot be connected to multiple networks with one of the networks in private (none) \
-                     mode",
-                ));
-            }
-        };
-        if network.engine_id.is_some() {
-            return Err(Error::forbidden(format!(
-                "network {} is a container engine's, which gives out its addresses: connect a container of the engine's",
-                network.name
-            )));
-        }
+        let bridge = bridge(network)?;
         let name = sandbox.name();
         let mut present = state.endpoints_of(network.id);
         let is_same = |other: &Sandbox| other.inode == sandbox.inode;
@@ -180,12 +186,34 @@ impl Engine {
                 other.name, network.name
             )));
         }
+        if network.ipam.driver != ipam::DEFAULT && !network.ipam.is_null() {
+            let (name, driver) = (&network.name, &network.ipam.driver);
+            return Err(Error::forbidden(format!(
+                "the addresses of network {name} come from the CNI plugin {driver}, which only CNI can ask"
+            )));
+        }
         let config = request.endpoint_config.unwrap_or_default();
         let asked = Asked::read(&config, network, bridge)?;
-        let mac = mac(state, network, bridge, &config.mac_address)?;
         let ipv4 = address(state, network, network.pool4(), asked.ipv4.map(IpAddr::from))?;
         let ipv6 = address(state, network, network.pool6(), asked.ipv6.map(IpAddr::from))?;
-        let way_out = |pool: Option<&Pool>| pool.filter(|_| !network.internal)?.way_out();
+        self.complete(state, network, Joining { sandbox, name, container: None, ipv4, ipv6, config }).await
+    }
+
+    /// The endpoint of one who joins a network, complete and valid.
+    pub(super) async fn complete(
+        &self,
+        state: &State,
+        network: &Network,
+        joining: Joining,
+    ) -> Result<Endpoint, Error> {
+        let Joining { sandbox, name, container, ipv4, ipv6, config } = joining;
+        let bridge = bridge(network)?;
+        let asked = Asked::read(&config, network, bridge)?;
+        let mac = mac(state, network, bridge, &config.mac_address)?;
+        let way_out = |address: Option<IpNet>| {
+            let address = address.filter(|_| !network.internal)?.addr();
+            network.ipam.pools.iter().find(|pool| pool.subnet.contains(&address))?.way_out()
+        };
         let slot = lowest_free(state.endpoints.values().map(|endpoint| endpoint.slot), limits::ENDPOINTS);
         let slot = slot
             .ok_or_else(|| Error::forbidden(format!("there are {} endpoints already", limits::ENDPOINTS)))?;
@@ -194,6 +222,7 @@ impl Engine {
             id: Id::new(random()?),
             network: network.id,
             name,
+            container,
             far_end: FarEnd::Sandbox(sandbox),
             slot,
             mac,
@@ -201,10 +230,9 @@ impl Engine {
             ipv6: ipv6.and_then(|net| if let IpNet::V6(net) = net { Some(net) } else { None }),
             host_interface: host_interface(state)?,
             interface,
-            gateway4: way_out(network.pool4())
-                .and_then(|way| if let IpAddr::V4(way) = way { Some(way) } else { None }),
-            gateway6: way_out(network.pool6())
-                .and_then(|way| if let IpAddr::V6(way) = way { Some(way) } else { None }),
+            gateway4: way_out(ipv4).and_then(|way| if let IpAddr::V4(way) = way { Some(way) } else { None }),
+            gateway6: way_out(ipv6).and_then(|way| if let IpAddr::V6(way) = way { Some(way) } else { None }),
+            routes: Vec::new(),
             gateway_priority: config.gw_priority,
             mtu: bridge.mtu,
             link_local: asked.link_local,
@@ -239,6 +267,28 @@ fn make_known(sandbox: &Sandbox, endpoint: &Endpoint, advertise: Advertise) {
             log::debug!("{error}");
         }
     });
+}
+
+/// The bridge that an endpoint of a network is a port of.
+fn bridge(network: &Network) -> Result<&Bridge, Error> {
+    if network.config_only {
+        return Err(Error::forbidden("cannot create endpoint on configuration-only network"));
+    }
+    if network.engine_id.is_some() {
+        return Err(Error::forbidden(format!(
+            "network {} is a container engine's, which gives out its addresses: connect a container of the engine's",
+            network.name
+        )));
+    }
+    match (&network.bridge, network.driver) {
+        (Some(bridge), _) => Ok(bridge),
+        (None, Driver::Host) => Err(Error::forbidden(
+            "cannot connect container to host network - container must be created in host network mode",
+        )),
+        (None, _) => Err(Error::forbidden(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        )),
+    }
 }
 
 /// The address asked for, or a random one that nobody in the network has.

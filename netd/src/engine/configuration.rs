@@ -102,6 +102,7 @@ impl Configuration {
             Some(Pool {
                 subnet: asked.subnet?,
                 range: asked.range,
+                bounds: None,
                 gateway: asked.gateway,
                 gateway_shown: asked.gateway.is_some(),
                 auxiliary: asked.auxiliary,

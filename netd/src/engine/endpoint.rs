@@ -11,7 +11,7 @@ use super::{bridge, options};
 use crate::model::{Bridge, Error, Network, Pool, Port, Sysctl, request::EndpointConfig};
 
 /// Endpoint option: the interface's name.
-const IFNAME: &str = "com.docker.network.endpoint.ifname";
+pub(super) const IFNAME: &str = "com.docker.network.endpoint.ifname";
 /// Endpoint option: settings of the interface.
 const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 
@@ -132,6 +132,7 @@ mod tests {
         let pool = |subnet: &str| Pool {
             subnet: subnet.parse().unwrap(),
             range: None,
+            bounds: None,
             gateway: None,
             gateway_shown: false,
             auxiliary: BTreeMap::new(),

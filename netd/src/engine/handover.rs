@@ -279,6 +279,7 @@ fn hand_over(state: &State, network: &Network, order: EndpointOrder) -> Result<E
         },
         network: network.id,
         name: Some(short(&order.id)).filter(|name| !is_named(name)).unwrap_or_else(|| order.id.clone()),
+        container: None,
         far_end: FarEnd::Engine(Handover { id: order.id, joined: None, name: order.name }),
         slot,
         mac,
@@ -294,6 +295,7 @@ fn hand_over(state: &State, network: &Network, order: EndpointOrder) -> Result<E
             Some(IpAddr::V6(way)) => Some(way),
             _ => None,
         },
+        routes: Vec::new(),
         gateway_priority: 0,
         mtu: bridge.mtu,
         // The engine furnishes the interface; its names and settings are the engine's.

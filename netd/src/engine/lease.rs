@@ -72,6 +72,7 @@ impl Engine {
         let pool = Pool {
             subnet,
             range: order.range,
+            bounds: None,
             gateway: None,
             gateway_shown: false,
             auxiliary: Default::default(),

@@ -1,6 +1,7 @@
 //! The single writer: requests become states, states become steps, steps are taken, and only then is there an answer.
 
 mod attach;
+mod attachment;
 mod bridge;
 mod configuration;
 mod endpoint;

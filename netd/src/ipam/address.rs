@@ -10,13 +10,13 @@ use crate::model::Pool;
 
 /// The lowest address of the pool's range that nobody has. `used` are the endpoints' addresses.
 pub fn lowest_free(pool: &Pool, used: &BTreeSet<IpAddr>) -> Result<IpAddr, Error> {
-    free_within(pool, used, Span::from(pool.range.unwrap_or(pool.subnet)))
+    free_within(pool, used, span(pool))
 }
 
 /// The next address of the pool's range that nobody has, after the `last` one that was given out; from the beginning when
 /// the end is reached. An address that was just freed is so given again as late as can be.
 pub fn next_free(pool: &Pool, used: &BTreeSet<IpAddr>, last: Option<IpAddr>) -> Result<IpAddr, Error> {
-    let range = Span::from(pool.range.unwrap_or(pool.subnet));
+    let range = span(pool);
     let beyond = last
         .and_then(|last| number(last).checked_add(1))
         .filter(|next| (range.first..=range.last).contains(next));
@@ -38,6 +38,23 @@ fn free_within(pool: &Pool, used: &BTreeSet<IpAddr>, range: Span) -> Result<IpAd
         candidate = taken.checked_add(1).filter(|next| *next <= range.last).ok_or(Error::Exhausted)?;
     }
     Ok(address(candidate, pool.subnet.addr()))
+}
+
+/// The first and the last address of the pool's range that an interface may have.
+pub fn bounds(pool: &Pool) -> (IpAddr, IpAddr) {
+    let Span { mut first, mut last } = span(pool);
+    for reserved in reserved(pool).map(number) {
+        first += u128::from(reserved == first && first < last);
+        last -= u128::from(reserved == last && first < last);
+    }
+    (address(first, pool.subnet.addr()), address(last, pool.subnet.addr()))
+}
+
+fn span(pool: &Pool) -> Span {
+    match pool.bounds {
+        Some((first, last)) => Span { first: number(first), last: number(last) },
+        None => pool.range.unwrap_or(pool.subnet).into(),
+    }
 }
 
 /// Whether an endpoint may have just this address of the pool's subnet, in its range or not.
@@ -75,6 +92,7 @@ mod tests {
         Pool {
             subnet: subnet.parse().unwrap(),
             range: range.map(|range| range.parse().unwrap()),
+            bounds: None,
             gateway: gateway.map(|gateway| gateway.parse().unwrap()),
             gateway_shown: true,
             auxiliary: BTreeMap::new(),
@@ -136,6 +154,17 @@ mod tests {
     }
 
     #[test]
+    fn bounds_need_be_no_prefix() {
+        let whole = pool("10.2.0.0/29", None, Some("10.2.0.1"));
+        assert_eq!(bounds(&whole), ("10.2.0.1".parse().unwrap(), "10.2.0.6".parse().unwrap()));
+        let part = Pool { bounds: Some(("10.2.0.3".parse().unwrap(), "10.2.0.5".parse().unwrap())), ..whole };
+        assert_eq!(drain(&part), ["10.2.0.3", "10.2.0.4", "10.2.0.5"]);
+        assert_eq!(bounds(&part), part.bounds.unwrap());
+        let one = bounds(&pool("10.2.0.9/32", None, None));
+        assert_eq!(one, ("10.2.0.9".parse().unwrap(), "10.2.0.9".parse().unwrap()));
+    }
+
+    #[test]
     fn auxiliary_addresses_are_kept_back() {
         let mut pool = pool("10.5.0.0/16", None, Some("10.5.0.1"));
         pool.auxiliary.insert("a".into(), "10.5.0.2".parse().unwrap());
@@ -172,6 +201,7 @@ mod tests {
             let pool = Pool {
                 subnet,
                 range,
+                bounds: None,
                 gateway: Some(at(gateway)).filter(|gateway| subnet.contains(gateway)),
                 gateway_shown: true,
                 auxiliary: BTreeMap::from([("a".to_owned(), at(auxiliary))]),

@@ -12,11 +12,14 @@ mod subnet;
 
 use std::net::IpAddr;
 
-pub use address::{claim, lowest_free, next_free};
+pub use address::{bounds, claim, lowest_free, next_free};
 pub use default_bridge::{DefaultBridge, RangeOutside};
 pub use pool::complete;
 pub use request::{Requested, read};
 pub use subnet::{Pools, overlaps};
+
+/// The name of netd's own IPAM, which is Docker's.
+pub const DEFAULT: &str = "default";
 
 /// Why there is no address or no subnet, in Docker's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,6 +16,7 @@ pub fn complete(subnet: IpNet, request: &Requested) -> Result<Pool, Error> {
     let mut pool = Pool {
         subnet,
         range: None,
+        bounds: None,
         gateway: None,
         gateway_shown: !requested || request.gateway.is_some(),
         auxiliary: BTreeMap::new(),

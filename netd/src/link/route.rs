@@ -8,11 +8,12 @@ use rtnetlink::{
     RouteMessageBuilder,
     packet_route::{
         AddressFamily,
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType, RouteVia},
     },
 };
 
 use super::{Doing as _, Error, Links, gone_is_as_good};
+use crate::model;
 
 /// One way that a unicast route leads; a multipath route is several.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,12 +115,51 @@ impl Links {
         request.await.doing(|| format!("add the default route via {gateway}"))
     }
 
+    /// Makes a link lead somewhere.
+    pub(super) async fn add_route(&self, index: u32, route: &model::Route) -> Result<(), Error> {
+        let request = self.handle.route().add(message(index, route)).execute();
+        request.await.doing(|| format!("add the route to {}", route.destination))
+    }
+
+    /// Takes back [`Links::add_route`]; there being no such route is as good.
+    pub(super) async fn delete_route(&self, index: u32, route: &model::Route) -> Result<(), Error> {
+        let request = self.handle.route().del(message(index, route)).execute();
+        gone_is_as_good(request.await, libc::ESRCH)
+            .doing(|| format!("delete the route to {}", route.destination))
+    }
+
     /// Takes back [`Links::add_default_route`]; there being no such route is as good.
     pub(super) async fn delete_default_route(&self, index: u32, gateway: IpAddr) -> Result<(), Error> {
         let request = self.handle.route().del(default_route(index, gateway)).execute();
         gone_is_as_good(request.await, libc::ESRCH)
             .doing(|| format!("delete the default route via {gateway}"))
     }
+}
+
+fn message(index: u32, route: &model::Route) -> RouteMessage {
+    let length = route.destination.prefix_len();
+    let mut message = match (route.destination.network(), route.gateway) {
+        (IpAddr::V4(to), via) => {
+            let mut builder = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, length);
+            builder = match via {
+                Some(IpAddr::V4(gateway)) => builder.gateway(gateway).onlink(),
+                Some(IpAddr::V6(gateway)) => builder.via(gateway).onlink(),
+                None => builder.scope(RouteScope::Link),
+            };
+            builder.output_interface(index).build()
+        }
+        (IpAddr::V6(to), via) => {
+            let mut builder = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, length);
+            if let Some(IpAddr::V6(gateway)) = via {
+                builder = builder.gateway(gateway).onlink();
+            }
+            builder.output_interface(index).build()
+        }
+    };
+    if route.metric != 0 {
+        message.attributes.push(RouteAttribute::Priority(route.metric));
+    }
+    message
 }
 
 fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {

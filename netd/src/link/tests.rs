@@ -70,6 +70,7 @@ async fn a_veth_is_made_whole_or_not_at_all() {
         sysctls: ["net.ipv4.conf.IFNAME.log_martians=1".parse().unwrap()].into(),
         gateway4: Some([10, 0, 0, 1].into()),
         gateway6: Some("fd00::1".parse().unwrap()),
+        routes: BTreeSet::new(),
     };
     let far_end = FarEnd::Sandbox(interface.clone());
     let veth = Veth { bridge: Some("br0".into()), up: true, mtu: 1400, port: BridgePort::default(), far_end };

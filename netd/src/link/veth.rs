@@ -10,7 +10,7 @@ use rtnetlink::{
 
 use super::{Device, Doing as _, Error, Links, Namespace, bridge::own_addresses, sysctl};
 use crate::{
-    model::{DEFAULT_VLAN, Sandbox, Sysctl},
+    model::{DEFAULT_VLAN, Route, Sandbox, Sysctl},
     plan::{BridgePort, FarEnd, Interface, Veth, VlanMembership, Vlans},
 };
 
@@ -63,6 +63,15 @@ impl Links {
                     && route.gateway == Some(gateway)
             })
         };
+        let there = |wanted: &Route| {
+            let (wanted, index) = (*wanted, device.index);
+            move |route: &super::Route| {
+                route.index == index
+                    && route.destination == wanted.destination
+                    && route.gateway == wanted.gateway
+                    && (wanted.metric == 0 || route.metric == wanted.metric)
+            }
+        };
         Ok(Some(Interface {
             sandbox: wanted.sandbox.clone(),
             name: wanted.name.clone(),
@@ -74,6 +83,7 @@ impl Links {
             sysctls,
             gateway4: wanted.gateway4.filter(|&gateway| leads(gateway.into())),
             gateway6: wanted.gateway6.filter(|&gateway| leads(gateway.into())),
+            routes: wanted.routes.iter().filter(|wanted| routes.iter().any(there(wanted))).copied().collect(),
         }))
     }
 
@@ -124,6 +134,7 @@ impl Links {
             interface.ipv6 = !interface.ipv6;
             interface.addresses.clear();
             interface.sysctls.clear();
+            interface.routes.clear();
             (interface.gateway4, interface.gateway6) = (None, None);
         }
         if let Some(Inside { links, .. }) = inside {
@@ -244,6 +255,11 @@ impl Links {
         for &gateway in is.iter().filter(|&&gateway| !should.contains(&gateway) || !stays(gateway)) {
             self.delete_default_route(index, gateway).await?;
         }
+        for route in
+            from.routes.iter().filter(|route| !to.routes.contains(route) || !stays(route.destination.addr()))
+        {
+            self.delete_route(index, route).await?;
+        }
         for &net in from.addresses.difference(&to.addresses) {
             self.delete_address(index, net).await?;
         }
@@ -261,6 +277,11 @@ impl Links {
         }
         for &gateway in should.iter().filter(|&&gateway| !is.contains(&gateway) || !stays(gateway)) {
             self.add_default_route(index, gateway).await?;
+        }
+        for route in
+            to.routes.iter().filter(|route| !from.routes.contains(route) || !stays(route.destination.addr()))
+        {
+            self.add_route(index, route).await?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use super::{FarEnd, Id, MacAddress, Port, Sysctl, Timestamp};
+use super::{FarEnd, Id, MacAddress, Port, Route, Sysctl, Timestamp};
 
 /// One endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct Endpoint {
     pub network: Id,
     /// What the network knows it as; unique in the network.
     pub name: String,
+    /// The id that an engine's plugin gave for its container: with the interface's name it says which endpoint is meant,
+    /// whatever becomes of the namespace.
+    pub container: Option<String>,
     /// Who has the far end of its veth.
     pub far_end: FarEnd,
     /// Index in the datapath's tables.
@@ -35,6 +38,8 @@ pub struct Endpoint {
     pub gateway4: Option<Ipv4Addr>,
     /// See `gateway4`.
     pub gateway6: Option<Ipv6Addr>,
+    /// Where else it leads.
+    pub routes: Vec<Route>,
     /// Among the endpoints of a sandbox the one with the highest is the default route.
     pub gateway_priority: i64,
     /// Of both ends of the veth, in bytes.

@@ -1,6 +1,7 @@
 //! What netd knows: networks, endpoints, and the requests that make them. Values only, no effects.
 
 mod address;
+pub mod attachment;
 mod bridge;
 mod endpoint;
 mod error;
@@ -12,6 +13,7 @@ mod network;
 mod order;
 mod port;
 pub mod request;
+mod route;
 mod sandbox;
 mod state;
 mod sysctl;
@@ -28,6 +30,7 @@ pub use lease::LeasedPool;
 pub use network::{Driver, Ipam, Network, Pool, is_predefined};
 pub use order::{AddressSpace, EndpointOrder, LeaseOrder, NetworkOrder, PoolOrder};
 pub use port::{DEFAULT_VLAN, InvalidVlan, Port, VlanRange, vlan};
+pub use route::Route;
 pub use sandbox::{Sandbox, SandboxKind};
 pub use state::State;
 pub use sysctl::{InvalidSysctl, Sysctl};

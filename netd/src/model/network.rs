@@ -74,11 +74,11 @@ impl fmt::Display for Driver {
 /// Where a network's addresses come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ipam {
-    /// `default`, or `null` for no addresses.
+    /// `default`, or the CNI plugin that gives the addresses.
     pub driver: String,
     /// As given.
     pub options: Option<BTreeMap<String, String>>,
-    /// At most one of each family.
+    /// At most one of each family, but for networks that CNI made.
     pub pools: Vec<Pool>,
 }
 
@@ -89,6 +89,8 @@ pub struct Pool {
     pub subnet: IpNet,
     /// Where endpoints' addresses come from, within `subnet`; all of it if none is given.
     pub range: Option<IpNet>,
+    /// The first and the last address that endpoints get, where that is no prefix; it goes before `range`.
+    pub bounds: Option<(IpAddr, IpAddr)>,
     /// The bridge's address.
     pub gateway: Option<IpAddr>,
     /// Whether inspection shows the gateway: not if a subnet was asked for and no gateway, as Docker has it.
@@ -121,6 +123,11 @@ impl Network {
     /// Whether it is one of the three that are always there.
     pub fn is_predefined(&self) -> bool {
         is_predefined(&self.name)
+    }
+
+    /// The pools of one family; the first is the one of the bridge's own address.
+    pub fn pools(&self, ipv6: bool) -> impl Iterator<Item = &Pool> {
+        self.ipam.pools.iter().filter(move |pool| pool.subnet.addr().is_ipv6() == ipv6)
     }
 
     /// The pool of the IPv4 addresses.

@@ -75,6 +75,13 @@ impl State {
         self.endpoints.values().filter(move |endpoint| endpoint.network == network)
     }
 
+    /// The endpoint that an engine's plugin knows by its container's id and its interface's name.
+    pub fn find_attachment(&self, network: Id, container: &str, interface: &str) -> Option<&Endpoint> {
+        self.endpoints_of(network).find(|endpoint| {
+            endpoint.container.as_deref() == Some(container) && endpoint.interface == interface
+        })
+    }
+
     /// The endpoint of `network` that `container` names: its sandbox in any of its forms, its name, or its id, bare or
     /// as `ep-ID`.
     pub fn find_endpoint(&self, network: Id, container: &str) -> Option<&Endpoint> {

@@ -141,7 +141,7 @@ fn reach(network: &Network, bridge: &Bridge, port: &Port) -> (u32, u16) {
 /// A sandbox's end of the veth, as netd keeps it.
 fn interface(network: &Network, endpoint: &Endpoint, sandbox: &Sandbox, routes: &Routes<'_>) -> Interface {
     let carries = |route: Option<&&Endpoint>| route.is_some_and(|carrier| carrier.id == endpoint.id);
-    let (route4, route6) = routes.get(sandbox).copied().unwrap_or_default();
+    let (route4, route6) = routes.get(&sandbox.inode).copied().unwrap_or_default();
     let addresses = endpoint.ipv4.map(IpNet::from).into_iter().chain(endpoint.ipv6.map(IpNet::from));
     let addresses = addresses.chain(endpoint.link_local.iter().copied());
     Interface {
@@ -155,21 +155,24 @@ fn interface(network: &Network, endpoint: &Endpoint, sandbox: &Sandbox, routes: 
         sysctls: endpoint.sysctls.iter().cloned().collect(),
         gateway4: endpoint.gateway4.filter(|_| carries(route4.as_ref())),
         gateway6: endpoint.gateway6.filter(|_| carries(route6.as_ref())),
+        routes: endpoint.routes.iter().copied().collect(),
     }
 }
 
-/// The endpoints that carry each sandbox's default routes, IPv4 and IPv6.
-type Routes<'a> = BTreeMap<&'a Sandbox, (Option<&'a Endpoint>, Option<&'a Endpoint>)>;
+/// The endpoints that carry each sandbox's default routes, IPv4 and IPv6; a sandbox, however it is named, is its inode.
+type Routes<'a> = BTreeMap<u64, (Option<&'a Endpoint>, Option<&'a Endpoint>)>;
 
-/// The highest priority wins, and among equals the network whose name comes first.
+/// The highest priority wins, among equals the network whose name comes first, and in one network who came first.
 fn default_routes(state: &State) -> Routes<'_> {
     let mut routes = Routes::new();
-    let rank =
-        |endpoint: &Endpoint| (Reverse(endpoint.gateway_priority), &state.networks[&endpoint.network].name);
+    let rank = |endpoint: &Endpoint| {
+        let name = &state.networks[&endpoint.network].name;
+        (Reverse(endpoint.gateway_priority), name, endpoint.created)
+    };
     for endpoint in state.endpoints.values() {
         // The routes of an engine's sandboxes are the engine's.
         let Some(sandbox) = endpoint.far_end.sandbox() else { continue };
-        let (route4, route6) = routes.entry(sandbox).or_default();
+        let (route4, route6) = routes.entry(sandbox.inode).or_default();
         let better = |route: &Option<&Endpoint>| route.is_none_or(|route| rank(endpoint) < rank(route));
         if endpoint.gateway4.is_some() && better(route4) {
             *route4 = Some(endpoint);
@@ -198,12 +201,13 @@ fn ipv6(address: std::net::IpAddr) -> Option<Ipv6Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Driver, Id, Ipam, MacAddress, Pool, Timestamp};
+    use crate::model::{Driver, Id, Ipam, MacAddress, Pool, Sandbox, Timestamp};
 
     fn network(number: u32, name: &str) -> Network {
         let pool = |subnet: &str, gateway: &str| Pool {
             subnet: subnet.parse().unwrap(),
             range: None,
+            bounds: None,
             gateway: Some(gateway.parse().unwrap()),
             gateway_shown: true,
             auxiliary: BTreeMap::new(),
@@ -243,7 +247,11 @@ mod tests {
             id: Id::new([100 + slot as u8; 32]),
             network: network.id,
             name: sandbox.into(),
-            far_end: model::FarEnd::Sandbox(Sandbox::parse(&format!("netns:{sandbox}")).unwrap()),
+            container: None,
+            far_end: model::FarEnd::Sandbox(Sandbox {
+                inode: sandbox.len() as u64,
+                ..Sandbox::parse(&format!("netns:{sandbox}")).unwrap()
+            }),
             slot,
             mac: MacAddress::new([2, 0, 0, 0, 1, slot as u8]),
             ipv4: format!("10.{number}.0.2/16").parse().ok(),
@@ -252,6 +260,7 @@ mod tests {
             interface: "eth0".into(),
             gateway4: format!("10.{number}.0.1").parse().ok(),
             gateway6: format!("fd00:{number}::1").parse().ok(),
+            routes: Vec::new(),
             gateway_priority: priority,
             mtu: 1400,
             link_local: Vec::new(),

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::model::{BridgeSettings, MacAddress, Sandbox, Sysctl};
+use crate::model::{BridgeSettings, MacAddress, Route, Sandbox, Sysctl};
 
 /// What netd has on the host, or should have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -130,6 +130,8 @@ pub struct Interface {
     pub gateway4: Option<Ipv4Addr>,
     /// The sandbox's default route, if it leads through here.
     pub gateway6: Option<Ipv6Addr>,
+    /// Other routes that lead through here.
+    pub routes: BTreeSet<Route>,
 }
 
 /// A network in the datapath's table.

@@ -4,6 +4,7 @@
 //! a test panics where one of them is missing.
 
 mod bridge;
+mod cni;
 mod connections;
 mod daemon;
 mod default_bridge;

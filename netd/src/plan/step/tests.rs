@@ -125,6 +125,7 @@ fn veth() -> impl Strategy<Value = Veth> {
                 sysctls: BTreeSet::new(),
                 gateway4: route4.then(|| [10, 0, 0, 1].into()),
                 gateway6: route6.then(|| "fd00::1".parse().unwrap()),
+                routes: Default::default(),
             }),
         },
     )

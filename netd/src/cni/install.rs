@@ -1,0 +1,184 @@
+//! `netd cni install` and `uninstall`: where runtimes look for plugins and for the networks to use.
+
+use std::{
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{NAME, config, version::SpecVersion};
+use crate::cli;
+
+/// Names under which runtimes find the binary: the first is what a configuration's `type` says.
+const LINKS: [&str; 2] = ["netd", NAME];
+
+/// Where the files are.
+#[derive(Clone, Debug, Args)]
+pub struct Directories {
+    /// Where runtimes look for plugins
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    bin_dir: PathBuf,
+    /// Where runtimes look for networks
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    conf_dir: PathBuf,
+    /// Name of the network
+    #[arg(long, default_value = "netd")]
+    name: String,
+}
+
+/// What `install` writes.
+#[derive(Clone, Debug, Args)]
+pub struct Install {
+    #[command(flatten)]
+    directories: Directories,
+    /// Subnet of the network, at most one of each family [default: the next one that is free]
+    #[arg(long, value_name = "CIDR")]
+    subnet: Vec<ipnet::IpNet>,
+    /// The daemon's socket, if it is not the usual one
+    #[arg(long, value_name = "URL")]
+    socket: Option<String>,
+}
+
+impl Directories {
+    fn list(&self) -> PathBuf {
+        self.conf_dir.join(format!("10-{}.conflist", self.name))
+    }
+}
+
+/// Links the binary, and writes the list of plugins of one network.
+pub fn install(install: &Install) -> anyhow::Result<()> {
+    let Install { directories, subnet, socket } = install;
+    if config::check_name(&directories.name).is_err() {
+        bail!(
+            "invalid --name {}: it begins with a letter or digit, and goes on with these and `_.-`",
+            directories.name
+        );
+    }
+    if let Some(socket) = socket {
+        cli::reach(socket, None).map_err(anyhow::Error::msg).context("invalid --socket")?;
+    }
+    let binary = std::env::current_exe().context("finding this binary")?;
+    let list = directories.list();
+    // What is somebody else's is told before anything is written.
+    if list.exists() && !is_own_list(&list) {
+        bail!("{} is there already, and not netd's", list.display());
+    }
+    for link in LINKS.map(|name| directories.bin_dir.join(name)) {
+        if link.symlink_metadata().is_ok() && !is_own_link(&link) {
+            bail!("{} is there already, and not netd's", link.display());
+        }
+    }
+    for directory in [&directories.bin_dir, &directories.conf_dir] {
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+    }
+    for link in LINKS.map(|name| directories.bin_dir.join(name)) {
+        remove(&link)?;
+        symlink(&binary, &link).with_context(|| format!("making {}", link.display()))?;
+    }
+    let mut text = serde_json::to_string_pretty(&content(&directories.name, subnet, socket.as_deref()))?;
+    text.push('\n');
+    // A runtime that watches the directory must not see half a file.
+    let unfinished = list.with_extension("unfinished");
+    fs::write(&unfinished, text).with_context(|| format!("writing {}", unfinished.display()))?;
+    fs::rename(&unfinished, &list).with_context(|| format!("writing {}", list.display()))
+}
+
+/// Removes what `install` made, and nothing else.
+pub fn uninstall(directories: &Directories) -> anyhow::Result<()> {
+    let list = directories.list();
+    // The list first: without it no runtime calls the plugin any more.
+    if is_own_list(&list) {
+        remove(&list)?;
+    }
+    for link in LINKS.map(|name| directories.bin_dir.join(name)) {
+        if is_own_link(&link) {
+            remove(&link)?;
+        }
+    }
+    Ok(())
+}
+
+fn content(name: &str, subnets: &[ipnet::IpNet], socket: Option<&str>) -> Value {
+    let mut plugin = json!({
+        "type": LINKS[0],
+        "isGateway": true,
+        "ipMasq": true,
+        "capabilities": {
+            "portMappings": true,
+            "ips": true,
+            "mac": true,
+            "ipRanges": true,
+            "dns": true,
+            "aliases": true,
+        },
+    });
+    if !subnets.is_empty() {
+        let ranges: Vec<_> = subnets.iter().map(|subnet| json!([{"subnet": subnet.trunc()}])).collect();
+        plugin["ipam"] = json!({"type": LINKS[0], "ranges": ranges});
+    }
+    if let Some(socket) = socket {
+        plugin["socket"] = socket.into();
+    }
+    // Runtimes of today know 1.0.0; those that know more choose from the list.
+    let versions = [SpecVersion::V0_4_0, SpecVersion::V1_0_0, SpecVersion::V1_1_0].map(SpecVersion::text);
+    json!({
+        "cniVersion": SpecVersion::V1_0_0.text(),
+        "cniVersions": versions,
+        "name": name,
+        "plugins": [plugin],
+    })
+}
+
+/// Whether a file is a list whose first plugin is netd.
+fn is_own_list(path: &Path) -> bool {
+    let Ok(text) = fs::read(path) else { return false };
+    let value: Value = serde_json::from_slice(&text).unwrap_or_default();
+    value["plugins"][0]["type"].as_str().is_some_and(|kind| LINKS.contains(&kind))
+}
+
+/// Whether a file is a link to a netd, wherever that is.
+fn is_own_link(path: &Path) -> bool {
+    fs::read_link(path).is_ok_and(|target| target.file_name().is_some_and(|name| name == LINKS[0]))
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_somebody_else_s_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let directories = Directories {
+            bin_dir: directory.path().join("bin"),
+            conf_dir: directory.path().join("conf"),
+            name: "n1".into(),
+        };
+        fs::create_dir_all(&directories.bin_dir).unwrap();
+        fs::create_dir_all(&directories.conf_dir).unwrap();
+        let (other, list) = (directories.bin_dir.join("bridge"), directories.list());
+        fs::write(&other, "x").unwrap();
+        fs::write(&list, r#"{"name": "n1", "plugins": [{"type": "bridge"}]}"#).unwrap();
+        let request = Install { directories: directories.clone(), subnet: Vec::new(), socket: None };
+        let error = install(&request).unwrap_err().to_string();
+        assert!(error.ends_with("not netd's"), "{error}");
+        uninstall(&directories).unwrap();
+        assert!(list.exists() && other.exists());
+        fs::remove_file(&list).unwrap();
+        fs::write(directories.bin_dir.join("netd"), "x").unwrap();
+        assert!(install(&request).unwrap_err().to_string().ends_with("not netd's"));
+        assert!(!list.exists());
+    }
+}
