@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::{Api, Networks as _, body::Json, error::Refusal, parameter::Name};
 use crate::{
+    dns,
     engine::Engine,
     model::attachment::{Attach, Key, Prune},
 };
@@ -43,7 +44,9 @@ pub(crate) async fn add(
     State(api): State<Api<Engine>>,
     Json(request): Json<Attach>,
 ) -> Result<Response, Refusal> {
-    let attachment = api.engine.add_attachment(request).await?;
+    let network = request.network.name.clone();
+    let mut attachment = api.engine.add_attachment(request).await?;
+    attachment.servers = api.engine.state().network_named(&network).map(dns::addresses).unwrap_or_default();
     Ok((StatusCode::CREATED, Json(attachment)).into_response())
 }
 

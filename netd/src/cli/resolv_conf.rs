@@ -14,8 +14,8 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
+use super::client::{Client, escape};
 use crate::api::view::Names;
-use crate::client::{Client, escape};
 
 /// Where programs look.
 const PATH: &str = "/etc/resolv.conf";

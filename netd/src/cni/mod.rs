@@ -155,6 +155,7 @@ impl Plugin<'_> {
             ));
         }
         self.refuse_unsupported()?;
+        let from_file = self.resolv_conf()?;
         let given = self.delegate.as_ref().map(Delegate::add).transpose()?;
         let attached = self.attach(given.as_ref()).await;
         if attached.is_err()
@@ -163,9 +164,13 @@ impl Plugin<'_> {
             // The first failure is the one to tell.
             let _ = delegate.del();
         }
-        let dns = [self.config.dns(), given.map(|given| given.dns).unwrap_or_default(), self.resolv_conf()?];
-        let dns = dns.into_iter().find(|dns| !dns.is_empty()).unwrap_or_default();
-        Ok(Outcome::of(&attached?, dns).write(self.config.version).to_string())
+        let attached = attached?;
+        // The network's own resolver, unless somebody names others.
+        let nameservers = attached.servers.iter().map(ToString::to_string).collect();
+        let own = Dns { nameservers, ..Dns::default() };
+        let dns = [self.config.dns(), given.map(|given| given.dns).unwrap_or_default(), from_file];
+        let dns = dns.into_iter().find(|dns| !dns.is_empty()).unwrap_or(own);
+        Ok(Outcome::of(&attached, dns).write(self.config.version).to_string())
     }
 
     async fn attach(&self, given: Option<&Outcome>) -> Result<Attachment, Error> {

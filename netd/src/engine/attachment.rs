@@ -295,6 +295,7 @@ impl Engine {
                 .map(default)
                 .chain(endpoint.routes.iter().copied())
                 .collect(),
+            servers: Vec::new(),
         })
     }
 }

@@ -123,6 +123,9 @@ pub struct Attachment {
     pub addresses: Vec<Address>,
     /// Where it leads, the default routes among it.
     pub routes: Vec<Route>,
+    /// Who resolves the names of the network.
+    #[serde(default)]
+    pub servers: Vec<IpAddr>,
 }
 
 /// A link of an attachment.

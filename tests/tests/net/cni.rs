@@ -485,6 +485,9 @@ fn results_name_the_resolvers() {
     let wanted = json!({"nameservers": ["192.0.2.53"], "search": ["example.net"], "options": ["ndots:2"]});
     let result = cni.with(from_file).add("c1", &Namespace::new("a"));
     assert_eq!(result["dns"], wanted);
+    // With nothing said it is the network's own, on its gateway.
+    let result = cni.add("c0", &Namespace::new("o"));
+    assert_eq!(result["dns"], json!({"nameservers": ["10.41.0.1", "fd00:41::1"]}));
     let said = json!({"dns": {"nameservers": ["192.0.2.54"]}, "runtimeConfig": {"dns": {"servers": ["192.0.2.55"]}}});
     let result = cni.with(said).add("c2", &Namespace::new("b"));
     assert_eq!(result["dns"], json!({"nameservers": ["192.0.2.55"]}));
