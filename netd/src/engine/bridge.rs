@@ -63,12 +63,13 @@ pub(super) fn read_network(options: &Options, bridge: Bridge) -> Result<Bridge, 
     Ok(Bridge { settings, fast_path: boolean(options, FAST_PATH)?.unwrap_or(bridge.fast_path), ..bridge })
 }
 
-/// `bridge` with what the fast path has to know of a kernel bridge that was there before it, and that nobody said to change.
-pub(super) fn as_found(mut bridge: Bridge, device: &Device) -> Bridge {
-    let on = |asked: Option<bool>, found: Option<bool>| asked.or(found.filter(|on| *on));
-    bridge.settings.stp = on(bridge.settings.stp, device.settings.stp);
-    bridge.settings.vlan_filtering = on(bridge.settings.vlan_filtering, device.settings.vlan_filtering);
-    bridge
+/// `bridge`, kept off the fast path if the kernel bridge that was there before it has a spanning tree or VLANs that netd was
+/// not told of.
+pub(super) fn as_found(bridge: Bridge, device: &Device) -> Bridge {
+    let (asked, found) = (&bridge.settings, &device.settings);
+    let unasked = |asked: Option<bool>, found: Option<bool>| asked.is_none() && found == Some(true);
+    let odd = unasked(asked.stp, found.stp) || unasked(asked.vlan_filtering, found.vlan_filtering);
+    Bridge { fast_path: bridge.fast_path && !odd, ..bridge }
 }
 
 /// What an endpoint's options say of its port.

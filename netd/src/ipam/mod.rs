@@ -51,3 +51,6 @@ pub enum Error {
         address: IpAddr,
     },
 }
+
+#[cfg(test)]
+mod tests;
