@@ -79,8 +79,8 @@ Written by `{command}` on {date}: {processor}, {cores} cores, Linux {kernel}.
 Client and server are pinned to one core. Each figure is the median (least to greatest) of {rounds} rounds of {time:?};
 all set-ups run in turn in each round. Requests and responses are one byte. Ratios are of medians.
 The measure is a veth pair between two namespaces; the kernel's figures are its bridge and conntrack with the rules
-that dockerd 28 writes for its default bridge. With a redirect alone it is the floor: netd's ways, with programs of four instructions
-that redirect whatever comes, and neither look at it nor translate it.
+that dockerd 28 writes for its default bridge. The floor is a redirect alone: netd's ways, with programs of four
+instructions that redirect whatever comes, and neither look at it nor translate it.
 "
     );
     let mut setups: Vec<&str> = Vec::new();
