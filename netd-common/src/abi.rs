@@ -15,6 +15,7 @@ mod pod {
         frag::FragmentKey,
         globals::Globals,
         nat::Flow,
+        publish::{Publication, PublishedPort},
         stats::{EndpointTraffic, Traffic},
         tuple::Tuple,
     };
@@ -43,6 +44,9 @@ mod pod {
         FragmentKey<Ipv6>,
         Flow<Ipv4>,
         Flow<Ipv6>,
+        PublishedPort<Ipv4>,
+        PublishedPort<Ipv6>,
+        Publication,
     );
 }
 
@@ -63,6 +67,7 @@ mod tests {
         frag::{FragmentKey, Held, HeldKey},
         globals::Globals,
         nat::{Flow, PortRange, PortRanges},
+        publish::{Publication, PublishedPort},
         stats::{EndpointTraffic, Traffic},
         tuple::Tuple,
     };
@@ -101,9 +106,14 @@ mod tests {
         layout!(out, Traffic, packets: u64, bytes: u64);
         layout!(out, EndpointTraffic, sent: Traffic, delivered: Traffic);
         layout!(out, Flow<Ipv4>, clock: u64, created: u64, outbound: Traffic, inbound: Traffic, next_hop: NextHop,
-            local: Ipv4, remote: Ipv4, external: Ipv4, local_port: u16, remote_port: u16, external_port: u16, protocol: u8, pad: u8, endpoint: u32, gap: [u8; 0]);
+            local: Ipv4, remote: Ipv4, external: Ipv4, seen: Ipv4, local_port: u16, remote_port: u16, external_port: u16, seen_port: u16,
+            endpoint: u32, peer: u32, protocol: u8, flags: u8, pad: [u8; 2], index: u32);
         layout!(out, Flow<Ipv6>, clock: u64, created: u64, outbound: Traffic, inbound: Traffic, next_hop: NextHop,
-            local: Ipv6, remote: Ipv6, external: Ipv6, local_port: u16, remote_port: u16, external_port: u16, protocol: u8, pad: u8, endpoint: u32, gap: [u8; 4]);
+            local: Ipv6, remote: Ipv6, external: Ipv6, seen: Ipv6, local_port: u16, remote_port: u16, external_port: u16, seen_port: u16,
+            endpoint: u32, peer: u32, protocol: u8, flags: u8, pad: [u8; 2], index: u32);
+        layout!(out, PublishedPort<Ipv4>, address: Ipv4, protocol: u8, pad: u8, port: u16);
+        layout!(out, PublishedPort<Ipv6>, address: Ipv6, protocol: u8, pad: u8, port: u16);
+        layout!(out, Publication, endpoint: u32, ports: PortRange, container: u16, pad: [u8; 2]);
         layout!(out, Refused, endpoint: u32, reason: u32, remote: [u32; 4], family: u32, remote_port: u16, protocol: u8, pad: u8);
         layout!(out, Sweep, family: u32, first: u32, now: u64, count: u32, endpoint: u32);
         for path in crate::stats::Path::ALL {

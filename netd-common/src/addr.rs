@@ -29,8 +29,6 @@ pub struct IfIndex(pub u32);
 
 /// An address of either family: what the datapath's generic code is generic over.
 pub trait Address: Copy + Eq + Pod {
-    /// Zeros that bring three addresses and three words to a multiple of eight bytes, for [`crate::nat::Flow`].
-    type Gap: Copy + Default + Eq + core::fmt::Debug + Pod;
     /// Whether the address is 0.0.0.0 or `::`.
     fn is_unspecified(self) -> bool;
     /// The address in 32-bit words of network byte order, the unused ones zero.
@@ -59,7 +57,6 @@ impl Ipv4 {
 }
 
 impl Address for Ipv4 {
-    type Gap = [u8; 0];
     #[inline(always)]
     fn is_unspecified(self) -> bool {
         self.0 == 0
@@ -71,6 +68,12 @@ impl Address for Ipv4 {
 }
 
 impl Ipv6 {
+    /// Whether the address is `::1`.
+    #[inline(always)]
+    pub const fn is_loopback(self) -> bool {
+        self.0[0] | self.0[1] | self.0[2] | (self.0[3] ^ 1u32.to_be()) == 0
+    }
+
     /// Whether the address is in fe80::/10.
     #[inline(always)]
     pub const fn is_link_local(self) -> bool {
@@ -86,7 +89,6 @@ impl Ipv6 {
 }
 
 impl Address for Ipv6 {
-    type Gap = [u8; 4];
     #[inline(always)]
     fn is_unspecified(self) -> bool {
         self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
@@ -184,6 +186,9 @@ mod tests {
 
     #[test]
     fn special_ranges_are_told_apart() {
+        assert!(
+            Ipv6::from(Ipv6Addr::LOCALHOST).is_loopback() && !Ipv6::from(Ipv6Addr::UNSPECIFIED).is_loopback()
+        );
         assert!(Ipv6::from("fe80::1".parse::<Ipv6Addr>().unwrap()).is_link_local());
         assert!(Ipv6::from("febf::1".parse::<Ipv6Addr>().unwrap()).is_link_local());
         assert!(!Ipv6::from("fec0::1".parse::<Ipv6Addr>().unwrap()).is_link_local());

@@ -5,7 +5,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::tuple::{OUTBOUND, protocol};
+use crate::tuple::protocol;
 
 /// TCP flags, as in byte 13 of the header.
 pub mod flags {
@@ -19,6 +19,15 @@ pub mod flags {
     pub const ACK: u8 = 0x10;
 }
 
+/// Who sends a packet of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// He sent the flow's first packet.
+    pub opener: bool,
+    /// The first packet came to a published port.
+    pub accepted: bool,
+}
+
 /// Where a flow stands. A `u8` in memory: see [`Clock`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
@@ -29,23 +38,34 @@ impl State {
     pub const DEAD: Self = Self(0);
     /// A protocol without states of its own: UDP, ICMP echo, SCTP.
     pub const PLAIN: Self = Self(1);
-    /// TCP: the container has spoken, the remote has not ("V6 INIT" in RFC 6146).
+    /// TCP: one side has spoken, the other has not ("V6 INIT" in RFC 6146).
     pub const OPENING: Self = Self(2);
     /// TCP: both have spoken.
     pub const ESTABLISHED: Self = Self(3);
-    /// TCP: the container has closed its half.
+    /// TCP: the opener has closed its half.
     pub const FIN_OUT: Self = Self(4);
-    /// TCP: the remote has closed its half.
+    /// TCP: the other side has closed its half.
     pub const FIN_IN: Self = Self(5);
     /// TCP: both have closed.
     pub const CLOSED: Self = Self(6);
     /// TCP: one has reset; data from either side takes it back, for the reset may be forged ("TRANS" in RFC 6146).
     pub const RESET: Self = Self(7);
+    /// TCP: somebody has come to a published port, and the container has not answered.
+    pub const KNOCKING: Self = Self(8);
+    /// TCP: the container has answered who came to a published port; that he got it is not known, for he may be made up.
+    pub const ANSWERED: Self = Self(9);
+    /// As [`Self::PLAIN`], but it came to a published port and the container has not answered.
+    pub const UNANSWERED: Self = Self(10);
 
-    /// The name in tables.
-    pub const fn name(self) -> &'static str {
+    /// The name in tables, for a flow that the container opened; or, if `accepted`, the remote.
+    pub const fn name(self, accepted: bool) -> &'static str {
         match self {
+            Self::FIN_OUT if accepted => "fin-in",
+            Self::FIN_IN if accepted => "fin-out",
             Self::PLAIN => "active",
+            Self::UNANSWERED => "unanswered",
+            Self::KNOCKING => "knocking",
+            Self::ANSWERED => "answered",
             Self::OPENING => "opening",
             Self::ESTABLISHED => "established",
             Self::FIN_OUT => "fin-out",
@@ -56,37 +76,60 @@ impl State {
         }
     }
 
-    /// The state of a flow whose first packet is this one.
+    /// The state of a flow whose first packet is this one; `accepted`: it came to a published port.
     #[inline(always)]
-    pub const fn first(protocol: u8) -> Self {
-        if protocol == protocol::TCP { Self::OPENING } else { Self::PLAIN }
+    pub const fn first(protocol: u8, accepted: bool) -> Self {
+        match (protocol == protocol::TCP, accepted) {
+            (true, false) => Self::OPENING,
+            (true, true) => Self::KNOCKING,
+            (false, false) => Self::PLAIN,
+            (false, true) => Self::UNANSWERED,
+        }
     }
 
-    /// The state after a packet in `direction` with TCP `flags`.
+    /// Whether a packet with TCP `flags` leaves the state as it is, whoever sends it: as nearly all do.
     #[inline(always)]
-    pub const fn after(self, direction: u8, tcp: u8) -> Self {
-        let outbound = direction == OUTBOUND;
+    pub const fn is_steady(self, tcp: u8) -> bool {
+        matches!(self, Self::PLAIN)
+            || matches!(self, Self::ESTABLISHED) && tcp & (flags::FIN | flags::RST) == 0
+    }
+
+    /// The state after a packet from this side with TCP `flags`.
+    #[inline(always)]
+    pub const fn after(self, side: Side, tcp: u8) -> Self {
+        if matches!(self, Self::PLAIN | Self::DEAD) {
+            return self;
+        }
+        if matches!(self, Self::UNANSWERED) {
+            return if side.opener { self } else { Self::PLAIN };
+        }
         if tcp & flags::RST != 0 {
-            return match self {
-                Self::PLAIN | Self::DEAD => self,
-                _ => Self::RESET,
-            };
+            return Self::RESET;
         }
         match self {
-            // Only a segment from the remote proves that it is there.
-            Self::OPENING if !outbound => Self::ESTABLISHED,
+            // Only a segment from the other side proves that it is there.
+            Self::OPENING if !side.opener => Self::ESTABLISHED,
+            Self::KNOCKING if !side.opener => Self::ANSWERED,
+            // Who confirms the answer is no forger of addresses; but not who asks again.
+            Self::ANSWERED if side.opener && tcp & (flags::SYN | flags::ACK) == flags::ACK => {
+                if tcp & flags::FIN != 0 { Self::FIN_OUT } else { Self::ESTABLISHED }
+            }
             Self::ESTABLISHED | Self::RESET if tcp & flags::FIN != 0 => {
-                if outbound {
+                if side.opener {
                     Self::FIN_OUT
                 } else {
                     Self::FIN_IN
                 }
             }
-            Self::FIN_OUT if !outbound && tcp & flags::FIN != 0 => Self::CLOSED,
-            Self::FIN_IN if outbound && tcp & flags::FIN != 0 => Self::CLOSED,
-            // The container opens the same connection again.
-            Self::CLOSED | Self::RESET if outbound && tcp & (flags::SYN | flags::ACK) == flags::SYN => {
-                Self::OPENING
+            Self::FIN_OUT if !side.opener && tcp & flags::FIN != 0 => Self::CLOSED,
+            Self::FIN_IN if side.opener && tcp & flags::FIN != 0 => Self::CLOSED,
+            // The opener opens the same connection again.
+            Self::CLOSED | Self::RESET if side.opener && tcp & (flags::SYN | flags::ACK) == flags::SYN => {
+                if side.accepted {
+                    Self::KNOCKING
+                } else {
+                    Self::OPENING
+                }
             }
             Self::RESET => Self::ESTABLISHED,
             _ => self,
@@ -100,23 +143,30 @@ impl State {
             // RFC 5382 REQ-5: established at least 2 hours 4 minutes, transitory at least 4 minutes.
             Self::ESTABLISHED | Self::FIN_OUT | Self::FIN_IN => 7440,
             Self::OPENING | Self::CLOSED | Self::RESET => 240,
+            // No mapping of a container's, and anybody can make many of them.
+            Self::KNOCKING | Self::ANSWERED => 60,
+            Self::UNANSWERED => 30,
             // RFC 5508 REQ-2: at least 60 s. RFC 4787 REQ-5: at least 2 minutes, 5 recommended.
             _ if protocol == protocol::ICMP || protocol == protocol::ICMPV6 => 60,
             _ => 300,
         }
     }
 
-    /// Whether a new flow may take this one's place although its time is not up: both sides have ended it.
+    /// Whether a new flow may take this one's place although its time is not up: both sides have ended it, or it never
+    /// came to more than a first packet from who may be made up.
     #[inline(always)]
     pub const fn is_over(self) -> bool {
-        matches!(self, Self::DEAD | Self::CLOSED | Self::RESET)
+        matches!(
+            self,
+            Self::DEAD | Self::CLOSED | Self::RESET | Self::KNOCKING | Self::ANSWERED | Self::UNANSWERED
+        )
     }
 
     /// Whether packets in this state keep the flow alive. RFC 7857 section 2.2: after a reset only what takes it back does;
     /// RFC 6146: after both FINs nothing does.
     #[inline(always)]
     pub const fn is_refreshed(self) -> bool {
-        !matches!(self, Self::DEAD | Self::CLOSED | Self::RESET)
+        !matches!(self, Self::DEAD | Self::CLOSED | Self::RESET | Self::KNOCKING | Self::ANSWERED)
     }
 }
 
@@ -157,11 +207,10 @@ impl Clock {
         self.age(now) > self.state().timeout(protocol) as u64 * hz as u64
     }
 
-    /// What the word becomes after a packet, or `None` if it need not be written: the state stays and the last refresh is
-    /// less than a second ago.
+    /// What the word becomes after a packet that leads to `state`, or `None` if it need not be written: the state stays and
+    /// the last refresh is less than a second ago.
     #[inline(always)]
-    pub const fn after(self, direction: u8, tcp: u8, now: u64, hz: u32) -> Option<Self> {
-        let state = self.state().after(direction, tcp);
+    pub const fn after(self, state: State, now: u64, hz: u32) -> Option<Self> {
         if state.0 != self.state().0 {
             return Some(Self::new(state, now));
         }
@@ -174,14 +223,42 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{flags::*, *};
-    use crate::tuple::INBOUND;
 
     const HZ: u32 = 250;
+    const OUTBOUND: Side = Side { opener: true, accepted: false };
+    const INBOUND: Side = Side { opener: false, accepted: false };
+    const CLIENT: Side = Side { opener: true, accepted: true };
+    const SERVER: Side = Side { opener: false, accepted: true };
 
-    fn walk(packets: &[(u8, u8)]) -> State {
+    fn walk(packets: &[(Side, u8)]) -> State {
+        let accepted = packets.first().is_some_and(|(side, _)| side.accepted);
         packets
             .iter()
-            .fold(State::first(protocol::TCP), |state, (direction, tcp)| state.after(*direction, *tcp))
+            .fold(State::first(protocol::TCP, accepted), |state, (side, tcp)| state.after(*side, *tcp))
+    }
+
+    #[test]
+    fn who_comes_to_a_published_port_has_to_confirm_the_answer() {
+        let knock = [(CLIENT, SYN), (CLIENT, SYN)];
+        assert_eq!(walk(&knock), State::KNOCKING);
+        let answered = [&knock[..], &[(SERVER, SYN | ACK), (SERVER, SYN | ACK), (CLIENT, SYN)]].concat();
+        assert_eq!(walk(&answered), State::ANSWERED);
+        assert!(walk(&answered).is_over() && !walk(&answered).is_refreshed());
+        let open = [&answered[..], &[(CLIENT, ACK)]].concat();
+        assert_eq!(walk(&open), State::ESTABLISHED);
+        let closed = [&open[..], &[(SERVER, FIN | ACK), (CLIENT, FIN | ACK)]].concat();
+        assert_eq!(walk(&closed), State::CLOSED);
+        assert_eq!(walk(&[&closed[..], &[(CLIENT, SYN)]].concat()), State::KNOCKING);
+        assert_eq!(walk(&[(CLIENT, SYN), (SERVER, RST | ACK)]), State::RESET);
+        assert_eq!(State::FIN_OUT.name(true), "fin-in", "the container has not closed yet");
+    }
+
+    #[test]
+    fn a_datagram_to_a_published_port_counts_once_it_is_answered() {
+        let first = State::first(protocol::UDP, true);
+        assert_eq!(first.after(CLIENT, 0), State::UNANSWERED);
+        assert_eq!(first.after(SERVER, 0), State::PLAIN);
+        assert!(first.is_over() && first.is_refreshed());
     }
 
     #[test]
@@ -232,10 +309,10 @@ mod tests {
     #[test]
     fn a_packet_a_second_keeps_a_flow_and_more_write_nothing() {
         let clock = Clock::new(State::PLAIN, 1000);
-        assert_eq!(clock.after(OUTBOUND, 0, 1000 + u64::from(HZ), HZ), None);
-        assert_eq!(clock.after(OUTBOUND, 0, 1001 + u64::from(HZ), HZ), Some(Clock::new(State::PLAIN, 1251)));
+        assert_eq!(clock.after(State::PLAIN, 1000 + u64::from(HZ), HZ), None);
+        assert_eq!(clock.after(State::PLAIN, 1001 + u64::from(HZ), HZ), Some(Clock::new(State::PLAIN, 1251)));
         // A resent RST does not keep a reset flow (RFC 7857 section 2.2).
-        assert_eq!(Clock::new(State::RESET, 1000).after(INBOUND, RST, 100_000, HZ), None);
+        assert_eq!(Clock::new(State::RESET, 1000).after(State::RESET.after(INBOUND, RST), 100_000, HZ), None);
     }
 
     #[test]
@@ -247,18 +324,31 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_packet_revives_the_dead(direction in 0u8..2, tcp: u8) {
-            prop_assert_eq!(State::DEAD.after(direction, tcp), State::DEAD);
+        fn no_packet_revives_the_dead(opener: bool, accepted: bool, tcp: u8) {
+            prop_assert_eq!(State::DEAD.after(Side { opener, accepted }, tcp), State::DEAD);
         }
 
         #[test]
-        fn a_state_is_always_a_known_one(packets in prop::collection::vec((0u8..2, any::<u8>()), 0..40)) {
+        fn a_steady_state_stays(state in 0u8..11, opener: bool, accepted: bool, tcp: u8) {
+            let state = State(state);
+            let after = state.after(Side { opener, accepted }, tcp);
+            prop_assert!(!state.is_steady(tcp) || after == state);
+        }
+
+        #[test]
+        fn a_state_is_always_a_known_one(
+            accepted: bool,
+            packets in prop::collection::vec((any::<bool>(), any::<u8>()), 0..40),
+        ) {
+            let packets: Vec<_> =
+                packets.into_iter().map(|(opener, tcp)| (Side { opener, accepted }, tcp)).collect();
             let state = walk(&packets);
-            prop_assert!((State::OPENING.0..=State::RESET.0).contains(&state.0));
+            prop_assert!((State::OPENING.0..=State::ANSWERED.0).contains(&state.0));
+            prop_assert!(accepted || state.0 <= State::RESET.0);
         }
 
         #[test]
-        fn clock_keeps_both_halves(state in 0u8..8, jiffies in 0u64..1 << 56) {
+        fn clock_keeps_both_halves(state in 0u8..11, jiffies in 0u64..1 << 56) {
             let clock = Clock::new(State(state), jiffies);
             prop_assert_eq!((clock.state(), clock.jiffies()), (State(state), jiffies));
         }

@@ -43,6 +43,8 @@ reasons! {
     Internal = "internal",
     /// From one network to another.
     Isolated = "isolated",
+    /// To a published port whose endpoint is not there, or has no address of this family.
+    NoBackend = "no_backend",
     /// From the outside straight to a container's address.
     DirectAccess = "direct_access",
     /// The route leads to an interface that is not an uplink.

@@ -39,11 +39,14 @@ pub struct Sweep {
     pub now: u64,
     /// How many records; at most `limits::SWEEP_BATCH`.
     pub count: u32,
-    /// [`Sweep::ANY`]: flows whose time is up. Else: all flows of this endpoint's slot.
+    /// [`Sweep::ANY`]: flows whose time is up. [`Sweep::UNPUBLISHED`]: flows that came to a port which leads elsewhere by now.
+    /// Else: all flows of this endpoint's slot.
     pub endpoint: u32,
 }
 
 impl Sweep {
     /// No endpoint in particular.
     pub const ANY: u32 = u32::MAX - 1;
+    /// No endpoint in particular.
+    pub const UNPUBLISHED: u32 = u32::MAX - 2;
 }

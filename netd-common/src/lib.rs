@@ -25,6 +25,7 @@ pub mod frag;
 pub mod globals;
 pub mod limits;
 pub mod nat;
+pub mod publish;
 pub mod stats;
 pub mod tuple;
 

@@ -16,6 +16,8 @@ pub const FLOWS4: u32 = 131_072;
 pub const FLOWS6: u32 = 65_536;
 /// Flows of one endpoint and family: half of the IPv4 table, so that no container can starve all others (RFC 6888 REQ-4).
 pub const FLOWS_PER_ENDPOINT: u32 = 65_536;
+/// Prefixes of published ports, per family.
+pub const PUBLICATIONS: u32 = 131_072;
 /// Datagrams whose fragments are under way, per family.
 pub const FRAGMENTS: u32 = 8192;
 /// Fragments that wait for the first of their datagram.

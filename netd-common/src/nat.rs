@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     addr::{Address, Be16, Ipv4, Ipv6},
-    conntrack::Clock,
+    conntrack::{Clock, Side},
     fib::NextHop,
     stats::Traffic,
     tuple::{INBOUND, OUTBOUND, Tuple},
@@ -12,6 +12,17 @@ use crate::{
 
 /// Endpoint slot of flows that the host itself began.
 pub const HOST: u32 = u32::MAX;
+/// Peer of flows whose remote is beyond an uplink.
+pub const OUTSIDE: u32 = u32::MAX;
+
+/// The remote sent the first packet: it came to a published port.
+pub const ACCEPTED: u8 = 1 << 0;
+/// The container knows the remote by another address or port than the remote's own.
+pub const TWICE: u8 = 1 << 1;
+/// The opener is known by his own address all the way.
+pub const OWN_ADDRESS: u8 = 1 << 3;
+/// The remote is an endpoint of this host.
+pub const PEER: u8 = 1 << 2;
 
 /// One flow: a value of `FLOWS4` or `FLOWS6`, an array. Two keys of `FLOW_KEYS4/6` hold its index, one per direction.
 ///
@@ -36,20 +47,28 @@ pub struct Flow<A: Address> {
     pub remote: A,
     /// The address that the remote sees.
     pub external: A,
+    /// The remote's address as the container sees it: its own, unless it has to be the gateway's.
+    pub seen: A,
     /// The container's port.
     pub local_port: Be16,
     /// The remote's port.
     pub remote_port: Be16,
     /// The port that the remote sees.
     pub external_port: Be16,
-    /// IANA protocol number.
-    pub protocol: u8,
-    /// Always zero.
-    pub pad: u8,
+    /// The remote's port as the container sees it.
+    pub seen_port: Be16,
     /// The container's slot in `ENDPOINTS`, or [`HOST`].
     pub endpoint: u32,
+    /// The remote's slot in `ENDPOINTS`, or [`OUTSIDE`].
+    pub peer: u32,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// [`ACCEPTED`], [`TWICE`], [`PEER`], [`OWN_ADDRESS`].
+    pub flags: u8,
     /// Always zero.
-    pub gap: A::Gap,
+    pub pad: [u8; 2],
+    /// The record's own index.
+    pub index: u32,
 }
 
 // SAFETY: `repr(C)`, and the golden test of `abi` holds that the fields leave no padding.
@@ -61,31 +80,53 @@ unsafe impl Zeroable for Flow<Ipv6> {}
 // SAFETY: as above.
 unsafe impl Pod for Flow<Ipv6> {}
 
+/// Who sends packets of a flow with these flags in this direction.
+#[inline(always)]
+pub const fn side(flags: u8, direction: u8) -> Side {
+    let accepted = flags & ACCEPTED != 0;
+    Side { opener: accepted == (direction == INBOUND), accepted }
+}
+
 impl<A: Address> Flow<A> {
+    /// The key of what whoever sent the first packet sends.
+    #[inline(always)]
+    pub fn opener_key(&self) -> Tuple<A> {
+        self.key(if self.flags & ACCEPTED != 0 { INBOUND } else { OUTBOUND })
+    }
+
+    /// The key of what comes back to him. Its destination port is the one that is chosen for the flow.
+    #[inline(always)]
+    pub fn answer_key(&self) -> Tuple<A> {
+        self.key(if self.flags & ACCEPTED != 0 { OUTBOUND } else { INBOUND })
+    }
+
     /// The key of what the container sends.
     #[inline(always)]
     pub fn outbound_key(&self) -> Tuple<A> {
-        Tuple {
-            source: self.local,
-            destination: self.remote,
-            source_port: self.local_port,
-            destination_port: self.remote_port,
-            protocol: self.protocol,
-            direction: OUTBOUND,
-            pad: [0; 2],
-        }
+        self.key(OUTBOUND)
     }
 
     /// The key of what the remote sends.
     #[inline(always)]
     pub fn inbound_key(&self) -> Tuple<A> {
+        self.key(INBOUND)
+    }
+
+    #[inline(always)]
+    fn key(&self, direction: u8) -> Tuple<A> {
+        // By reference, so that a direction which is not known beforehand costs no second tuple of the program's stack.
+        let (source, destination, source_port, destination_port) = if direction == OUTBOUND {
+            (&self.local, &self.seen, &self.local_port, &self.seen_port)
+        } else {
+            (&self.remote, &self.external, &self.remote_port, &self.external_port)
+        };
         Tuple {
-            source: self.remote,
-            destination: self.external,
-            source_port: self.remote_port,
-            destination_port: self.external_port,
+            source: *source,
+            destination: *destination,
+            source_port: *source_port,
+            destination_port: *destination_port,
             protocol: self.protocol,
-            direction: INBOUND,
+            direction,
             pad: [0; 2],
         }
     }
@@ -232,8 +273,9 @@ mod tests {
 
         #[test]
         fn the_two_keys_mirror_each_other(local: u32, remote: u32, external: u32, ports: [u16; 3], protocol: u8) {
-            let flow = Flow { local: Ipv4(local), remote: Ipv4(remote), external: Ipv4(external),
-                local_port: Be16(ports[0]), remote_port: Be16(ports[1]), external_port: Be16(ports[2]), protocol, ..Flow::default() };
+            let flow = Flow { local: Ipv4(local), remote: Ipv4(remote), external: Ipv4(external), seen: Ipv4(remote),
+                local_port: Be16(ports[0]), remote_port: Be16(ports[1]), external_port: Be16(ports[2]), seen_port: Be16(ports[1]),
+                protocol, ..Flow::default() };
             let (out, back) = (flow.outbound_key(), flow.inbound_key());
             prop_assert_eq!((out.destination, out.destination_port), (back.source, back.source_port));
             prop_assert_ne!(out, back);

@@ -72,6 +72,8 @@ paths! {
     Replayed = "fragment_replayed",
     /// A flow was made.
     FlowCreated = "flow_created",
+    /// A flow was made by who came to a published port.
+    FlowAccepted = "flow_accepted",
     /// A flow was ended: expired, taken over, or its endpoint removed.
     FlowEnded = "flow_ended",
 }

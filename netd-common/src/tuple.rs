@@ -44,6 +44,22 @@ pub struct Tuple<A> {
     pub pad: [u8; 2],
 }
 
+impl<A: Copy> Tuple<A> {
+    /// The tuple of an answer.
+    #[inline(always)]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+            direction: self.direction ^ (OUTBOUND ^ INBOUND),
+            pad: [0; 2],
+        }
+    }
+}
+
 // SAFETY: `repr(C)`, and the golden test of `abi` holds that the fields leave no padding.
 unsafe impl Zeroable for Tuple<Ipv4> {}
 // SAFETY: as above.

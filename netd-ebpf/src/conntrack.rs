@@ -12,7 +12,7 @@ use netd_common::{
     event::Sweep,
     globals::Globals,
     limits,
-    nat::{Flow, HOST},
+    nat::{self, ACCEPTED, Flow, HOST},
     stats::{Path, Traffic},
     tuple::{INBOUND, OUTBOUND, Tuple},
 };
@@ -21,7 +21,7 @@ use crate::{
     atomic::Word,
     family::{Family, V4, V6},
     maps::{ENDPOINT_FLOWS, FLOWS_DRAWN, GLOBALS},
-    stats,
+    publish, stats,
 };
 
 /// Times a lost race is run again before the packet is let go without a refresh: others have just refreshed the flow.
@@ -66,7 +66,7 @@ pub fn find<F: Family>(key: &Tuple<F::Address>) -> Option<Found<F::Address>> {
     // SAFETY: as in `clock_word`.
     let flow = unsafe { &*found.flow };
     let (source, source_port, destination, destination_port) = if key.direction == OUTBOUND {
-        (flow.local, flow.local_port, flow.remote, flow.remote_port)
+        (flow.local, flow.local_port, flow.seen, flow.seen_port)
     } else {
         (flow.remote, flow.remote_port, flow.external, flow.external_port)
     };
@@ -88,12 +88,25 @@ pub fn refresh<A: Address>(flow: *mut Flow<A>, direction: u8, tcp: u8, globals: 
         if seen.state() == State::DEAD {
             return false;
         }
-        let Some(next) = seen.after(direction, tcp, now, globals.hz) else { return true };
+        let mut state = seen.state();
+        if !state.is_steady(tcp) {
+            // SAFETY: as in `clock_word`.
+            let flags = unsafe { (*flow).flags };
+            state = State(state_after(state.0.into(), flags.into(), direction.into(), tcp.into()) as u8);
+        }
+        let Some(next) = seen.after(state, now, globals.hz) else { return true };
         if word.exchange(seen.0, next.0) {
             return true;
         }
     }
     true
+}
+
+/// [`State::after`] as a global function: the verifier walks its many ways once and not in each program's every place.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn state_after(state: u32, flow_flags: u32, direction: u32, tcp: u32) -> i64 {
+    i64::from(State(state as u8).after(nat::side(flow_flags as u8, direction as u8), tcp as u8).0)
 }
 
 /// Counts a packet of the flow.
@@ -189,14 +202,32 @@ pub fn end_if_expired<F: Family>(index: u32, globals: &Globals) -> bool {
     seen.state() != State::DEAD && seen.is_expired(protocol, now(), globals.hz) && end::<F>(index, seen)
 }
 
-/// Ends a flow of this endpoint, whatever its state.
+/// Ends a flow of this endpoint, or to it, whatever its state.
 #[inline(always)]
 pub fn end_of<F: Family>(index: u32, endpoint: u32) -> bool {
     let Some(flow) = F::flows().get_ptr_mut(index) else { return false };
     let seen = clock(flow);
     // SAFETY: as in `clock_word`.
-    let of_endpoint = unsafe { (*flow).endpoint } == endpoint;
+    let of_endpoint = unsafe { (*flow).endpoint == endpoint || (*flow).peer == endpoint };
     seen.state() != State::DEAD && of_endpoint && end::<F>(index, seen)
+}
+
+/// Ends a flow that came to a port which does not lead to its end any more.
+#[inline(always)]
+pub fn end_if_unpublished<F: Family>(index: u32) -> bool {
+    let Some(flow) = F::flows().get_ptr_mut(index) else { return false };
+    let seen = clock(flow);
+    // SAFETY: as in `clock_word`.
+    let flow = unsafe { &*flow };
+    if seen.state() == State::DEAD || flow.flags & ACCEPTED == 0 {
+        return false;
+    }
+    let publication = publish::find::<F>(flow.external, flow.protocol, flow.external_port);
+    let leads_there = publication.is_some_and(|publication| {
+        publication.endpoint == flow.endpoint
+            && publication.container_port(flow.external_port) == flow.local_port
+    });
+    !leads_there && end::<F>(index, seen)
 }
 
 /// A free record's index, charged to the endpoint.
@@ -230,6 +261,20 @@ fn free_index<F: Family>() -> Option<u32> {
     if index < u64::from(F::FLOWS) { Some(index as u32) } else { None }
 }
 
+/// A drawn record without a past.
+#[inline(always)]
+pub fn blank<F: Family>(index: u32) -> Result<*mut Flow<F::Address>, DropReason> {
+    let flow = F::flows().get_ptr_mut(index).ok_or(DropReason::FlowTableFull)?;
+    // SAFETY: a drawn record is nobody else's until its keys are in the table.
+    unsafe {
+        (*flow).created = now();
+        (*flow).outbound = Default::default();
+        (*flow).inbound = Default::default();
+        (*flow).index = index;
+    }
+    Ok(flow)
+}
+
 /// Gives a drawn index back.
 #[inline(always)]
 pub fn give_back<F: Family>(index: u32, endpoint: u32) {
@@ -239,17 +284,17 @@ pub fn give_back<F: Family>(index: u32, endpoint: u32) {
     let _ = F::free_flows().push(index, 0);
 }
 
-/// Ends a flow whose outbound key could not be inserted.
+/// Ends a flow whose opener's key could not be inserted.
 #[inline(always)]
 pub fn end_unkeyed<F: Family>(index: u32, flow: *mut Flow<F::Address>) {
-    // SAFETY: as in `clock_word`; only the inbound key leads here yet, and ends nothing.
-    let (inbound, endpoint) = unsafe { ((*flow).inbound_key(), (*flow).endpoint) };
+    // SAFETY: as in `clock_word`; only the answer's key leads here yet, and ends nothing.
+    let (answer, endpoint) = unsafe { ((*flow).answer_key(), (*flow).endpoint) };
     clock_word(flow).store(Clock::default().0);
-    let _ = F::flow_keys().remove(&inbound);
+    let _ = F::flow_keys().remove(&answer);
     give_back::<F>(index, endpoint);
 }
 
-/// Takes the inbound tuple for `index`: the lock that makes an external port belong to one flow.
+/// Takes the answer's tuple for `index`: the lock that makes a port belong to one flow.
 #[inline(always)]
 pub fn claim<F: Family>(key: &Tuple<F::Address>, index: u32) -> bool {
     F::flow_keys().insert(key, index, u64::from(BPF_NOEXIST)).is_ok()
@@ -257,8 +302,10 @@ pub fn claim<F: Family>(key: &Tuple<F::Address>, index: u32) -> bool {
 
 /// Sets the clock going: from here on the flow is live.
 #[inline(always)]
-pub fn start<A: Address>(flow: *mut Flow<A>, protocol: u8) {
-    clock_word(flow).store(Clock::new(State::first(protocol), now()).0);
+pub fn start<A: Address>(flow: *mut Flow<A>) {
+    // SAFETY: as in `clock_word`.
+    let (protocol, accepted) = unsafe { ((*flow).protocol, (*flow).flags & ACCEPTED != 0) };
+    clock_word(flow).store(Clock::new(State::first(protocol, accepted), now()).0);
 }
 
 /// A search for records that are over.

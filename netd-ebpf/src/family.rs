@@ -5,10 +5,12 @@ use netd_common::{
     addr::{Address, Be16, Ipv4, Ipv6},
     bridge::Network,
     drop::DropReason,
+    endpoint::Endpoint,
     fib::{AF_INET, AF_INET6, Uplink},
     frag::FragmentKey,
     limits,
     nat::Flow,
+    publish::{Publication, PublishedPort},
     tuple::{Tuple, protocol},
 };
 
@@ -37,6 +39,7 @@ pub trait Family: Sized + 'static {
     fn from_words(words: [u32; 4]) -> Self::Address;
     fn gateway(network: &Network) -> Self::Address;
     fn uplink(uplink: &Uplink) -> Self::Address;
+    fn endpoint(endpoint: &Endpoint) -> Self::Address;
     /// Addresses that mean more than one host, or no host that could be routed to.
     fn is_unroutable(address: Self::Address) -> bool;
 
@@ -46,6 +49,7 @@ pub trait Family: Sized + 'static {
     fn fragments() -> &'static LruHashMap<FragmentKey<Self::Address>, u32>;
     fn addresses() -> &'static HashMap<Self::Address, u32>;
     fn subnets() -> &'static LpmTrie<Self::Address, u32>;
+    fn publications() -> &'static LpmTrie<PublishedPort<Self::Address>, Publication>;
 
     /// Ends the flow at `index` if its clock still is `seen`; 0 if it is not. A global function: see [`crate::open::Open`].
     fn end(index: u32, seen: u64) -> i64;
@@ -90,6 +94,10 @@ impl Family for V4 {
         uplink.ipv4
     }
     #[inline(always)]
+    fn endpoint(endpoint: &Endpoint) -> Ipv4 {
+        endpoint.ipv4
+    }
+    #[inline(always)]
     fn is_unroutable(address: Ipv4) -> bool {
         address.is_multicast_or_broadcast() || address.is_loopback() || address.0 == 0
     }
@@ -116,6 +124,10 @@ impl Family for V4 {
     #[inline(always)]
     fn subnets() -> &'static LpmTrie<Ipv4, u32> {
         &maps::SUBNETS4
+    }
+    #[inline(always)]
+    fn publications() -> &'static LpmTrie<PublishedPort<Ipv4>, Publication> {
+        &maps::PUBLICATIONS4
     }
     #[inline(always)]
     fn end(index: u32, seen: u64) -> i64 {
@@ -154,8 +166,12 @@ impl Family for V6 {
         uplink.ipv6
     }
     #[inline(always)]
+    fn endpoint(endpoint: &Endpoint) -> Ipv6 {
+        endpoint.ipv6
+    }
+    #[inline(always)]
     fn is_unroutable(address: Ipv6) -> bool {
-        address.is_multicast() || address.is_link_local() || address.is_unspecified()
+        address.is_multicast() || address.is_link_local() || address.is_loopback() || address.is_unspecified()
     }
     #[inline(always)]
     fn flows() -> &'static Array<Flow<Ipv6>> {
@@ -180,6 +196,10 @@ impl Family for V6 {
     #[inline(always)]
     fn subnets() -> &'static LpmTrie<Ipv6, u32> {
         &maps::SUBNETS6
+    }
+    #[inline(always)]
+    fn publications() -> &'static LpmTrie<PublishedPort<Ipv6>, Publication> {
+        &maps::PUBLICATIONS6
     }
     #[inline(always)]
     fn end(index: u32, seen: u64) -> i64 {

@@ -2,8 +2,8 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_FIB_LKUP_RET_NO_SRC_ADDR, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SKIP_NEIGH,
-        BPF_FIB_LOOKUP_SRC, bpf_fib_lookup,
+        BPF_FIB_LKUP_RET_NO_SRC_ADDR, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
+        BPF_FIB_LOOKUP_OUTPUT, BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC, bpf_fib_lookup,
     },
     helpers::generated::bpf_fib_lookup as lookup_fib,
 };
@@ -33,26 +33,59 @@ pub fn globals() -> Option<&'static Globals> {
     GLOBALS.get(0)
 }
 
-/// Looks up where a packet goes that comes from `bridge`, with routing rules applied to its source as the container wrote it.
+/// Which routes count.
+#[derive(Clone, Copy)]
+pub enum Way {
+    /// Those for what comes in by this interface.
+    From(IfIndex),
+    /// Those that lead out by this interface.
+    Out(IfIndex),
+}
+
+/// Whether a packet, were it to come in by `interface`, is the host's own, and not to be forwarded: it is for one of its addresses,
+/// or for one to which there is no route.
+#[inline(always)]
+pub fn is_host<F: Family>(
+    packet: &Packet,
+    source: F::Address,
+    destination: F::Address,
+    interface: IfIndex,
+) -> bool {
+    // SAFETY: a C struct of numbers and unions of numbers.
+    let mut params: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    params.family = F::AF as u8;
+    params.ifindex = interface.0;
+    params.__bindgen_anon_3.ipv6_src = source.words();
+    params.__bindgen_anon_4.ipv6_dst = destination.words();
+    let size = size_of::<bpf_fib_lookup>() as i32;
+    // SAFETY: the helper reads and writes `params` and no more than its size.
+    let result = unsafe { lookup_fib(packet.skb().cast(), &raw mut params, size, BPF_FIB_LOOKUP_SKIP_NEIGH) };
+    result as u32 == BPF_FIB_LKUP_RET_NOT_FWDED
+}
+
+/// Looks up where a packet goes, with routing rules applied to its source as the container wrote it.
 #[inline(always)]
 pub fn lookup<F: Family>(
     packet: &Packet,
     tuple: &Tuple<F::Address>,
-    bridge: IfIndex,
+    way: Way,
     globals: &Globals,
 ) -> Route<F::Address> {
+    let (interface, mut flags) = match way {
+        Way::From(interface) => (interface, BPF_FIB_LOOKUP_SKIP_NEIGH),
+        Way::Out(interface) => (interface, BPF_FIB_LOOKUP_SKIP_NEIGH | BPF_FIB_LOOKUP_OUTPUT),
+    };
     // SAFETY: a C struct of numbers and unions of numbers.
     let mut params: bpf_fib_lookup = unsafe { core::mem::zeroed() };
     params.family = F::AF as u8;
     params.l4_protocol = tuple.protocol;
     params.sport = tuple.source_port.0;
     params.dport = tuple.destination_port.0;
-    params.ifindex = bridge.0;
+    params.ifindex = interface.0;
     params.__bindgen_anon_3.ipv6_src = tuple.source.words();
     params.__bindgen_anon_4.ipv6_dst = tuple.destination.words();
     // Any length makes the kernel report the route's MTU; one that always fits keeps it from judging.
     params.__bindgen_anon_1.tot_len = 1;
-    let mut flags = BPF_FIB_LOOKUP_SKIP_NEIGH;
     if globals.fib_source != 0 {
         flags |= BPF_FIB_LOOKUP_SRC;
     }

@@ -12,7 +12,7 @@ use netd_common::{
     addr::Address,
     frag::{FragmentKey, HELD_BYTES, HELD_PARTS, HELD_SECONDS, Held, HeldKey},
     stats::Path,
-    tuple::OUTBOUND,
+    tuple::{INBOUND, OUTBOUND},
 };
 use network_types::eth::EthHdr;
 
@@ -54,7 +54,7 @@ pub fn find<F: Family>(ip: &Ip<F::Address>, direction: u8) -> Option<Found<F::Ad
     // SAFETY: `found.flow` points into an array map.
     let flow = unsafe { &*found.flow };
     let same = if direction == OUTBOUND {
-        flow.local == ip.source && flow.remote == ip.destination
+        flow.local == ip.source && flow.seen == ip.destination
     } else {
         flow.remote == ip.source && flow.external == ip.destination
     };
@@ -109,6 +109,8 @@ const REPLAYED_WITH_IT: i64 = 2;
 pub trait Fragments: Family {
     fn hold(packet: &Packet, direction: u8) -> i64;
     fn replay(packet: &Packet, direction: u8) -> i64;
+    /// Leaves the note of a first fragment from the outside that has begun the flow at `index`. 0 if it is a whole datagram.
+    fn note_first(packet: &Packet, index: u32) -> i64;
 }
 
 impl Fragments for V4 {
@@ -120,6 +122,10 @@ impl Fragments for V4 {
     fn replay(packet: &Packet, direction: u8) -> i64 {
         replay4(packet.skb(), u32::from(direction), packet.l3 as u32)
     }
+    #[inline(always)]
+    fn note_first(packet: &Packet, index: u32) -> i64 {
+        note_first4(packet.skb(), index, packet.l3 as u32)
+    }
 }
 
 impl Fragments for V6 {
@@ -130,6 +136,10 @@ impl Fragments for V6 {
     #[inline(always)]
     fn replay(packet: &Packet, direction: u8) -> i64 {
         replay6(packet.skb(), u32::from(direction), packet.l3 as u32)
+    }
+    #[inline(always)]
+    fn note_first(packet: &Packet, index: u32) -> i64 {
+        note_first6(packet.skb(), index, packet.l3 as u32)
     }
 }
 
@@ -155,6 +165,28 @@ pub extern "C" fn replay4(skb: *mut __sk_buff, direction: u32, l3: u32) -> i64 {
 #[inline(never)]
 pub extern "C" fn replay6(skb: *mut __sk_buff, direction: u32, l3: u32) -> i64 {
     replay_all::<V6>(skb, direction as u8, l3)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn note_first4(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
+    note_inbound::<V4>(skb, index, l3)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn note_first6(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
+    note_inbound::<V6>(skb, index, l3)
+}
+
+#[inline(always)]
+fn note_inbound<F: Family>(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
+    let context = TcContext::new(skb);
+    let Ok(ip) = F::parse(&Packet::with_l3(&context, l3)) else { return 0 };
+    if ip.fragment.more {
+        note::<F>(&ip, INBOUND, index);
+    }
+    i64::from(ip.fragment.more)
 }
 
 #[inline(always)]

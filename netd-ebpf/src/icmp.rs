@@ -5,7 +5,7 @@ use netd_common::{
     addr::{Be16, IfIndex, Ipv4, Ipv6},
     csum,
     drop::DropReason,
-    nat::Flow,
+    nat::{Flow, TWICE},
     stats::Path,
     tuple::protocol,
 };
@@ -16,7 +16,7 @@ use crate::{
     family::{Family, V4, V6},
     fib,
     frag::Fragments,
-    nat,
+    nat::{self, Twice},
     open::{self, Open},
     packet::Packet,
     parse::{
@@ -46,7 +46,7 @@ pub struct Quote<A> {
 }
 
 /// Families whose quoted header can be read and changed.
-pub trait Quoted: Open + Fragments {
+pub trait Quoted: Open + Fragments + Twice {
     /// Translates an error from the outside. Its flow's index, [`NOT_OURS`], or a failure.
     fn translate_in(packet: &Packet) -> i64;
     /// Translates an error from a container. As `translate_in`, or [`STALE`].
@@ -254,6 +254,10 @@ fn translate_in<F: Quoted>(skb: *mut __sk_buff, l3: u32) -> i64 {
     // SAFETY: the flow points into an array map.
     let flow: &Flow<F::Address> = unsafe { &*found.flow };
     let done = translate::<F>(packet, ip.l4, &quote, End::Source, flow.local, flow.local_port)
+        .and_then(|()| match flow.flags & TWICE {
+            0 => Ok(()),
+            _ => translate::<F>(packet, ip.l4, &quote, End::Destination, flow.seen, flow.seen_port),
+        })
         .and_then(|()| outer_address::<F>(packet, ip.l4, flow.external, flow.local));
     answer(found.index, done)
 }
@@ -341,6 +345,10 @@ fn translate_out<F: Quoted>(skb: *mut __sk_buff, from_stack: bool, l3: u32) -> i
         return STALE | i64::from(found.index);
     }
     let done = translate::<F>(packet, ip.l4, &quote, End::Destination, flow.external, flow.external_port)
+        .and_then(|()| match flow.flags & TWICE {
+            0 => Ok(()),
+            _ => translate::<F>(packet, ip.l4, &quote, End::Source, flow.remote, flow.remote_port),
+        })
         .and_then(|()| outer_address::<F>(packet, ip.l4, flow.local, flow.external));
     answer(found.index, done)
 }

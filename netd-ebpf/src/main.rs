@@ -18,6 +18,7 @@ mod nat;
 mod open;
 mod packet;
 mod parse;
+mod publish;
 mod redirect;
 mod refuse;
 mod rewrite;

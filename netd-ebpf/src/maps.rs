@@ -16,6 +16,7 @@ use netd_common::{
     globals::Globals,
     limits,
     nat::Flow,
+    publish::{Publication, PublishedPort},
     stats::{EndpointTraffic, Path},
     tuple::Tuple,
 };
@@ -47,6 +48,14 @@ pub static SUBNETS4: LpmTrie<Ipv4, u32> = LpmTrie::with_max_entries(limits::SUBN
 pub static SUBNETS6: LpmTrie<Ipv6, u32> = LpmTrie::with_max_entries(limits::SUBNETS, NO_PREALLOC);
 #[map]
 pub static UPLINKS: HashMap<IfIndex, Uplink> = HashMap::with_max_entries(limits::UPLINKS, 0);
+
+/// Ports of the host and ranges of them, and where they lead.
+#[map]
+pub static PUBLICATIONS4: LpmTrie<PublishedPort<Ipv4>, Publication> =
+    LpmTrie::with_max_entries(limits::PUBLICATIONS, NO_PREALLOC);
+#[map]
+pub static PUBLICATIONS6: LpmTrie<PublishedPort<Ipv6>, Publication> =
+    LpmTrie::with_max_entries(limits::PUBLICATIONS, NO_PREALLOC);
 
 /// Flow records. Memory-mapped by the daemon, which lists them without a system call each.
 #[map]

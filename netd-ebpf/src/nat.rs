@@ -1,16 +1,18 @@
 //! Masquerade: translation of packets whose flow is known.
 
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netd_common::{
     addr::Address,
     drop::DropReason,
     endpoint::{NO_GATEWAY, VIA_BRIDGE},
-    nat::{Flow, HOST},
+    nat::{Flow, HOST, TWICE},
     stats::Path,
     tuple::{INBOUND, OUTBOUND},
 };
 
 use crate::{
     conntrack,
+    family::{V4, V6},
     maps::{ENDPOINTS, NETWORKS},
     packet::Packet,
     parse::{Ip, l4::L4},
@@ -55,9 +57,148 @@ pub fn to_local<A: Address>(flow: &Flow<A>, ttl: u8) -> Translation<A> {
     }
 }
 
+/// The subprograms of this file, by family: global functions, see [`crate::open::Open`].
+pub trait Twice: Rewrite {
+    /// Translates the remote's end too. 0 once it is done.
+    fn other_end(packet: &Packet, index: u32, direction: u8) -> i64;
+    /// Restores the packet that has begun the flow at `index`, but for the remote's end. The verdict's number, or below all of
+    /// those the reason of a drop.
+    fn restore_first(packet: &Packet, index: u32) -> i64;
+}
+
+impl Twice for V4 {
+    #[inline(always)]
+    fn other_end(packet: &Packet, index: u32, direction: u8) -> i64 {
+        other_end4(packet.skb(), index, u32::from(direction), packet.l3 as u32)
+    }
+    #[inline(always)]
+    fn restore_first(packet: &Packet, index: u32) -> i64 {
+        restore_first4(packet.skb(), index, packet.l3 as u32)
+    }
+}
+
+impl Twice for V6 {
+    #[inline(always)]
+    fn other_end(packet: &Packet, index: u32, direction: u8) -> i64 {
+        other_end6(packet.skb(), index, u32::from(direction), packet.l3 as u32)
+    }
+    #[inline(always)]
+    fn restore_first(packet: &Packet, index: u32) -> i64 {
+        restore_first6(packet.skb(), index, packet.l3 as u32)
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn other_end4(skb: *mut __sk_buff, index: u32, direction: u32, l3: u32) -> i64 {
+    i64::from(translate_other_end::<V4>(skb, index, direction as u8, l3).is_err())
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn other_end6(skb: *mut __sk_buff, index: u32, direction: u32, l3: u32) -> i64 {
+    i64::from(translate_other_end::<V6>(skb, index, direction as u8, l3).is_err())
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn restore_first4(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
+    restore_opener::<V4>(skb, index, l3)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn restore_first6(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
+    restore_opener::<V6>(skb, index, l3)
+}
+
+/// Below all verdicts.
+const DROPPED: i64 = -2;
+
+/// The first packet of whoever came to a published port, to the container that the port leads to.
+#[inline(always)]
+pub fn restore_first<F: Twice>(packet: &Packet, index: u32) -> Outcome {
+    if let Some(found) = conntrack::at::<F>(index) {
+        // SAFETY: the flow points into an array map.
+        other_end::<F>(packet, unsafe { &*found.flow }, INBOUND)?;
+    }
+    let answer = F::restore_first(packet, index);
+    if answer <= DROPPED {
+        return Err(DropReason::of((DROPPED - answer) as u32));
+    }
+    Ok(Verdict::redirected(answer))
+}
+
+#[inline(always)]
+fn restore_opener<F: Rewrite>(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
+    let context = TcContext::new(skb);
+    let packet = &Packet::with_l3(&context, l3);
+    let restored = F::parse(packet).and_then(|ip| {
+        let found = conntrack::at::<F>(index).ok_or(DropReason::NoBackend)?;
+        // SAFETY: the flow points into an array map.
+        let record = unsafe { &*found.flow };
+        conntrack::tally(found.flow, INBOUND, packet.len());
+        rewrite::transport::<F>(packet, ip.l4, ip.protocol, &to_local(record, 0))?;
+        stats::took(Path::Returned);
+        deliver::<F>(packet, &ip, record)
+    });
+    match restored {
+        Ok(verdict) => verdict.number(),
+        Err(reason) => DROPPED - i64::from(reason as u32),
+    }
+}
+
+/// Translates the remote's end of a packet, in the few flows whose container knows the remote by another name.
+#[inline(always)]
+fn other_end<F: Twice>(packet: &Packet, flow: &Flow<F::Address>, direction: u8) -> Result<(), DropReason> {
+    if flow.flags & TWICE == 0 || F::other_end(packet, flow.index, direction) == 0 {
+        Ok(())
+    } else {
+        Err(DropReason::Rewrite)
+    }
+}
+
+#[inline(always)]
+fn translate_other_end<F: Rewrite>(
+    skb: *mut __sk_buff,
+    index: u32,
+    direction: u8,
+    l3: u32,
+) -> Result<(), DropReason> {
+    let context = TcContext::new(skb);
+    let packet = &Packet::with_l3(&context, l3);
+    let ip = F::parse(packet)?;
+    let found = conntrack::at::<F>(index).ok_or(DropReason::Rewrite)?;
+    // SAFETY: the flow points into an array map.
+    let flow = unsafe { &*found.flow };
+    let translation = if direction == INBOUND {
+        Translation {
+            end: End::Source,
+            from: flow.remote,
+            to: flow.seen,
+            from_port: flow.remote_port,
+            to_port: flow.seen_port,
+            ttl: ip.ttl,
+        }
+    } else {
+        Translation {
+            end: End::Destination,
+            from: flow.seen,
+            to: flow.remote,
+            from_port: flow.seen_port,
+            to_port: flow.remote_port,
+            ttl: ip.ttl,
+        }
+    };
+    if !ip.fragment.later {
+        rewrite::transport::<F>(packet, ip.l4, ip.protocol, &translation)?;
+    }
+    rewrite::ip::<F>(packet, &translation)
+}
+
 /// From a container to the outside in one pass. `l4` is absent in later fragments.
 #[inline(always)]
-pub fn masquerade<F: Rewrite>(
+pub fn masquerade<F: Twice>(
     packet: &Packet,
     ip: &Ip<F::Address>,
     l4: Option<&L4>,
@@ -71,13 +212,14 @@ pub fn masquerade<F: Rewrite>(
     }
     conntrack::tally(flow, OUTBOUND, packet.len());
     externalise::<F>(packet, ip, l4, &to_external(record, ip.ttl - 1))?;
+    other_end::<F>(packet, record, OUTBOUND)?;
     stats::took(Path::Masqueraded);
     Ok(redirect::out(packet, &record.next_hop))
 }
 
 /// What the stack lets out, translated over the same table. The TTL is the stack's business and done.
 #[inline(always)]
-pub fn masquerade_from_stack<F: Rewrite>(
+pub fn masquerade_from_stack<F: Twice>(
     packet: &Packet,
     ip: &Ip<F::Address>,
     l4: Option<&L4>,
@@ -87,13 +229,14 @@ pub fn masquerade_from_stack<F: Rewrite>(
     let record = unsafe { &*flow };
     conntrack::tally(flow, OUTBOUND, packet.len());
     externalise::<F>(packet, ip, l4, &to_external(record, ip.ttl))?;
+    other_end::<F>(packet, record, OUTBOUND)?;
     stats::took(Path::StackMasqueraded);
     Ok(Verdict::NEXT)
 }
 
 /// Writes a translation into transport and IP header.
 #[inline(always)]
-fn externalise<F: Rewrite>(
+fn externalise<F: Twice>(
     packet: &Packet,
     ip: &Ip<F::Address>,
     l4: Option<&L4>,
@@ -107,7 +250,7 @@ fn externalise<F: Rewrite>(
 
 /// From the outside back to whoever began the flow.
 #[inline(always)]
-pub fn restore<F: Rewrite>(
+pub fn restore<F: Twice>(
     packet: &Packet,
     ip: &Ip<F::Address>,
     l4: Option<&L4>,
@@ -116,6 +259,7 @@ pub fn restore<F: Rewrite>(
     // SAFETY: `flow` points into an array map.
     let record = unsafe { &*flow };
     conntrack::tally(flow, INBOUND, packet.len());
+    other_end::<F>(packet, record, INBOUND)?;
     if l4.is_some() {
         rewrite::transport::<F>(packet, ip.l4, ip.protocol, &to_local(record, 0))?;
     }

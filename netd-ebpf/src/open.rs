@@ -14,7 +14,7 @@ use netd_common::{
     fib::NextHop,
     globals::Globals,
     limits,
-    nat::Flow,
+    nat::{ACCEPTED, Flow, OUTSIDE, OWN_ADDRESS},
     stats::Path,
     tuple::{INBOUND, OUTBOUND, Tuple, protocol},
 };
@@ -22,9 +22,10 @@ use netd_common::{
 use crate::{
     conntrack::{self, repeat},
     family::{Family, V4, V6},
-    fib::{self, Route},
+    fib::{self, Route, Way},
     maps::{ENDPOINTS, EVENTS, NETWORKS, UPLINKS},
     packet::Packet,
+    publish,
     rewrite::{self, Rewrite},
     stats,
 };
@@ -65,12 +66,14 @@ const STACK: i64 = -1;
 const DROP: i64 = -2;
 /// The flow's address does not fit its new route, and the flow is no more.
 pub const ENDED: i64 = i64::MIN;
+/// The flow's answers need not, or cannot, leave by the uplink that the request came in by.
+pub const ASTRAY: i64 = i64::MIN + 1;
 /// Beside the index of the flow that holds the port.
 const HELD: i64 = 1 << 32;
 
 impl Opened {
     #[inline(always)]
-    fn encode(self) -> i64 {
+    pub fn encode(self) -> i64 {
         match self {
             Self::Flow(index) => i64::from(index),
             Self::Stack => STACK,
@@ -102,12 +105,22 @@ pub trait Open: Rewrite {
     fn take_port(packet: &Packet, index: u32) -> i64;
     /// Takes the port that `take_port` found from a flow that is over.
     fn take_over(index: u32, holder: u32) -> i64;
-    /// Sets the flow's clock going and gives it its outbound key. The index of the flow that serves the packet, or no flow.
+    /// Sets the flow's clock going and gives it its opener's key. The index of the flow that serves the packet, or no flow.
     fn go_live(index: u32) -> i64;
     /// Tells the daemon that a flow was refused.
     fn tell(request: &Request<Self::Address>, reason: u32) -> i64;
-    /// Looks the route of a flow up again. The flow's index, or why this packet cannot follow it, or [`ENDED`].
-    fn reroute(packet: &Packet, index: u32, bridge: IfIndex) -> i64;
+    /// Looks the route of a flow up again, from its bridge, or else by the uplink that it goes by already. The flow's index, or
+    /// why this packet cannot follow it, or [`ENDED`], or [`ASTRAY`].
+    fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>) -> i64;
+
+    /// Looks the route of a flow up again. As `reroute_by`, but for [`ASTRAY`].
+    #[inline(always)]
+    fn reroute(packet: &Packet, index: u32, bridge: IfIndex) -> i64 {
+        match Self::reroute_by(packet, index, None) {
+            ASTRAY => Self::reroute_by(packet, index, Some(bridge)),
+            code => code,
+        }
+    }
 }
 
 impl Open for V4 {
@@ -136,8 +149,8 @@ impl Open for V4 {
         tell4(request, reason)
     }
     #[inline(always)]
-    fn reroute(packet: &Packet, index: u32, bridge: IfIndex) -> i64 {
-        reroute4(packet.skb(), index, bridge.0)
+    fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>) -> i64 {
+        reroute4(packet.skb(), index, bridge.map_or(0, |bridge| bridge.0))
     }
 }
 
@@ -167,8 +180,8 @@ impl Open for V6 {
         tell6(request, reason)
     }
     #[inline(always)]
-    fn reroute(packet: &Packet, index: u32, bridge: IfIndex) -> i64 {
-        reroute6(packet.skb(), index, bridge.0)
+    fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>) -> i64 {
+        reroute6(packet.skb(), index, bridge.map_or(0, |bridge| bridge.0))
     }
 }
 
@@ -303,7 +316,7 @@ fn admit_host<F: Family>(request: *const Request<F::Address>) -> i64 {
     // SAFETY: as in `admit`.
     let (Some(globals), Some(request)) = (fib::globals(), unsafe { request.as_ref() }) else { return STACK };
     let hop = NextHop { uplink: request.uplink, generation: globals.fib_generation, ..NextHop::default() };
-    match record::<F>(request, request.tuple.source, hop, globals) {
+    match record::<F>(request, request.tuple.source, OWN_ADDRESS, hop, globals) {
         Ok(index) => Opened::Flow(index),
         Err(reason) => Opened::Drop(reason),
     }
@@ -320,7 +333,7 @@ fn decide<F: Family>(packet: &Packet, request: &Request<F::Address>) -> Opened {
         return Opened::Stack;
     }
     let Route::Forward { mut hop, mut source } =
-        fib::lookup::<F>(packet, &request.tuple, network.bridge, globals)
+        fib::lookup::<F>(packet, &request.tuple, Way::From(network.bridge), globals)
     else {
         return Opened::Stack;
     };
@@ -356,11 +369,12 @@ fn decide<F: Family>(packet: &Packet, request: &Request<F::Address>) -> Opened {
         let masquerade = network.flags & MASQUERADE != 0;
         return if masquerade { Opened::Drop(DropReason::of(request.unfit)) } else { Opened::Stack };
     }
+    let flags = if network.flags & MASQUERADE == 0 { OWN_ADDRESS } else { 0 };
     let external = match external_address::<F>(request, network, source, F::uplink(uplink)) {
         Some(address) => address,
         None => return Opened::Drop(DropReason::NoExternalAddress),
     };
-    match record::<F>(request, external, hop, globals) {
+    match record::<F>(request, external, flags, hop, globals) {
         Ok(index) => Opened::Flow(index),
         Err(reason) => Opened::Drop(reason),
     }
@@ -388,32 +402,34 @@ fn external_address<F: Family>(
 fn record<F: Family>(
     request: &Request<F::Address>,
     external: F::Address,
+    flags: u8,
     hop: NextHop,
     globals: &Globals,
 ) -> Result<u32, DropReason> {
     let index = conntrack::draw::<F>(request.endpoint, globals)?;
-    let flow = F::flows().get_ptr_mut(index).ok_or(DropReason::FlowTableFull)?;
+    let flow = conntrack::blank::<F>(index)?;
     let tuple = &request.tuple;
     // SAFETY: a drawn record is nobody else's until its keys are in the table.
     unsafe {
-        (*flow).created = conntrack::now();
-        (*flow).outbound = Default::default();
-        (*flow).inbound = Default::default();
         (*flow).next_hop = hop;
         (*flow).local = tuple.source;
         (*flow).remote = tuple.destination;
         (*flow).external = external;
+        (*flow).seen = tuple.destination;
         (*flow).local_port = tuple.source_port;
         (*flow).remote_port = tuple.destination_port;
+        (*flow).seen_port = tuple.destination_port;
         (*flow).protocol = tuple.protocol;
         (*flow).endpoint = request.endpoint;
+        (*flow).peer = OUTSIDE;
+        (*flow).flags = flags;
     }
     Ok(index)
 }
 
 /// Step by step, each in a frame of its own, for all frames of a call chain share 512 bytes.
 #[inline(always)]
-fn establish<F: Open>(packet: &Packet, admitted: i64) -> Opened {
+pub fn establish<F: Open>(packet: &Packet, admitted: i64) -> Opened {
     if admitted < 0 {
         return Opened::decode(admitted);
     }
@@ -432,15 +448,15 @@ fn establish<F: Open>(packet: &Packet, admitted: i64) -> Opened {
 fn go_live<F: Family>(index: u32) -> i64 {
     let Some(flow) = F::flows().get_ptr_mut(index) else { return STACK };
     // SAFETY: as in `record`.
-    let outbound = unsafe { (*flow).outbound_key() };
-    conntrack::start(flow, outbound.protocol);
-    if F::flow_keys().insert(outbound, index, u64::from(BPF_NOEXIST)).is_ok() {
-        stats::took(Path::FlowCreated);
+    let (key, accepted) = unsafe { ((*flow).opener_key(), (*flow).flags & ACCEPTED != 0) };
+    conntrack::start(flow);
+    if F::flow_keys().insert(&key, index, u64::from(BPF_NOEXIST)).is_ok() {
+        stats::took(if accepted { Path::FlowAccepted } else { Path::FlowCreated });
         return Opened::Flow(index).encode();
     }
     // Another CPU has opened the same flow at the same time: its record serves both. Or the table has no room.
     conntrack::end_unkeyed::<F>(index, flow);
-    match conntrack::find::<F>(&outbound) {
+    match conntrack::find::<F>(&key) {
         Some(found) => Opened::Flow(found.index).encode(),
         None => Opened::Drop(DropReason::FlowTableFull).encode(),
     }
@@ -484,7 +500,7 @@ fn take_port<F: Family>(skb: *mut __sk_buff, index: u32) -> i64 {
         key,
         own: record.local_port,
         is_port: key.protocol == protocol::TCP || key.protocol == protocol::UDP,
-        same_address: record.local == record.external,
+        same_address: record.flags & OWN_ADDRESS != 0,
         draws: 0,
         claimed: false,
         over: None,
@@ -517,7 +533,7 @@ fn take_over<F: Family>(index: u32, holder: u32) -> i64 {
 
 /// Gives the record back.
 #[inline(always)]
-fn no_port<F: Family>(index: u32, flow: *mut Flow<F::Address>) -> i64 {
+pub fn no_port<F: Family>(index: u32, flow: *mut Flow<F::Address>) -> i64 {
     // SAFETY: as in `record`.
     let (protocol, endpoint) = unsafe { ((*flow).protocol, (*flow).endpoint) };
     stats::drew(limits::PORT_DRAWS + 1);
@@ -558,13 +574,21 @@ extern "C" fn try_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {
         }
         return 0;
     }
-    // Never a port that the host itself uses towards this remote or listens on (port shadowing).
+    // Never a port that is published, or that the host itself uses towards this remote or listens on (port shadowing).
     let own_socket = search.same_address && first;
-    if search.is_port && !own_socket && is_hosts::<F>(search.packet, &search.key) {
+    if search.is_port
+        && !own_socket
+        && (is_published::<F>(&search.key) || is_hosts::<F>(search.packet, &search.key))
+    {
         return 0;
     }
     search.claimed = claim::<F>(search);
     i64::from(search.claimed)
+}
+
+#[inline(always)]
+pub fn is_published<F: Family>(key: &Tuple<F::Address>) -> bool {
+    publish::find::<F>(key.destination, key.protocol, key.destination_port).is_some()
 }
 
 #[inline(always)]
@@ -584,7 +608,7 @@ fn is_over<F: Family>(index: u32, globals: &Globals) -> bool {
 
 /// Whether a socket of the host would receive packets with this inbound tuple.
 #[inline(always)]
-fn is_hosts<F: Family>(packet: &Packet, key: &Tuple<F::Address>) -> bool {
+pub fn is_hosts<F: Family>(packet: &Packet, key: &Tuple<F::Address>) -> bool {
     // The kernel's tuple has the fields of ours in the same order, and the packet that a socket would receive is this one.
     let tuple = (&raw const *key).cast_mut().cast::<bpf_sock_tuple>();
     let size = 2 * (size_of::<F::Address>() + size_of::<Be16>()) as u32;
@@ -631,10 +655,22 @@ fn reroute<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32) -> i64 {
     let flow = unsafe { &mut *found.flow };
     let (tuple, old) = (flow.outbound_key(), flow.next_hop.uplink);
     let context = TcContext::new(skb);
-    let route = fib::lookup::<F>(&Packet::of(&context), &tuple, IfIndex(bridge), globals);
+    let packet = &Packet::of(&context);
+    let accepted = flow.flags & ACCEPTED != 0;
+    // Answers leave by the uplink that the request came in by, as long as there is a way; all else where the routes say.
+    let way = match (bridge, accepted) {
+        (0, false) => return ASTRAY,
+        (0, true) => Way::Out(old),
+        _ => Way::From(IfIndex(bridge)),
+    };
+    let route = fib::lookup::<F>(packet, &tuple, way, globals);
+    if bridge == 0 && !matches!(route, Route::Forward { .. }) {
+        return ASTRAY;
+    }
     // No route at present: the stack says so, and the flow waits for a better one.
     let Route::Forward { hop, source } = route else { return STACK };
-    let same_address = flow.external == flow.local || source == flow.external || source.is_unspecified();
+    let same_address =
+        accepted || flow.external == flow.local || source == flow.external || source.is_unspecified();
     if !same_address {
         conntrack::end::<F>(index, seen);
         return ENDED;

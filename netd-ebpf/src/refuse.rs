@@ -128,9 +128,11 @@ fn turn4(packet: &Packet, slot: u32, protocol: u8) -> Result<(), DropReason> {
 #[inline(always)]
 fn turn6(packet: &Packet, slot: u32, protocol: u8) -> Result<(), DropReason> {
     const ADMINISTRATIVELY_PROHIBITED: [u8; 4] = [1, 1, 0, 0];
-    let (endpoint, network) = sender(slot)?;
+    sender(slot)?;
     let (length, sum) = cut::<{ Ipv6Hdr::LEN / 4 }, { Ipv6Hdr::LEN / 4 + 5 }>(packet, protocol)?;
     make_room(packet, Ipv6Hdr::LEN + ICMP_HEADER)?;
+    // Not before: what is held meanwhile is held on the programs' short stack.
+    let (endpoint, network) = sender(slot)?;
     let message = u32::from_ne_bytes(ADMINISTRATIVELY_PROHIBITED);
     let payload = Be16::new((ICMP_HEADER + length) as u16);
     let (source, destination): (Ipv6, Ipv6) = (network.gateway6, endpoint.ipv6);

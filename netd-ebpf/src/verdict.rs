@@ -21,6 +21,12 @@ impl Verdict {
     /// Used up: what was in it goes on as other packets.
     pub const CONSUMED: Self = Self(TC_ACT_SHOT);
 
+    /// The kernel's number, for a subprogram to return.
+    #[inline(always)]
+    pub fn number(self) -> i64 {
+        i64::from(self.0)
+    }
+
     /// Gone elsewhere, as the redirect helper answered.
     #[inline(always)]
     pub fn redirected(answer: i64) -> Self {

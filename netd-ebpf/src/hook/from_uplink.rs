@@ -12,13 +12,15 @@ use crate::{
     fib,
     frag::{self, Hold},
     icmp::{self, Quoted},
-    nat, open,
+    nat,
+    open::{self, Opened},
     packet::Packet,
     parse::{
         Ip, eth,
         icmp::Kind,
         l4::{self, L4Kind},
     },
+    publish::{self, Publish},
     verdict::{Outcome, Verdict},
 };
 
@@ -54,7 +56,7 @@ fn arrive(packet: &Packet, ethertype: Be16) -> Outcome {
 }
 
 #[inline(always)]
-fn inside<F: Quoted>(packet: &Packet) -> Outcome {
+fn inside<F: Quoted + Publish>(packet: &Packet) -> Outcome {
     // What cannot be parsed cannot be a reply; the stack drops it as it would without netd.
     let Ok(ip) = &F::parse(packet) else { return Ok(Verdict::NEXT) };
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
@@ -87,6 +89,9 @@ fn inside<F: Quoted>(packet: &Packet) -> Outcome {
                 }
                 return nat::restore::<F>(packet, ip, Some(&l4), found.flow);
             }
+            if l4.kind == L4Kind::Ports && l4.is_first(ip.protocol) {
+                return first::<F>(packet);
+            }
         }
         L4Kind::Icmp(Kind::Error) => {
             if let Some(outcome) = icmp::error_in::<F>(packet, ip) {
@@ -96,6 +101,22 @@ fn inside<F: Quoted>(packet: &Packet) -> Outcome {
         _ => {}
     }
     stranger::<F>(ip)
+}
+
+/// The first packet of somebody who may have come to a published port.
+///
+/// Nothing of the packet is held over these calls, for the programs' stack is short.
+#[inline(always)]
+fn first<F: Quoted + Publish>(packet: &Packet) -> Outcome {
+    let index = match publish::open::<F>(packet) {
+        Opened::Flow(index) => index,
+        Opened::Stack => return Ok(Verdict::NEXT),
+        Opened::Drop(reason) => return Err(reason),
+    };
+    if F::note_first(packet, index) != 0 && frag::replay::<F>(packet, INBOUND) {
+        return Ok(Verdict::CONSUMED);
+    }
+    nat::restore_first::<F>(packet, index)
 }
 
 /// No flow of ours: the host's affair, unless it is aimed straight at a container.

@@ -42,10 +42,10 @@ extern "C" fn step<F: Family>(offset: u64, walk: *mut Walk) -> i64 {
     let walk = unsafe { &mut *walk };
     let Some(globals) = fib::globals() else { return 1 };
     let index = walk.request.first.wrapping_add(offset as u32);
-    let ended = if walk.request.endpoint == Sweep::ANY {
-        conntrack::end_if_expired::<F>(index, globals)
-    } else {
-        conntrack::end_of::<F>(index, walk.request.endpoint)
+    let ended = match walk.request.endpoint {
+        Sweep::ANY => conntrack::end_if_expired::<F>(index, globals),
+        Sweep::UNPUBLISHED => conntrack::end_if_unpublished::<F>(index),
+        endpoint => conntrack::end_of::<F>(index, endpoint),
     };
     walk.ended += u32::from(ended);
     0

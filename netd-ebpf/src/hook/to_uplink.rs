@@ -135,7 +135,7 @@ fn host<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
     let index = match conntrack::find::<F>(&request.tuple) {
         Some(found) => found.index,
         // A connection that the host accepted came to a listener, whose port is never taken.
-        None if ip.protocol == protocol::TCP && !is_first(&l4) => return Ok(Verdict::NEXT),
+        None if !l4.is_first(ip.protocol) => return Ok(Verdict::NEXT),
         None => {
             let (source, destination) = (ip.destination, ip.source);
             let key = open::inbound(source, destination, l4.ports.destination, l4.ports.source, ip.protocol);
@@ -154,13 +154,6 @@ fn host<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
         frag::note::<F>(ip, OUTBOUND, index);
     }
     nat::masquerade_from_stack::<F>(packet, ip, Some(&l4), found.flow)
-}
-
-/// Whether the segment asks for a connection.
-#[inline(always)]
-fn is_first(l4: &L4) -> bool {
-    use netd_common::conntrack::flags::{ACK, SYN};
-    l4.flags & (SYN | ACK) == SYN
 }
 
 #[inline(always)]

@@ -2,6 +2,7 @@
 
 use netd_common::{
     addr::Be16,
+    conntrack::flags::{ACK, SYN},
     drop::DropReason,
     tuple::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP},
 };
@@ -59,6 +60,14 @@ pub struct L4 {
     /// Bytes of the header, as far as segmentation repeats it.
     pub length: u32,
     pub kind: L4Kind,
+}
+
+impl L4 {
+    /// Whether the packet can be the first of one side: of TCP's segments only the one that asks for a connection can.
+    #[inline(always)]
+    pub fn is_first(&self, protocol: u8) -> bool {
+        protocol != TCP || self.flags & (SYN | ACK) == SYN
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use super::{
     departed::Total,
     system,
     view::{
-        Binding, EndpointStats, FlowCounts, Link, Map, NamedEndpoint, Names, Nat, NetworkRoute, NetworkStats,
-        Program, Routes, Rule, RuleUplink, Station, Status, Traffic, Uplink, UplinkRoute,
+        self, Binding, EndpointStats, FlowCounts, Link, Map, NamedEndpoint, Names, Nat, NetworkRoute,
+        NetworkStats, Program, Routes, Rule, RuleUplink, Station, Status, Traffic, Uplink, UplinkRoute,
     },
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     dns,
     engine::{HostView, RouteView},
     link,
-    model::{Endpoint, Id, MacAddress, State as Model},
+    model::{Endpoint, Id, MacAddress, Publication, State as Model},
 };
 
 /// Who serves the names of each network that has any, and what they are.
@@ -135,6 +135,45 @@ fn network_name(state: &Model, endpoint: &Endpoint) -> String {
     state.networks.get(&endpoint.network).map(|network| network.name.clone()).unwrap_or_default()
 }
 
+/// All published ports, by their endpoints.
+pub(super) fn publications(state: &Model) -> Vec<view::Publication> {
+    let mut publications: Vec<_> = state
+        .endpoints
+        .values()
+        .flat_map(|endpoint| {
+            endpoint.publications.iter().map(|it| view::Publication {
+                network: network_name(state, endpoint),
+                endpoint: endpoint.name.clone(),
+                ..published_port(it)
+            })
+        })
+        .collect();
+    publications.sort_by(|a, b| {
+        let key = |it: &view::Publication| (it.network.clone(), it.endpoint.clone(), it.container_port);
+        key(a).cmp(&key(b)).then_with(|| (a.host_ip, a.host_port).cmp(&(b.host_ip, b.host_port)))
+    });
+    publications
+}
+
+/// Ports of one endpoint, whose name the asker knows.
+pub(super) fn published(publications: &[Publication]) -> Vec<view::Publication> {
+    publications.iter().map(published_port).collect()
+}
+
+fn published_port(publication: &Publication) -> view::Publication {
+    let (host, container) = (publication.host, publication.container_ports());
+    view::Publication {
+        network: String::new(),
+        endpoint: String::new(),
+        protocol: host.protocol.to_string(),
+        host_ip: host.address,
+        host_port: host.first,
+        host_port_end: host.last,
+        container_port: container.first,
+        container_port_end: container.last,
+    }
+}
+
 pub(super) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
     let endpoints: HashMap<u32, &Endpoint> = state.endpoints.values().map(|it| (it.slot, it)).collect();
     let mut rules: Vec<Rule> = state
@@ -172,6 +211,7 @@ pub(super) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
                 external: flow.external,
                 remote: flow.remote,
                 state: flow.state.into(),
+                accepted: flow.accepted,
                 age: flow.age.as_secs_f64(),
                 idle: flow.idle.as_secs_f64(),
                 network: endpoint.map(|endpoint| network_name(state, endpoint)),
@@ -332,6 +372,7 @@ mod tests {
             remote: "198.51.100.7:443".parse().unwrap(),
             external: "192.0.2.1:4000".parse().unwrap(),
             state: "established",
+            accepted: false,
             endpoint,
             age: Duration::from_millis(1500),
             idle: Duration::ZERO,

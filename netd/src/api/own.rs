@@ -2,7 +2,7 @@
 
 use axum::{
     extract::State,
-    http::{HeaderMap, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
@@ -11,12 +11,13 @@ use super::{
     body::Json,
     compose,
     error::Refusal,
-    view::{Stats, Status},
+    view::{self, Stats, Status},
 };
 use crate::{
     datapath::{self, Counters, Datapath},
     engine::{Engine, HostView},
     metrics,
+    model::request,
 };
 
 pub(crate) async fn nat(State(api): State<Api<Engine>>) -> Result<Response, Refusal> {
@@ -45,6 +46,26 @@ pub(crate) async fn stats(State(api): State<Api<Engine>>) -> Result<Response, Re
 
 pub(crate) async fn status(State(api): State<Api<Engine>>) -> Result<Response, Refusal> {
     Ok(Json(gather_status(&api).await?).into_response())
+}
+
+pub(crate) async fn publications(State(api): State<Api<Engine>>) -> Json<Vec<view::Publication>> {
+    Json(compose::publications(&api.engine.state()))
+}
+
+pub(crate) async fn publish(
+    State(api): State<Api<Engine>>,
+    Json(request): Json<request::Publish>,
+) -> Result<Response, Refusal> {
+    let added = api.engine.publish(request).await?;
+    Ok((StatusCode::CREATED, Json(compose::published(&added))).into_response())
+}
+
+pub(crate) async fn unpublish(
+    State(api): State<Api<Engine>>,
+    Json(request): Json<request::Publish>,
+) -> Result<Response, Refusal> {
+    let removed = api.engine.unpublish(request).await?;
+    Ok(Json(compose::published(&removed)).into_response())
 }
 
 /// The metrics, in the format of OpenMetrics to those who ask for it, else in the one before.

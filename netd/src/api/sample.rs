@@ -103,6 +103,7 @@ pub(crate) fn state() -> State {
         aliases: Vec::new(),
         sysctls: Vec::new(),
         port: Port::default(),
+        publications: Vec::new(),
         created: created(),
     };
     let dev = Network { bridge: Some(bridge(2, "br-030303030303")), ..network(3, "dev", Driver::Bridge) };

@@ -106,6 +106,8 @@ pub struct Binding {
     pub remote: SocketAddr,
     /// Of the connection, as the datapath follows it.
     pub state: String,
+    /// The remote began it: it came to a published port.
+    pub accepted: bool,
     /// Seconds since the flow was made.
     pub age: f64,
     /// Seconds since its last packet, to within the second that the datapath keeps it at.
@@ -120,6 +122,29 @@ pub struct Binding {
     pub outbound: Traffic,
     /// From the remote.
     pub inbound: Traffic,
+}
+
+/// One entry of `GET /netd/publish`: ports of the host that lead to an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publication {
+    /// Name of the network; empty in the answer to who named the endpoint himself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub network: String,
+    /// Name of the endpoint; as `network`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub endpoint: String,
+    /// `tcp`, `udp`, `sctp`.
+    pub protocol: String,
+    /// An address of the host, or unspecified for all of its family. On a routed network it is the endpoint's own.
+    pub host_ip: IpAddr,
+    /// The first port of the host.
+    pub host_port: u16,
+    /// The last port of the host.
+    pub host_port_end: u16,
+    /// The container's port behind the first one of the host.
+    pub container_port: u16,
+    /// The container's port behind the last one of the host.
+    pub container_port_end: u16,
 }
 
 /// One entry of `GET /netd/fdb`: behind which port a station is.

@@ -9,7 +9,7 @@ use super::{Error, Host};
 use crate::{
     datapath::{EndpointEntry, IfIndex, NetworkEntry},
     link::{Device, Kind, own_addresses, wanted_settings},
-    plan::{BridgeLink, BridgePort, EndpointRow, FarEnd, LinkRef, NetworkRow, Veth, World},
+    plan::{BridgeLink, BridgePort, EndpointRow, FarEnd, LinkRef, NetworkRow, PublicationRow, Veth, World},
 };
 
 impl Host {
@@ -38,6 +38,7 @@ impl Host {
             world.subnets.clone_from(&known.subnets);
             world.endpoints.clone_from(&known.endpoints);
             world.ports.clone_from(&known.ports);
+            world.publications.clone_from(&known.publications);
             return Ok(world);
         }
         let mut tables = world.clone();
@@ -45,6 +46,7 @@ impl Host {
         world.networks = keep(tables.networks, &known.networks);
         world.subnets = keep(tables.subnets, &known.subnets);
         world.endpoints = keep(tables.endpoints, &known.endpoints);
+        world.publications = keep(tables.publications, &known.publications);
         let of_known = |link: &LinkRef| {
             known.ports.contains(link) || world.endpoints.values().any(|endpoint| endpoint.port == *link)
         };
@@ -132,6 +134,8 @@ impl Host {
         let ports = observed.ports.iter().copied().map(port).collect();
         (world.networks, world.endpoints, world.ports) = (networks, endpoints, ports);
         world.subnets = observed.subnets;
+        let row = |(slot, container)| PublicationRow { slot, container };
+        world.publications = observed.publications.into_iter().map(|(host, it)| (host, row(it))).collect();
         Ok(())
     }
 }

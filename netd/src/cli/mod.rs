@@ -4,6 +4,7 @@ pub(crate) mod client;
 mod format;
 mod network;
 mod pool;
+mod publish;
 mod resolv_conf;
 mod run;
 mod show;
@@ -48,6 +49,20 @@ enum Command {
         daemon: Daemon,
         #[command(flatten)]
         run: run::Run,
+    },
+    /// Make ports of the host lead to an endpoint that is in use, or list those that do
+    Publish {
+        #[command(flatten)]
+        daemon: Daemon,
+        #[command(flatten)]
+        publish: publish::Publish,
+    },
+    /// Make them lead nowhere again
+    Unpublish {
+        #[command(flatten)]
+        daemon: Daemon,
+        #[command(flatten)]
+        ports: publish::EndpointPorts,
     },
     /// Address translation: the rules in force and the flows translated now
     Nat(Listing),
@@ -134,6 +149,8 @@ pub async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Daemon(flags) => crate::daemon::run(*flags).await?,
         Command::Network { daemon, verb } => return network::execute(&daemon.client()?, verb).await,
         Command::Run { daemon, run } => return run::execute(&daemon.client()?, run).await,
+        Command::Publish { daemon, publish } => publish::publish(&daemon.client()?, publish).await?,
+        Command::Unpublish { daemon, ports } => publish::unpublish(&daemon.client()?, ports).await?,
         Command::Nat(Listing { daemon, verb: ListingVerb::Ls { output } }) => {
             show::print(&daemon.client()?, "/netd/nat", output.json, show::nat).await?;
         }
@@ -204,6 +221,18 @@ mod tests {
                 other => panic!("{other:?}"),
             };
             assert_eq!(host, "tcp://a:1", "{line}");
+        }
+    }
+
+    #[test]
+    fn ports_are_published_and_listed() {
+        for line in
+            ["netd publish ls --json", "netd publish web 8080:80 [::1]::53/udp", "netd unpublish web 80"]
+        {
+            Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        for line in ["netd publish web", "netd unpublish web", "netd publish"] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }
 

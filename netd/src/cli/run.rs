@@ -26,11 +26,12 @@ use tokio::{
 use super::{
     client::{Client, escape},
     network::Interface,
+    publish,
     resolv_conf::ResolvConf,
 };
 use crate::model::{
     Sandbox,
-    request::{NetworkConnect, NetworkDisconnect},
+    request::{NetworkConnect, NetworkDisconnect, PUBLISH},
 };
 
 /// The exit status if it is netd that failed, and not the command.
@@ -55,6 +56,9 @@ pub(super) struct Run {
     name: Option<String>,
     #[command(flatten)]
     interface: Interface,
+    /// Make ports of the host lead to it: [hostIP:][hostPort[-range]:]ctrPort[-range][/tcp|udp|sctp]
+    #[arg(long, short, value_name = "SPEC", value_parser = publish::spec)]
+    publish: Vec<String>,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(super) command: Vec<String>,
@@ -81,8 +85,11 @@ async fn attached(client: &Client, run: Run) -> anyhow::Result<ExitCode> {
     let namespace = Namespace::create(&name)?;
     let container = format!("netns:{name}");
     let path = |verb| format!("/networks/{}/{verb}", escape(&run.network));
-    let connect =
-        NetworkConnect { container: container.clone(), endpoint_config: Some(run.interface.request()) };
+    let mut config = run.interface.request();
+    if !run.publish.is_empty() {
+        config.driver_opts.insert(PUBLISH.to_owned(), run.publish.join(","));
+    }
+    let connect = NetworkConnect { container: container.clone(), endpoint_config: Some(config) };
     client.post(&path("connect"), &connect).await?;
     let outcome = match ResolvConf::of(client, &run.network).await {
         Ok(resolv_conf) => supervise(&namespace, resolv_conf.as_ref(), &run.command, &mut signals).await,

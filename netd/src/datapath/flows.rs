@@ -17,7 +17,7 @@ use netd_common::{
     event::Sweep,
     fib::{AF_INET, AF_INET6},
     limits,
-    nat::{Flow, HOST},
+    nat::{ACCEPTED, Flow, HOST},
     stats::Traffic,
 };
 
@@ -36,6 +36,8 @@ pub struct FlowView {
     pub external: SocketAddr,
     /// The name of the state.
     pub state: &'static str,
+    /// The remote began it: it came to a published port.
+    pub accepted: bool,
     /// The container's slot; `None` for a flow of the host itself.
     pub endpoint: Option<u32>,
     /// Since the first packet.
@@ -152,6 +154,11 @@ impl Tables {
         Ok(v4 + self.v6.sweep(programs, self.drawn(1)?, endpoint)?)
     }
 
+    /// Ends flows that came to a port which does not lead to their end any more.
+    pub(super) fn end_unpublished(&self, programs: &Programs) -> Result<u32, Error> {
+        self.end_of(programs, Sweep::UNPUBLISHED)
+    }
+
     /// How many flows are live, per family.
     pub(super) fn count(&self) -> Result<(u64, u64), Error> {
         let v4 = self.v4.live(self.drawn(0)?).count();
@@ -169,13 +176,15 @@ impl Tables {
 
 fn view<A: Address>(flow: &Flow<A>, now: u64, hz: u32) -> FlowView {
     let socket = |address: A, port: netd_common::addr::Be16| SocketAddr::new(ip(address), port.get());
+    let accepted = flow.flags & ACCEPTED != 0;
     let seconds = |jiffies: u64| Duration::from_millis(jiffies * 1000 / u64::from(hz.max(1)));
     FlowView {
         protocol: flow.protocol,
         local: socket(flow.local, flow.local_port),
         remote: socket(flow.remote, flow.remote_port),
         external: socket(flow.external, flow.external_port),
-        state: flow.clock.state().name(),
+        state: flow.clock.state().name(accepted),
+        accepted,
         endpoint: (flow.endpoint != HOST).then_some(flow.endpoint),
         age: seconds(now.saturating_sub(flow.created)),
         idle: seconds(flow.clock.age(now)),

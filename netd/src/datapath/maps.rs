@@ -26,11 +26,13 @@ use netd_common::{
     globals::Globals,
     limits,
     nat::{Flow, PortRange, PortRanges},
+    publish::{Publication, PublishedPort},
     stats::{EndpointTraffic, Path as Way},
     tuple::Tuple,
 };
 
 use super::{Error, at, counters::Counters};
+use crate::model::HostPorts;
 
 /// What a map is, in the kernel's terms.
 pub(super) struct Definition {
@@ -49,7 +51,7 @@ const fn map<K, V>(name: &'static str, kind: MapType, max_entries: u32) -> Defin
 type Prefix<A> = (u32, A);
 
 /// Every map of netd-ebpf/src/maps.rs.
-pub(super) const MAPS: [Definition; 27] = [
+pub(super) const MAPS: [Definition; 29] = [
     map::<u32, Globals>("GLOBALS", MapType::Array, 1),
     map::<u32, Network>("NETWORKS", MapType::Array, limits::NETWORKS),
     map::<u32, Endpoint>("ENDPOINTS", MapType::Array, limits::ENDPOINTS),
@@ -60,6 +62,8 @@ pub(super) const MAPS: [Definition; 27] = [
     map::<Prefix<Ipv4>, u32>("SUBNETS4", MapType::LpmTrie, limits::SUBNETS),
     map::<Prefix<Ipv6>, u32>("SUBNETS6", MapType::LpmTrie, limits::SUBNETS),
     map::<IfIndex, Uplink>("UPLINKS", MapType::Hash, limits::UPLINKS),
+    map::<Prefix<PublishedPort<Ipv4>>, Publication>("PUBLICATIONS4", MapType::LpmTrie, limits::PUBLICATIONS),
+    map::<Prefix<PublishedPort<Ipv6>>, Publication>("PUBLICATIONS6", MapType::LpmTrie, limits::PUBLICATIONS),
     map::<u32, Flow<Ipv4>>("FLOWS4", MapType::Array, limits::FLOWS4),
     map::<u32, Flow<Ipv6>>("FLOWS6", MapType::Array, limits::FLOWS6),
     map::<Tuple<Ipv4>, u32>("FLOW_KEYS4", MapType::Hash, 2 * limits::FLOWS4),
@@ -126,6 +130,8 @@ pub struct Observed {
     pub uplinks: BTreeMap<IfIndex, Uplink>,
     /// Interfaces that `from_container` is attached to.
     pub ports: BTreeSet<IfIndex>,
+    /// Published ports: the endpoint's slot, and the first port of the container.
+    pub publications: BTreeMap<HostPorts, (u32, u16)>,
 }
 
 /// The maps that the daemon writes or reads entry by entry.
@@ -159,12 +165,12 @@ pub(super) fn take_events(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
     take(ebpf, "EVENTS")
 }
 
-fn failed(name: &'static str) -> impl FnOnce(MapError) -> Error {
+pub(super) fn failed(name: &'static str) -> impl FnOnce(MapError) -> Error {
     move |source| Error::Map { name, source }
 }
 
 /// A removal of what is not there is done already.
-fn gone(name: &'static str, result: Result<(), MapError>) -> Result<(), Error> {
+pub(super) fn gone(name: &'static str, result: Result<(), MapError>) -> Result<(), Error> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -14,6 +14,7 @@ mod counters;
 mod flows;
 mod maps;
 mod programs;
+mod publish;
 mod status;
 
 use std::{
@@ -42,8 +43,8 @@ pub use self::{
     maps::Observed,
     status::{LinkStatus, MapStatus, ProgramStatus, Status},
 };
-use self::{maps::Maps, programs::Programs};
-use crate::model::Framing;
+use self::{maps::Maps, programs::Programs, publish::Publications};
+use crate::model::{Framing, HostPorts};
 
 /// The object that netd/build.rs made of netd-ebpf.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netd-ebpf"));
@@ -145,6 +146,7 @@ pub struct Datapath {
     pins: PathBuf,
     programs: Mutex<Programs>,
     maps: Mutex<Maps>,
+    publications: Mutex<Publications>,
     flows: flows::Tables,
     events: Mutex<Option<RingBuf<MapData>>>,
     logger: Mutex<Option<EbpfLogger<&'static dyn log::Log>>>,
@@ -170,6 +172,7 @@ impl Datapath {
         let mut ebpf = maps::load(OBJECT, &maps_at, options.log_level)?;
         let flows = flows::Tables::map(&mut ebpf)?;
         let mut maps = Maps::take(&mut ebpf)?;
+        let publications = Publications::take(&mut ebpf)?;
         let events = maps::take_events(&mut ebpf)?;
         let logger = if options.log_level == 0 { None } else { Some(EbpfLogger::init(&mut ebpf)?) };
         let programs = Programs::load(ebpf, &pins)?;
@@ -179,6 +182,7 @@ impl Datapath {
             pins,
             programs: Mutex::new(programs),
             maps: Mutex::new(maps),
+            publications: Mutex::new(publications),
             flows,
             events: Mutex::new(Some(events)),
             logger: Mutex::new(logger),
@@ -295,6 +299,21 @@ impl Datapath {
         Ok(())
     }
 
+    /// Makes ports of the host lead to an endpoint, from its port `container` on.
+    pub fn put_publication(&self, host: &HostPorts, endpoint: u32, container: u16) -> Result<(), Error> {
+        lock(&self.publications).put(host, endpoint, container)
+    }
+
+    /// Makes ports of the host lead nowhere again. Not an error if they do not lead anywhere.
+    pub fn remove_publication(&self, host: &HostPorts) -> Result<(), Error> {
+        lock(&self.publications).remove(host)
+    }
+
+    /// Ends the flows that came to a published port which does not lead to their end any more; returns how many.
+    pub fn end_unpublished(&self) -> Result<u32, Error> {
+        self.flows.end_unpublished(&self.programs())
+    }
+
     /// Makes every flow look its route up again. Returns the new generation.
     pub fn bump_fib_generation(&self) -> Result<u32, Error> {
         self.maps().bump_fib_generation()
@@ -304,6 +323,7 @@ impl Datapath {
     pub fn observe(&self) -> Result<Observed, Error> {
         let mut observed = self.maps().observe()?;
         observed.ports = self.programs().attached(programs::FROM_CONTAINER)?;
+        observed.publications = lock(&self.publications).observe()?;
         Ok(observed)
     }
 
@@ -334,7 +354,8 @@ impl Datapath {
 
     /// What is loaded, attached and filled.
     pub fn status(&self) -> Result<Status, Error> {
-        status::read(&self.pins, &self.programs(), &self.flows, &mut self.maps())
+        let publications = lock(&self.publications).count();
+        status::read(&self.pins, &self.programs(), &self.flows, &mut self.maps(), publications)
     }
 }
 

@@ -76,6 +76,7 @@ pub(super) fn read(
     programs: &Programs,
     flows: &Tables,
     maps: &mut Maps,
+    publications: (u64, u64),
 ) -> Result<Status, Error> {
     let mut status = Status {
         abi: netd_common::ABI_VERSION,
@@ -119,6 +120,8 @@ pub(super) fn read(
             entries: match name {
                 "FLOWS4" => Some(v4),
                 "FLOWS6" => Some(v6),
+                "PUBLICATIONS4" => Some(publications.0),
+                "PUBLICATIONS6" => Some(publications.1),
                 "FLOW_KEYS4" => Some(2 * v4),
                 "FLOW_KEYS6" => Some(2 * v6),
                 _ => maps.fill(name),

@@ -41,7 +41,10 @@ impl Engine {
         self.forget_ghosts(writer, network, &sandbox).await?;
         let state = self.state();
         let network = &state.networks[&network];
-        let endpoint = self.endpoint(&state, network, sandbox, request).await?;
+        let options = request.endpoint_config.as_ref().map(|config| &config.driver_opts);
+        let specs = options.map(Self::specs).transpose()?.unwrap_or_default();
+        let mut endpoint = self.endpoint(&state, network, sandbox, request).await?;
+        endpoint.publications = self.resolve(writer, &state, network, &endpoint, specs).await?;
         self.take_in(writer, network, endpoint).await
     }
 
@@ -239,6 +242,7 @@ impl Engine {
             aliases: config.aliases,
             sysctls: asked.sysctls,
             port: asked.port,
+            publications: Vec::new(),
             created: Timestamp::now(),
         })
     }

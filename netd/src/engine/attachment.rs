@@ -526,6 +526,10 @@ fn fault(step: &Step) -> String {
         Step::Subnet { prefix, from, .. } => format!("the datapath's subnet {prefix} {}", be(from.is_some())),
         Step::Endpoint { slot, from, .. } => format!("the datapath's endpoint {slot} {}", be(from.is_some())),
         Step::Port { .. } => "the program at the host's end is missing".to_owned(),
+        Step::Publication { host, from, .. } => {
+            format!("the datapath's publication of {host} {}", be(from.is_some()))
+        }
+        Step::EndUnpublished => "flows lead to ports that are not published any more".to_owned(),
     }
 }
 

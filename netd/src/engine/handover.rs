@@ -303,6 +303,7 @@ fn hand_over(state: &State, network: &Network, order: EndpointOrder) -> Result<E
         aliases: Vec::new(),
         sysctls: Vec::new(),
         port: Port::default(),
+        publications: Vec::new(),
         created: Timestamp::now(),
     })
 }

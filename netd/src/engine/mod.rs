@@ -11,6 +11,7 @@ mod host;
 mod lease;
 mod options;
 mod predefined;
+mod publish;
 mod spec;
 mod start;
 mod uplinks;
@@ -110,6 +111,8 @@ struct Writer {
     uplinks: BTreeMap<IfIndex, Option<UplinkEntry>>,
     /// What a container engine may ask for again.
     replay: lease::Replay,
+    /// The ports that were published last of those that nobody named.
+    ports: publish::Cursor,
 }
 
 impl Engine {

@@ -47,6 +47,7 @@ impl Engine {
                 store: Arc::new(store),
                 uplinks,
                 replay: Replay::of(&stored.state),
+                ports: Default::default(),
             })),
             state: RwLock::new(Arc::new(stored.state)),
             events: broadcast::channel(EVENTS).0,

@@ -5,6 +5,7 @@ mod advertise;
 mod bridge;
 mod device;
 mod namespace;
+pub mod port;
 mod resolver;
 mod route;
 pub mod sysctl;

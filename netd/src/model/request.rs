@@ -125,6 +125,19 @@ pub struct EndpointAddresses {
     pub link_local_ips: Vec<String>,
 }
 
+/// Endpoint option: ports to publish, as `docker run -p` has them, separated by commas.
+pub const PUBLISH: &str = "netd.publish";
+
+/// `POST /netd/publish` and `POST /netd/unpublish`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Publish {
+    /// The endpoint's sandbox, name or id; `NETWORK/ENDPOINT` where one sandbox is in several networks.
+    pub endpoint: String,
+    /// Ports, as `docker run -p` has them.
+    pub ports: Vec<String>,
+}
+
 /// `POST /networks/N/disconnect`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

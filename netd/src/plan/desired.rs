@@ -13,8 +13,8 @@ use netd_common::{
 };
 
 use super::{
-    BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, Veth, VlanMembership, Vlans,
-    World,
+    BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Veth,
+    VlanMembership, Vlans, World,
 };
 use crate::model::{self, Bridge, DEFAULT_VLAN, Endpoint, Network, Pool, Port, Sandbox, State};
 
@@ -102,6 +102,10 @@ fn add_endpoint(
     };
     world.endpoints.insert(endpoint.slot, row);
     world.ports.insert(LinkRef::Name(name.clone()));
+    world.publications.extend(endpoint.publications.iter().map(|publication| {
+        let row = PublicationRow { slot: endpoint.slot, container: publication.container };
+        (publication.host, row)
+    }));
 }
 
 /// What the bridge has to know of a port.
@@ -157,6 +161,12 @@ fn interface(network: &Network, endpoint: &Endpoint, sandbox: &Sandbox, routes: 
         gateway6: endpoint.gateway6.filter(|_| carries(route6.as_ref())),
         routes: endpoint.routes.iter().copied().collect(),
     }
+}
+
+/// The endpoint that carries a sandbox's default route; if two do, the one of IPv4.
+pub fn gateway_endpoint<'a>(state: &'a State, sandbox: &Sandbox) -> Option<&'a Endpoint> {
+    let (route4, route6) = default_routes(state).remove(&sandbox.inode)?;
+    route4.or(route6)
 }
 
 /// The endpoints that carry each sandbox's default routes, IPv4 and IPv6; a sandbox, however it is named, is its inode.
@@ -267,6 +277,7 @@ mod tests {
             aliases: Vec::new(),
             sysctls: Vec::new(),
             port: Port::default(),
+            publications: Vec::new(),
             created: Timestamp::now(),
         }
     }

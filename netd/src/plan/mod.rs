@@ -8,9 +8,9 @@ mod desired;
 mod step;
 mod world;
 
-pub use desired::desired;
+pub use desired::{desired, gateway_endpoint};
 pub use step::{Step, steps};
 pub use world::{
-    BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, Veth, VlanMembership, Vlans,
-    World,
+    BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Veth,
+    VlanMembership, Vlans, World,
 };

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{BridgeLink, EndpointRow, FarEnd, LinkRef, NetworkRow, Veth, World};
+use super::{BridgeLink, EndpointRow, FarEnd, LinkRef, NetworkRow, PublicationRow, Veth, World};
+use crate::model::HostPorts;
 
 /// One change, whole or not at all. `None` stands for "is not there".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,18 @@ pub enum Step {
         /// Attach.
         attach: bool,
     },
+    /// Make ports of the host lead to an endpoint, or nowhere.
+    Publication {
+        /// The ports.
+        host: HostPorts,
+        /// Where they lead.
+        from: Option<PublicationRow>,
+        /// Where they should lead.
+        to: Option<PublicationRow>,
+    },
+    /// End the flows that came to ports which lead elsewhere by now. There is no way back, and none is needed: a flow that
+    /// is allowed begins anew.
+    EndUnpublished,
 }
 
 impl Step {
@@ -77,13 +90,14 @@ impl Step {
     /// The step that takes this one back.
     pub fn inverse(self) -> Option<Self> {
         Some(match self {
-            Self::Discard { .. } => return None,
+            Self::Discard { .. } | Self::EndUnpublished => return None,
             Self::Bridge { name, from, to } => Self::Bridge { name, from: to, to: from },
             Self::Veth { name, from, to } => Self::Veth { name, from: to, to: from },
             Self::Network { number, from, to } => Self::Network { number, from: to, to: from },
             Self::Subnet { prefix, from, to } => Self::Subnet { prefix, from: to, to: from },
             Self::Endpoint { slot, from, to } => Self::Endpoint { slot, from: to, to: from },
             Self::Port { link, attach } => Self::Port { link, attach: !attach },
+            Self::Publication { host, from, to } => Self::Publication { host, from: to, to: from },
         })
     }
 }
@@ -119,6 +133,16 @@ pub fn steps(from: &World, to: &World) -> Vec<Step> {
 }
 
 fn remove(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<String, Veth>) {
+    // Whatever leads elsewhere is taken out first, so that no two ranges of ports are ever at odds.
+    let before = steps.len();
+    for (&host, &row) in &from.publications {
+        if to.publications.get(&host) != Some(&row) {
+            steps.push(Step::Publication { host, from: Some(row), to: None });
+        }
+    }
+    if steps.len() > before {
+        steps.push(Step::EndUnpublished);
+    }
     let leaving = || veths.iter().filter(|(name, _)| !to.veths.contains_key(*name));
     for (name, veth) in leaving().filter(|(_, veth)| veth.up) {
         steps.push(Step::veth(name, Some(veth), Some(&down(veth))));
@@ -187,6 +211,11 @@ fn add(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<String,
     }
     for link in to.ports.difference(&from.ports) {
         steps.push(Step::Port { link: link.clone(), attach: true });
+    }
+    for (&host, &row) in &to.publications {
+        if from.publications.get(&host) != Some(&row) {
+            steps.push(Step::Publication { host, from: None, to: Some(row) });
+        }
     }
     steps.append(&mut silent);
 }

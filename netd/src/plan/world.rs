@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::model::{BridgeSettings, MacAddress, Route, Sandbox, Sysctl};
+use crate::model::{BridgeSettings, HostPorts, MacAddress, Route, Sandbox, Sysctl};
 
 /// What netd has on the host, or should have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct World {
     pub endpoints: BTreeMap<u32, EndpointRow>,
     /// The links that `from_container` is attached to.
     pub ports: BTreeSet<LinkRef>,
+    /// The datapath's published ports.
+    pub publications: BTreeMap<HostPorts, PublicationRow>,
 }
 
 /// A link as the datapath's tables refer to it.
@@ -176,4 +178,13 @@ impl FarEnd {
             Self::Engine { .. } => None,
         }
     }
+}
+
+/// Where published ports lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublicationRow {
+    /// The endpoint's slot.
+    pub slot: u32,
+    /// The container's port behind the first of them.
+    pub container: u16,
 }

@@ -91,11 +91,19 @@ fn every_answer_is_as_described() {
         described.call("GET", "/networks/{id}", id, "", None);
     }
     described.call("GET", "/networks/{id}", "n1", "?verbose=x", None);
+    let ports = json!({"Endpoint": container(&ns), "Ports": ["8080:80", "127.0.0.1:5300:53/udp"]});
+    described.call("POST", "/netd/publish", "", "", Some(&ports));
+    described.call("POST", "/netd/publish", "", "", Some(&ports));
+    for wrong in [json!({"Endpoint": "absent", "Ports": ["80"]}), json!({"Endpoint": "x", "Ports": ["x"]})] {
+        described.call("POST", "/netd/publish", "", "", Some(&wrong));
+        described.call("POST", "/netd/unpublish", "", "", Some(&wrong));
+    }
     for path in [
         "/netd/nat",
         "/netd/fdb",
         "/netd/routes",
         "/netd/names",
+        "/netd/publish",
         "/netd/stats",
         "/netd/status",
         "/netd/openapi.json",
@@ -104,6 +112,8 @@ fn every_answer_is_as_described() {
         let answer = described.call("GET", path, "", "", None);
         assert_eq!(answer.status, 200, "{answer:?}");
     }
+    described.call("POST", "/netd/unpublish", "", "", Some(&ports));
+    described.call("POST", "/netd/unpublish", "", "", Some(&ports));
     described.call("DELETE", "/networks/{id}", "n1", "", None);
     described.call("DELETE", "/networks/{id}", "absent", "", None);
     described.call("POST", "/networks/{id}/disconnect", "n1", "", Some(&joining));

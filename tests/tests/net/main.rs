@@ -18,6 +18,7 @@ mod masquerade;
 mod mtu;
 mod names;
 mod networks;
+mod publish;
 mod refusals;
 mod restart;
 mod rules;

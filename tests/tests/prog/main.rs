@@ -14,6 +14,7 @@ mod masquerade;
 mod networks;
 mod pins;
 mod ports;
+mod publish;
 mod returns;
 mod route;
 mod stack;

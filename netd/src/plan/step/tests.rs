@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    model::{BridgeSettings, MacAddress, Sandbox},
-    plan::{BridgePort, FarEnd, Interface},
+    model::{BridgeSettings, HostPorts, MacAddress, Protocol, Sandbox},
+    plan::{BridgePort, FarEnd, Interface, PublicationRow},
 };
 
 impl World {
@@ -52,6 +52,14 @@ impl World {
                 let changed = if *attach { self.ports.insert(link.clone()) } else { self.ports.remove(link) };
                 changed.then_some(()).ok_or(format!("{link:?} does not change"))?;
             }
+            Step::Publication { host, from, to } => {
+                replace(&mut self.publications, host, from, to)?;
+                let mut hosts = self.publications.keys();
+                if to.is_some() && hosts.any(|other| other != host && other.overlaps(host)) {
+                    return Err(format!("{host} leads to two"));
+                }
+            }
+            Step::EndUnpublished => {}
         }
         self.check()
     }
@@ -142,8 +150,9 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
         prop::collection::btree_map(0..4u32, (0..5usize, 0..2u32), 0..4),
         prop::collection::btree_set(0..5usize, 0..4),
         prop::collection::btree_set(keys("stray", 3), 0..3),
+        prop::collection::btree_map(80..84u16, (0..3u16, 0..2u32), 0..3),
     )
-        .prop_map(move |(bridges, mut veths, networks, subnets, endpoints, ports, strays)| {
+        .prop_map(move |(bridges, mut veths, networks, subnets, endpoints, ports, strays, published)| {
             let mut routed = BTreeSet::new();
             for (name, veth) in &mut veths {
                 veth.bridge = veth.bridge.take().and(bridges.keys().next().cloned());
@@ -186,8 +195,22 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
                 ports: ports.into_iter().filter_map(|at| link(veths.keys().collect(), at)).collect(),
                 bridges,
                 veths,
+                publications: published.into_iter().fold(BTreeMap::new(), publish),
             }
         })
+}
+
+/// Publishes ports, unless one of them is published.
+fn publish(
+    mut all: BTreeMap<HostPorts, PublicationRow>,
+    (first, (more, slot)): (u16, (u16, u32)),
+) -> BTreeMap<HostPorts, PublicationRow> {
+    let (protocol, address) = (Protocol::Tcp, [0, 0, 0, 0].into());
+    let host = HostPorts { protocol, address, first, last: first + more };
+    if !all.keys().any(|other| other.overlaps(&host)) {
+        all.insert(host, PublicationRow { slot, container: 80 });
+    }
+    all
 }
 
 proptest! {

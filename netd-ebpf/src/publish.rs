@@ -1,0 +1,262 @@
+//! Published ports: the first packet of whoever comes from elsewhere to a port of the host.
+
+use aya_ebpf::{
+    bindings::__sk_buff, helpers::generated::bpf_get_prandom_u32, maps::lpm_trie::Key, programs::TcContext,
+};
+use netd_common::{
+    addr::{Address as _, Be16, IfIndex},
+    drop::DropReason,
+    event::Sweep,
+    fib::NextHop,
+    limits,
+    nat::{ACCEPTED, Flow, OUTSIDE, OWN_ADDRESS, TWICE},
+    publish::{Publication, PublishedPort},
+    tuple::Tuple,
+};
+
+use crate::{
+    conntrack,
+    family::{Family, V4, V6},
+    fib,
+    maps::{ENDPOINTS, NETWORKS},
+    open::{self, Open, Opened},
+    packet::Packet,
+    parse::l4::Ports,
+    rewrite,
+};
+
+/// Where a port of the host leads: what is published for the very address goes before what is for all.
+#[inline(always)]
+pub fn find<F: Family>(address: F::Address, protocol: u8, port: Be16) -> Option<&'static Publication> {
+    // One key for both lookups: the programs' stack is short.
+    let mut key = Key::new(PublishedPort::<F::Address>::BITS, PublishedPort::new(address, protocol, port));
+    if let Some(publication) = F::publications().get(&key) {
+        return Some(publication);
+    }
+    key.data.address = F::from_words([0; 4]);
+    F::publications().get(&key)
+}
+
+/// The subprograms of this file, by family: global functions, see [`Open`].
+pub trait Publish: Open {
+    /// Where the packet, which came to a port of the host, goes: a record for its flow that is not live yet, or no flow; or
+    /// [`FULL`].
+    fn accept(packet: &Packet) -> i64;
+    /// Gives an accepted flow the port that the container sees, and the outbound key that holds it. The index, or no flow.
+    fn take_seen_port(index: u32) -> i64;
+}
+
+impl Publish for V4 {
+    #[inline(always)]
+    fn accept(packet: &Packet) -> i64 {
+        accept4(packet.skb(), packet.l3 as u32)
+    }
+    #[inline(always)]
+    fn take_seen_port(index: u32) -> i64 {
+        take_seen_port4(index)
+    }
+}
+
+impl Publish for V6 {
+    #[inline(always)]
+    fn accept(packet: &Packet) -> i64 {
+        accept6(packet.skb(), packet.l3 as u32)
+    }
+    #[inline(always)]
+    fn take_seen_port(index: u32) -> i64 {
+        take_seen_port6(index)
+    }
+}
+
+/// Beside the slot of an endpoint that holds as many flows as it may.
+const FULL: i64 = 1 << 33;
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn accept4(skb: *mut __sk_buff, l3: u32) -> i64 {
+    accept::<V4>(skb, l3)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn accept6(skb: *mut __sk_buff, l3: u32) -> i64 {
+    accept::<V6>(skb, l3)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn take_seen_port4(index: u32) -> i64 {
+    take_seen_port::<V4>(index)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn take_seen_port6(index: u32) -> i64 {
+    take_seen_port::<V6>(index)
+}
+
+/// Opens a flow for a packet that came to a port of the host, if the port is published.
+#[inline(always)]
+pub fn open<F: Publish>(packet: &Packet) -> Opened {
+    let mut accepted = F::accept(packet);
+    if let Some(whose) = lacks_room(accepted) {
+        if F::make_room(whose) != 0 {
+            accepted = F::accept(packet);
+        }
+        if lacks_room(accepted).is_some() {
+            return Opened::Drop(DropReason::EndpointQuota);
+        }
+    }
+    if accepted >= 0 {
+        accepted = F::take_seen_port(accepted as u32);
+    }
+    if accepted >= 0 {
+        accepted = F::go_live(accepted as u32);
+    }
+    Opened::decode(accepted)
+}
+
+/// The endpoint whose flows are too many, or any.
+#[inline(always)]
+fn lacks_room(accepted: i64) -> Option<u32> {
+    if accepted >= FULL { Some(accepted as u32) } else { None }
+}
+
+#[inline(always)]
+fn accept<F: Family>(skb: *mut __sk_buff, l3: u32) -> i64 {
+    let context = TcContext::new(skb);
+    let packet = &Packet::with_l3(&context, l3);
+    match record::<F>(packet) {
+        Ok(Some(index)) => i64::from(index),
+        Ok(None) => Opened::Stack.encode(),
+        Err(Refused::Full(whose)) => FULL | i64::from(whose),
+        Err(Refused::Because(reason)) => Opened::Drop(reason).encode(),
+    }
+}
+
+/// Why a packet to a published port is not let in.
+enum Refused {
+    /// There is no room for another flow of this endpoint, or of any.
+    Full(u32),
+    Because(DropReason),
+}
+
+impl From<DropReason> for Refused {
+    #[inline(always)]
+    fn from(reason: DropReason) -> Self {
+        Self::Because(reason)
+    }
+}
+
+/// Draws a record for the packet and fills it in, but for the port that the container sees. `None` if the packet is not for a
+/// published port.
+#[inline(always)]
+fn record<F: Family>(packet: &Packet) -> Result<Option<u32>, Refused> {
+    let ip = F::parse(packet)?;
+    // 127.0.0.1 and ::1 are the host's alone, whatever is published there and whoever claims to be on the wire.
+    if F::is_unroutable(ip.source) || F::is_unroutable(ip.destination) {
+        return Ok(None);
+    }
+    let Ports { destination: port, .. } = packet.load(ip.l4)?;
+    let publication = find::<F>(ip.destination, ip.protocol, port);
+    // A port of all addresses is one of the host's own, and of no address that it routes to.
+    let publication =
+        publication.filter(|it| fib::is_host::<F>(packet, ip.source, ip.destination, bridge_of(it.endpoint)));
+    let Some(publication) = publication else {
+        return match F::network_of(ip.destination) {
+            Some(_) => Err(DropReason::DirectAccess.into()),
+            None => Ok(None),
+        };
+    };
+    if F::network_of(ip.source).is_some() {
+        return Err(DropReason::SpoofedAddress.into());
+    }
+    let globals = fib::globals().ok_or(DropReason::NoBackend)?;
+    // A pointer, read where it is needed: what is held meanwhile is held on the programs' short stack.
+    let endpoint = ENDPOINTS.get_ptr(publication.endpoint).ok_or(DropReason::NoBackend)?;
+    // SAFETY: a value of an array map, which only the daemon writes.
+    let is_there = unsafe { (*endpoint).port != IfIndex(0) && !F::endpoint(&*endpoint).is_unspecified() };
+    if !is_there {
+        return Err(DropReason::NoBackend.into());
+    }
+    let index = match conntrack::draw::<F>(publication.endpoint, globals) {
+        Ok(index) => index,
+        Err(DropReason::EndpointQuota) => return Err(Refused::Full(publication.endpoint)),
+        Err(_) => return Err(Refused::Full(Sweep::ANY)),
+    };
+    let flow = conntrack::blank::<F>(index)?;
+    // Again, for the same reason.
+    let ports: Ports = packet.load(ip.l4)?;
+    let uplink = IfIndex(packet.ifindex());
+    // The way back is looked up when there is an answer, beginning with the uplink that the request came in by.
+    let generation = globals.fib_generation.wrapping_sub(1);
+    // SAFETY: a drawn record is nobody else's until its keys are in the table.
+    unsafe {
+        (*flow).next_hop = NextHop { uplink, generation, ..NextHop::default() };
+        (*flow).local = F::endpoint(&*endpoint);
+        (*flow).local_port = publication.container_port(ports.destination);
+        (*flow).remote = ip.source;
+        (*flow).remote_port = ports.source;
+        (*flow).external = ip.destination;
+        (*flow).external_port = ports.destination;
+        (*flow).seen = ip.source;
+        (*flow).protocol = ip.protocol;
+        (*flow).endpoint = publication.endpoint;
+        (*flow).peer = OUTSIDE;
+        (*flow).flags = ACCEPTED | OWN_ADDRESS;
+    }
+    Ok(Some(index))
+}
+
+/// The bridge that an endpoint is behind: an interface that forwards, which the FIB asks for; an uplink need not.
+#[inline(always)]
+fn bridge_of(slot: u32) -> IfIndex {
+    let network = ENDPOINTS.get(slot).and_then(|endpoint| NETWORKS.get(endpoint.network));
+    network.map_or(IfIndex(0), |network| network.bridge)
+}
+
+/// A search for a port that the container may see, as its body sees it.
+struct Search<F: Family> {
+    flow: *mut Flow<F::Address>,
+    index: u32,
+    draws: u32,
+    claimed: bool,
+    /// The outbound tuple; its destination port is what is searched.
+    key: Tuple<F::Address>,
+}
+
+/// The port that the container sees is the remote's own, unless the remote has come by another published port to the same one
+/// of the container already: then a random one tells the two apart.
+#[inline(always)]
+fn take_seen_port<F: Family>(index: u32) -> i64 {
+    let Some(flow) = F::flows().get_ptr_mut(index) else { return Opened::Stack.encode() };
+    // SAFETY: as in `record`.
+    let key = unsafe {
+        (*flow).seen_port = (*flow).remote_port;
+        (*flow).outbound_key()
+    };
+    let mut search = Search::<F> { flow, index, draws: 0, claimed: false, key };
+    conntrack::repeat(limits::PORT_DRAWS, &mut search, try_seen_port::<F>);
+    if search.claimed { Opened::Flow(index).encode() } else { open::no_port::<F>(index, flow) }
+}
+
+extern "C" fn try_seen_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {
+    // SAFETY: `repeat` passes the pointer that it was given.
+    let search = unsafe { &mut *search };
+    if search.draws > 0 {
+        if rewrite::has_fixed_port(search.key.protocol) {
+            return 1;
+        }
+        // SAFETY: a plain helper call.
+        let random = unsafe { bpf_get_prandom_u32() };
+        search.key.destination_port = Be16::new(1024 + (random as u16 % (u16::MAX - 1023)));
+        // SAFETY: as in `record`.
+        unsafe {
+            (*search.flow).seen_port = search.key.destination_port;
+            (*search.flow).flags |= TWICE;
+        }
+    }
+    search.draws += 1;
+    search.claimed = conntrack::claim::<F>(&search.key, search.index);
+    i64::from(search.claimed)
+}

@@ -1,0 +1,143 @@
+//! Published ports, in the longest-prefix tables of both families.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{LpmTrie, MapData, lpm_trie::Key},
+};
+use netd_common::{
+    addr::{Address, Be16, Ipv4, Ipv6},
+    nat::PortRange,
+    publish::{PortPrefix, Publication, PublishedPort},
+};
+
+use super::{
+    Error,
+    maps::{failed, gone, take},
+};
+use crate::model::{HostPorts, Protocol};
+
+/// One family's table.
+struct Table<A: Address>
+where
+    PublishedPort<A>: Pod,
+{
+    name: &'static str,
+    map: LpmTrie<MapData, PublishedPort<A>, Publication>,
+}
+
+/// Both tables.
+pub(super) struct Publications {
+    v4: Table<Ipv4>,
+    v6: Table<Ipv6>,
+}
+
+impl<A: Address> Table<A>
+where
+    PublishedPort<A>: Pod,
+    IpAddr: From<Wrapped<A>>,
+{
+    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
+        Ok(Self { name, map: take(ebpf, name)? })
+    }
+
+    fn put(&mut self, address: A, host: &HostPorts, entry: Publication) -> Result<(), Error> {
+        for prefix in entry.ports.prefixes() {
+            self.map.insert(&key(address, host.protocol, prefix), entry, 0).map_err(failed(self.name))?;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, address: A, host: &HostPorts) -> Result<(), Error> {
+        for prefix in ports(host).prefixes() {
+            gone(self.name, self.map.remove(&key(address, host.protocol, prefix)))?;
+        }
+        Ok(())
+    }
+
+    /// What is published. Ranges that a daemon which died half-way left in part lead to no endpoint.
+    fn observe(&self, into: &mut BTreeMap<HostPorts, (u32, u16)>) -> Result<(), Error> {
+        let mut seen: BTreeMap<(HostPorts, u32, u16), u32> = BTreeMap::new();
+        for item in self.map.iter() {
+            let (key, entry) = item.map_err(failed(self.name))?;
+            let Some(protocol) = Protocol::of(key.data().protocol) else { continue };
+            let host = HostPorts {
+                protocol,
+                address: Wrapped(key.data().address).into(),
+                first: entry.ports.first,
+                last: entry.ports.last,
+            };
+            let count = 1 << (PublishedPort::<A>::BITS - key.prefix_len());
+            *seen.entry((host, entry.endpoint, entry.container)).or_default() += count;
+        }
+        for ((host, slot, container), count) in seen {
+            let whole = count == ports(&host).len() && !into.contains_key(&host);
+            into.insert(host, if whole { (slot, container) } else { (u32::MAX, container) });
+        }
+        Ok(())
+    }
+}
+
+impl Publications {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Ok(Self { v4: Table::take(ebpf, "PUBLICATIONS4")?, v6: Table::take(ebpf, "PUBLICATIONS6")? })
+    }
+
+    pub(super) fn put(&mut self, host: &HostPorts, endpoint: u32, container: u16) -> Result<(), Error> {
+        let entry = Publication { endpoint, ports: ports(host), container, pad: [0; 2] };
+        match host.address {
+            IpAddr::V4(address) => self.v4.put(address.into(), host, entry),
+            IpAddr::V6(address) => self.v6.put(address.into(), host, entry),
+        }
+    }
+
+    pub(super) fn remove(&mut self, host: &HostPorts) -> Result<(), Error> {
+        match host.address {
+            IpAddr::V4(address) => self.v4.remove(address.into(), host),
+            IpAddr::V6(address) => self.v6.remove(address.into(), host),
+        }
+    }
+
+    pub(super) fn observe(&self) -> Result<BTreeMap<HostPorts, (u32, u16)>, Error> {
+        let mut publications = BTreeMap::new();
+        self.v4.observe(&mut publications)?;
+        self.v6.observe(&mut publications)?;
+        Ok(publications)
+    }
+
+    /// How many prefixes the tables hold.
+    pub(super) fn count(&self) -> (u64, u64) {
+        (self.v4.map.keys().count() as u64, self.v6.map.keys().count() as u64)
+    }
+}
+
+/// An address on its way to the standard library's.
+struct Wrapped<A>(A);
+
+impl From<Wrapped<Ipv4>> for IpAddr {
+    fn from(Wrapped(address): Wrapped<Ipv4>) -> Self {
+        Ipv4Addr::from(address).into()
+    }
+}
+
+impl From<Wrapped<Ipv6>> for IpAddr {
+    fn from(Wrapped(address): Wrapped<Ipv6>) -> Self {
+        Ipv6Addr::from(address).into()
+    }
+}
+
+fn ports(host: &HostPorts) -> PortRange {
+    PortRange { first: host.first, last: host.last }
+}
+
+fn key<A>(address: A, protocol: Protocol, prefix: PortPrefix) -> Key<PublishedPort<A>>
+where
+    PublishedPort<A>: Pod,
+{
+    let bits = PublishedPort::<A>::BITS - 16 + prefix.bits;
+    Key::new(bits, PublishedPort::new(address, protocol.number(), Be16::new(prefix.first)))
+}

@@ -1,0 +1,427 @@
+//! Ports of the host that lead to endpoints.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use serde::Deserialize;
+
+use super::{Engine, Writer, internal};
+use crate::{
+    link::{port, sysctl},
+    model::{
+        Bridge, Endpoint, Error, GatewayMode, HostPorts, Network, PortSpec, Ports, Protocol, Publication,
+        State, request,
+    },
+    plan,
+    store::Change,
+};
+
+/// Endpoint option: ports to publish, as libnetwork tells a driver.
+const PORTMAP: &str = "com.docker.network.portmap";
+
+/// Where the search for a free port goes on, by protocol: behind the port that was given last.
+pub(super) type Cursor = BTreeMap<Protocol, u16>;
+
+impl Engine {
+    /// Publishes ports of an endpoint that is in use. Returns what is published now that was not before.
+    ///
+    /// # Errors
+    /// In Docker's words; nothing has changed then.
+    pub async fn publish(&self, request: request::Publish) -> Result<Vec<Publication>, Error> {
+        self.act(move |engine, mut writer| async move {
+            let specs = read(&request.ports)?;
+            let state = engine.state();
+            let endpoint = find(&state, &request.endpoint)?;
+            let network = &state.networks[&endpoint.network];
+            let added = engine.resolve(&mut writer, &state, network, endpoint, specs).await?;
+            let mut changed = endpoint.clone();
+            changed.publications.extend(added.iter().copied());
+            changed.publications.sort_unstable();
+            engine.set_publications(&mut writer, changed).await?;
+            Ok(added)
+        })
+        .await
+    }
+
+    /// Ends the publication of ports.
+    ///
+    /// # Errors
+    /// If a port is not published; nothing has changed then.
+    pub async fn unpublish(&self, request: request::Publish) -> Result<Vec<Publication>, Error> {
+        self.act(move |engine, mut writer| async move {
+            let specs = read(&request.ports)?;
+            let state = engine.state();
+            let endpoint = find(&state, &request.endpoint)?;
+            for (spec, text) in specs.iter().zip(&request.ports) {
+                if !endpoint.publications.iter().any(|publication| publication.is_meant_by(spec)) {
+                    let name = &endpoint.name;
+                    return Err(Error::not_found(format!("port {text} is not published by endpoint {name}")));
+                }
+            }
+            let mut changed = endpoint.clone();
+            let is_meant = |publication: &mut Publication| specs.iter().any(|it| publication.is_meant_by(it));
+            let removed = changed.publications.extract_if(.., is_meant).collect();
+            engine.set_publications(&mut writer, changed).await?;
+            Ok(removed)
+        })
+        .await
+    }
+
+    async fn set_publications(&self, writer: &mut Writer, endpoint: Endpoint) -> Result<(), Error> {
+        let id = endpoint.id;
+        self.change(writer, vec![Change::PutEndpoint(endpoint)], |_| false, |other| other.id == id).await
+    }
+
+    /// The ports that a new endpoint's options ask for.
+    pub(super) fn specs(options: &BTreeMap<String, String>) -> Result<Vec<PortSpec>, Error> {
+        let mut specs = Vec::new();
+        if let Some(json) = options.get(PORTMAP) {
+            specs.extend(read_portmap(json)?);
+        }
+        if let Some(list) = options.get(request::PUBLISH) {
+            let texts: Vec<_> = list.split(',').map(|text| text.trim().to_owned()).collect();
+            specs.extend(read(&texts)?);
+        }
+        Ok(specs)
+    }
+
+    /// What specs come to for an endpoint: which addresses, and which ports of those that are free.
+    pub(super) async fn resolve(
+        &self,
+        writer: &mut Writer,
+        state: &State,
+        network: &Network,
+        endpoint: &Endpoint,
+        specs: Vec<PortSpec>,
+    ) -> Result<Vec<Publication>, Error> {
+        let Some(bridge) = network.bridge.clone().filter(|_| !specs.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        if network.internal {
+            return Err(Error::forbidden(format!(
+                "network {} is internal: nobody outside can reach what would be published",
+                network.name
+            )));
+        }
+        let mut allocator = Allocator {
+            taken: Taken::of(state),
+            cursor: writer.ports.clone(),
+            range: sysctl::local_port_range().map(|range| Ports { first: range.first, last: range.last }),
+            endpoint: endpoint.clone(),
+            bridge,
+        };
+        // Whether a port is free is asked of the kernel, port by port.
+        let resolved = tokio::task::spawn_blocking(move || {
+            let mut publications = Vec::new();
+            for spec in specs {
+                publications.extend(allocator.resolve(&spec)?);
+            }
+            Ok::<_, Error>((publications, allocator.cursor))
+        });
+        let (publications, cursor) = resolved.await.map_err(internal)??;
+        writer.ports = cursor;
+        Ok(publications)
+    }
+}
+
+/// Reads specs, and says which one is wrong where there are several.
+fn read(texts: &[String]) -> Result<Vec<PortSpec>, Error> {
+    if texts.is_empty() {
+        return Err(Error::invalid("no port is named"));
+    }
+    texts.iter().map(|text| text.parse()).collect()
+}
+
+/// One entry of libnetwork's port map.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct PortBinding {
+    proto: u8,
+    port: u16,
+    #[serde(rename = "HostIP")]
+    host_ip: String,
+    host_port: u16,
+    host_port_end: u16,
+}
+
+fn read_portmap(json: &str) -> Result<Vec<PortSpec>, Error> {
+    let invalid = |reason: String| Error::invalid(format!("invalid {PORTMAP}: {reason}"));
+    let bindings: Vec<PortBinding> =
+        serde_json::from_str(json).map_err(|error| invalid(error.to_string()))?;
+    let read = |binding: PortBinding| {
+        let protocol = Protocol::of(binding.proto)
+            .ok_or_else(|| invalid(format!("protocol {} has no ports", binding.proto)))?;
+        if binding.port == 0 {
+            return Err(invalid("a container's port is not 0".into()));
+        }
+        let address = match binding.host_ip.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?),
+        };
+        let last = binding.host_port_end.max(binding.host_port);
+        let host = (binding.host_port != 0).then_some(Ports { first: binding.host_port, last });
+        PortSpec::new(address, host, Ports { first: binding.port, last: binding.port }, protocol)
+    };
+    bindings.into_iter().map(read).collect()
+}
+
+/// The endpoint that `text` names: `NETWORK/ENDPOINT`, or an endpoint's sandbox, name or id. Of a sandbox in several networks
+/// it is the endpoint that carries the sandbox's default route.
+fn find<'a>(state: &'a State, text: &str) -> Result<&'a Endpoint, Error> {
+    let not_found = || Error::not_found(format!("endpoint {text} not found"));
+    if let Some((network, endpoint)) = text.split_once('/').filter(|(network, _)| !network.is_empty())
+        && let Ok(network) = state.find_network(network)
+    {
+        return state.find_endpoint(network.id, endpoint).ok_or_else(not_found);
+    }
+    let found: Vec<_> =
+        state.networks.keys().filter_map(|&network| state.find_endpoint(network, text)).collect();
+    match found.as_slice() {
+        [] => Err(not_found()),
+        [endpoint] => Ok(endpoint),
+        [first, ..] => {
+            let gateway = first.far_end.sandbox().and_then(|sandbox| plan::gateway_endpoint(state, sandbox));
+            let is_gateway = |endpoint: &&&Endpoint| gateway.is_some_and(|gateway| gateway.id == endpoint.id);
+            found.iter().find(is_gateway).copied().ok_or_else(|| {
+                Error::invalid(format!("endpoint {text} is in several networks: name it as NETWORK/ENDPOINT"))
+            })
+        }
+    }
+}
+
+/// Ports that are published, a bit each.
+#[derive(Default)]
+struct Taken(BTreeMap<(Protocol, IpAddr), Box<[u64]>>);
+
+impl Taken {
+    fn of(state: &State) -> Self {
+        let mut taken = Self::default();
+        for publication in state.endpoints.values().flat_map(|endpoint| &endpoint.publications) {
+            taken.add(&publication.host);
+        }
+        taken
+    }
+
+    fn add(&mut self, host: &HostPorts) {
+        let ports = self.0.entry((host.protocol, host.address)).or_insert_with(|| vec![0; 1024].into());
+        for port in host.first..=host.last {
+            ports[usize::from(port) / 64] |= 1 << (port % 64);
+        }
+    }
+
+    /// Whether a socket at the address could not have the port: one of all addresses is in the way of each, and the other
+    /// way round.
+    fn has(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
+        self.0.iter().any(|((its_protocol, its), ports)| {
+            let same_family = its.is_ipv4() == address.is_ipv4();
+            let meets = *its == address || same_family && (its.is_unspecified() || address.is_unspecified());
+            *its_protocol == protocol && meets && ports[usize::from(port) / 64] & 1 << (port % 64) != 0
+        })
+    }
+}
+
+/// Finds ports for one endpoint.
+struct Allocator {
+    taken: Taken,
+    cursor: Cursor,
+    /// Where any port is taken from.
+    range: Result<Ports, crate::link::Error>,
+    endpoint: Endpoint,
+    bridge: Bridge,
+}
+
+impl Allocator {
+    fn resolve(&mut self, spec: &PortSpec) -> Result<Vec<Publication>, Error> {
+        let addresses = self.addresses(spec)?;
+        let (routed, translated): (Vec<_>, Vec<_>) =
+            addresses.into_iter().partition(|address| self.is_routed(*address));
+        let mut publications = Vec::new();
+        for address in routed {
+            // No port of the host's: it is the endpoint's own address that is reached.
+            let own = self.own(address).ok_or_else(|| self.no_address(address))?;
+            let host = self.host(spec.protocol, own, spec.container);
+            publications.push(Publication { host, container: spec.container.first });
+        }
+        if !translated.is_empty() {
+            for (ports, container) in self.host_ports(spec, &translated)? {
+                if spec.protocol == Protocol::Sctp && ports.first != container {
+                    return Err(Error::invalid(format!(
+                        "cannot publish {spec} at {ports}: the checksum of SCTP covers its ports, which have to be the same"
+                    )));
+                }
+                for &address in &translated {
+                    let host = self.host(spec.protocol, address, ports);
+                    self.taken.add(&host);
+                    publications.push(Publication { host, container });
+                }
+            }
+        }
+        Ok(publications)
+    }
+
+    fn host(&self, protocol: Protocol, address: IpAddr, ports: Ports) -> HostPorts {
+        HostPorts { protocol, address, first: ports.first, last: ports.last }
+    }
+
+    /// The addresses of the host that are meant. All of them are two: one for each family that the endpoint has.
+    fn addresses(&self, spec: &PortSpec) -> Result<Vec<IpAddr>, Error> {
+        let default =
+            self.bridge.host_binding.filter(|address| *address != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        if let Some(address) = spec.address.or(default) {
+            return match self.own(address) {
+                Some(_) => Ok(vec![address]),
+                None => Err(self.no_address(address)),
+            };
+        }
+        let all = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        Ok(all.into_iter().filter(|address| self.own(*address).is_some()).collect())
+    }
+
+    /// The endpoint's address of the same family.
+    fn own(&self, address: IpAddr) -> Option<IpAddr> {
+        match address {
+            IpAddr::V4(_) => self.endpoint.ipv4.map(|net| net.addr().into()),
+            IpAddr::V6(_) => self.endpoint.ipv6.map(|net| net.addr().into()),
+        }
+    }
+
+    fn no_address(&self, address: IpAddr) -> Error {
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let name = &self.endpoint.name;
+        Error::invalid(format!("cannot publish a port of {address}: endpoint {name} has no {family} address"))
+    }
+
+    fn is_routed(&self, address: IpAddr) -> bool {
+        let mode = if address.is_ipv4() { self.bridge.gateway_mode4 } else { self.bridge.gateway_mode6 };
+        matches!(mode, GatewayMode::Routed | GatewayMode::Isolated)
+    }
+
+    /// The host's ports for a spec, the same at all addresses, and the container's port behind the first of each.
+    fn host_ports(&mut self, spec: &PortSpec, addresses: &[IpAddr]) -> Result<Vec<(Ports, u16)>, Error> {
+        let protocol = spec.protocol;
+        let container = spec.container;
+        match spec.host {
+            Some(ports) if ports.count() == container.count() => {
+                for (port, inner) in (ports.first..=ports.last).zip(container.first..=container.last) {
+                    for &address in addresses {
+                        self.is_free(protocol, address, port, inner)?;
+                    }
+                }
+                Ok(vec![(ports, container.first)])
+            }
+            Some(choice) => {
+                let free = (choice.first..=choice.last)
+                    .find(|&port| self.is_free_at_all(protocol, addresses, port, container.first));
+                let port = free.ok_or_else(all_allocated)?;
+                Ok(vec![(Ports { first: port, last: port }, container.first)])
+            }
+            None => self.any_ports(protocol, addresses, container),
+        }
+    }
+
+    /// Free ports in the order of their numbers, from behind those that were given last: in one piece if there is one.
+    fn any_ports(
+        &mut self,
+        protocol: Protocol,
+        addresses: &[IpAddr],
+        container: Ports,
+    ) -> Result<Vec<(Ports, u16)>, Error> {
+        let range = *self.range.as_ref().map_err(|error| Error::internal(error.to_string()))?;
+        let start =
+            self.cursor.get(&protocol).copied().filter(|port| (range.first..=range.last).contains(port));
+        let after = start.map_or(0, |port| u32::from(port - range.first) + 1);
+        let count = range.count();
+        let nth = |n: u32| range.first + ((after + n) % count) as u16;
+        let mut found: Vec<(Ports, u16)> = Vec::new();
+        let mut inner = container.first;
+        for port in (0..count).map(nth) {
+            if !self.is_free_at_all(protocol, addresses, port, inner) {
+                continue;
+            }
+            match found.last_mut() {
+                Some((ports, _)) if ports.last.checked_add(1) == Some(port) => ports.last = port,
+                _ => found.push((Ports { first: port, last: port }, inner)),
+            }
+            if inner == container.last {
+                self.cursor.insert(protocol, port);
+                return Ok(found);
+            }
+            inner += 1;
+        }
+        Err(all_allocated())
+    }
+
+    fn is_free_at_all(&self, protocol: Protocol, addresses: &[IpAddr], port: u16, inner: u16) -> bool {
+        addresses.iter().all(|&address| self.is_free(protocol, address, port, inner).is_ok())
+    }
+
+    fn is_free(&self, protocol: Protocol, address: IpAddr, port: u16, inner: u16) -> Result<(), Error> {
+        let shown = |address: IpAddr, port: u16| std::net::SocketAddr::new(address, port);
+        if self.taken.has(protocol, address, port) {
+            let bind = shown(address, port);
+            return Err(Error::conflict(format!("Bind for {bind} failed: port is already allocated")));
+        }
+        port::try_bind(protocol, address, port).map_err(|error| {
+            let host = shown(address, port);
+            let own = self.own(address).map(|own| shown(own, inner).to_string()).unwrap_or_default();
+            Error::conflict(format!(
+                "failed to bind host port for {host}:{own}/{protocol}: {}",
+                reason(&error)
+            ))
+        })
+    }
+}
+
+fn all_allocated() -> Error {
+    Error::conflict("all ports are allocated")
+}
+
+/// The kernel's reason as Go puts it.
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => "address already in use".into(),
+        Some(libc::EADDRNOTAVAIL) => "cannot assign requested address".into(),
+        Some(libc::EACCES) => "permission denied".into(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::sample;
+
+    #[test]
+    fn an_endpoint_is_found_by_all_its_names() {
+        let state = sample::state();
+        let endpoint = state.endpoints.values().next().unwrap();
+        let id = endpoint.id.to_string();
+        for name in ["web", "netns:web", "/run/netns/web", "n1/web", "n1/netns:web", &id] {
+            assert_eq!(find(&state, name).unwrap().id, endpoint.id, "{name}");
+        }
+        for name in ["", "dev/web", "n1/x", "x", "/x"] {
+            assert_eq!(find(&state, name).unwrap_err().message, format!("endpoint {name} not found"));
+        }
+    }
+
+    #[test]
+    fn libnetworks_port_map_is_read() {
+        let json = r#"[{"Proto":6,"IP":"","Port":80,"HostIP":"","HostPort":8080,"HostPortEnd":8080},
+            {"Proto":17,"Port":53,"HostIP":"::1","HostPort":0,"HostPortEnd":0},
+            {"Proto":6,"Port":90,"HostIP":"0.0.0.0","HostPort":9000,"HostPortEnd":9010}]"#;
+        let specs: Vec<_> = read_portmap(json).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(specs, ["8080:80/tcp", "[::1]::53/udp", "0.0.0.0:9000-9010:90/tcp"]);
+        for (json, reason) in [
+            ("{}", "invalid type"),
+            (r#"[{"Proto":1,"Port":80}]"#, "protocol 1 has no ports"),
+            (r#"[{"Proto":6}]"#, "not 0"),
+            (r#"[{"Proto":6,"Port":80,"HostIP":"x"}]"#, "invalid IP address: x"),
+        ] {
+            let error = read_portmap(json).unwrap_err().message;
+            assert!(error.contains(reason), "{json}: {error}");
+        }
+    }
+}
