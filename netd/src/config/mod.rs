@@ -91,8 +91,6 @@ pub enum Group {
 pub enum Forwarding {
     /// Nothing.
     Untouched,
-    /// netd's networks have theirs; if the host did not forward before, its other interfaces still do not.
-    Networks,
     /// If the host did not forward before, it does now, between all its interfaces.
     Host,
 }
@@ -152,14 +150,12 @@ impl Config {
         if hosts.is_empty() {
             hosts.push(Host::Unix(socket));
         }
-        let forwarding = match (
-            settings.boolean("ip-forward")?.unwrap_or(true),
-            settings.boolean("ip-forward-no-drop")?.unwrap_or(false),
-        ) {
-            (false, _) => Forwarding::Untouched,
-            (true, false) => Forwarding::Networks,
-            (true, true) => Forwarding::Host,
+        let forwarding = match settings.boolean("ip-forward")? {
+            Some(false) => Forwarding::Untouched,
+            Some(true) | None => Forwarding::Host,
         };
+        // netd never makes the host's FORWARD chain drop, whatever is said of it.
+        settings.boolean("ip-forward-no-drop")?;
         // Networks outlive the daemon, whatever is said of it.
         settings.boolean("live-restore")?;
         let address_pools = settings.objects("default-address-pools", "ipamutils.NetworkToSplit")?;
@@ -249,7 +245,7 @@ mod tests {
         assert_eq!(default, read("{}").unwrap());
         assert_eq!(default.bridge, DefaultBridge::default());
         assert_eq!(default.hosts, [Host::Unix("/run/netd/netd.sock".into())]);
-        assert_eq!((default.forwarding, default.group), (Forwarding::Networks, Group::Default));
+        assert_eq!((default.forwarding, default.group), (Forwarding::Host, Group::Default));
         assert!(default.warnings.is_empty());
     }
 

@@ -110,6 +110,9 @@ impl Configuration {
                 last: None,
             })
         };
+        // As Docker keeps them: IPv4 before IPv6, however they were asked for.
+        let mut pools: Vec<Pool> = self.subnets.into_iter().filter_map(pool).collect();
+        pools.sort_by_key(|pool| pool.subnet.addr().is_ipv6());
         Network {
             id,
             name,
@@ -121,11 +124,7 @@ impl Configuration {
             attachable: false,
             config_only: true,
             config_from: None,
-            ipam: Ipam {
-                driver: "default".into(),
-                options: self.ipam_options,
-                pools: self.subnets.into_iter().filter_map(pool).collect(),
-            },
+            ipam: Ipam { driver: "default".into(), options: self.ipam_options, pools },
             options: self.options,
             labels: self.labels,
             bridge: None,

@@ -1,7 +1,7 @@
 //! The host's forwarding, for what goes by its stack, and because the kernel's routes are looked up for forwarding links alone.
 //!
-//! A network's bridge forwards. The host's other interfaces do not start to because of netd, unless it is told to let them:
-//! where Docker closes the FORWARD chain that it opened, netd never opens it.
+//! Bridges and uplinks have to forward, the answers to what went by the stack come in by the latter; and an engine that comes
+//! later believes `ip_forward`. So it is the host's, as Docker has it; the FORWARD chain is never netd's.
 
 use super::{Engine, internal};
 use crate::{
@@ -15,13 +15,6 @@ impl Engine {
     pub(super) fn forward_host(&self) -> Result<(), Error> {
         match self.0.config.forwarding {
             Forwarding::Untouched => {}
-            Forwarding::Networks => {
-                if sysctl::forward_ipv4_but_no_link().map_err(internal)? {
-                    log::info!(
-                        "net.ipv4.ip_forward is now 1; interfaces that are not netd's forward as little as before"
-                    );
-                }
-            }
             Forwarding::Host => {
                 if sysctl::forward_ipv4().map_err(internal)? {
                     log::warn!("net.ipv4.ip_forward is now 1: the host forwards between all its interfaces");
@@ -37,26 +30,15 @@ impl Engine {
         if self.0.config.forwarding == Forwarding::Untouched {
             return Ok(());
         }
-        if network.enable_ipv4 {
-            sysctl::forward_link_ipv4(&bridge.interface).map_err(internal)?;
-        }
         if network.enable_ipv6 {
-            if self.opens_ipv6() {
-                self.forward_host_ipv6().await?;
-            }
-            sysctl::forward_link_ipv6(&bridge.interface).map_err(internal)?;
+            self.forward_host_ipv6().await?;
         }
         Ok(())
     }
 
-    /// Whether all interfaces of the host have to forward IPv6 so that a bridge does: if it is told so, and before Linux
-    /// 6.17, which has no such setting for one.
+    /// Whether the host may be made to forward IPv6.
     pub(super) fn opens_ipv6(&self) -> bool {
-        match self.0.config.forwarding {
-            Forwarding::Untouched => false,
-            Forwarding::Networks => !sysctl::links_forward_ipv6(),
-            Forwarding::Host => true,
-        }
+        self.0.config.forwarding == Forwarding::Host
     }
 
     /// Sees to it that the host forwards IPv6, and that it keeps its own routes though it does.

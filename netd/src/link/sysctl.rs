@@ -43,55 +43,6 @@ pub fn forward_ipv4() -> Result<bool, Error> {
     Ok(off)
 }
 
-/// Switches IPv4 forwarding on for the host as such, and leaves each link, present or future, as it was. Says whether it
-/// was off.
-pub fn forward_ipv4_but_no_link() -> Result<bool, Error> {
-    if read("ipv4/ip_forward")?.as_deref() != Some("0") {
-        return Ok(false);
-    }
-    let list = "/proc/sys/net/ipv4/conf";
-    let mut before = Vec::new();
-    for link in fs::read_dir(list).doing(|| format!("list {list}"))? {
-        let link = link.doing(|| format!("list {list}"))?.file_name();
-        let name = format!("ipv4/conf/{}/forwarding", link.to_string_lossy());
-        if link != "all"
-            && let Some(value) = read(&name)?
-        {
-            before.push((name, value));
-        }
-    }
-    // This writes all the others.
-    write("ipv4/ip_forward", "1")?;
-    for (name, value) in before {
-        // One that has gone meanwhile needs nothing.
-        if read(&name)?.is_some() {
-            write(&name, &value)?;
-        }
-    }
-    Ok(true)
-}
-
-/// Has a link forward IPv4, whatever others do.
-pub fn forward_link_ipv4(link: &str) -> Result<(), Error> {
-    write(&format!("ipv4/conf/{link}/forwarding"), "1")
-}
-
-/// Whether a link can forward IPv6 while others do not.
-pub fn links_forward_ipv6() -> bool {
-    fs::exists("/proc/sys/net/ipv6/conf/default/force_forwarding").unwrap_or(false)
-}
-
-/// Has a link forward IPv6: whatever others do if the kernel can have it so, else as soon as the host does.
-pub fn forward_link_ipv6(link: &str) -> Result<(), Error> {
-    for setting in ["forwarding", "force_forwarding"] {
-        let name = format!("ipv6/conf/{link}/{setting}");
-        if read(&name)?.is_some() {
-            write(&name, "1")?;
-        }
-    }
-    Ok(())
-}
-
 /// Switches IPv6 forwarding on, for present and future links, after `uplinks` were told to keep their routes. Returns those
 /// that were told, or `None` if it was on.
 pub fn forward_ipv6(uplinks: &[String]) -> Result<Option<Vec<String>>, Error> {

@@ -15,7 +15,7 @@ struct Described<'a> {
 impl Described<'_> {
     /// Calls the operation at `path`, whose variable part is `id`, and holds the answer against the description.
     fn call(&mut self, method: &str, path: &str, id: &str, query: &str, body: Option<&Value>) -> Answer {
-        let answer = self.host.call(method, &(path.replace("{id}", id) + query), body);
+        let answer = self.host.call(method, &(filled(path, id) + query), body);
         let described = &self.document["paths"][path][method.to_ascii_lowercase()];
         let mut response = &described["responses"][answer.status.to_string()];
         if let Some(reference) = response.get("$ref") {
@@ -45,6 +45,15 @@ impl Described<'_> {
         self.called.push((path.to_owned(), method.to_ascii_lowercase()));
         answer
     }
+}
+
+/// The path with `id` in the place of its variable part; of several, with the parts of `id` in their places.
+fn filled(path: &str, id: &str) -> String {
+    let mut parts = id.split('/');
+    path.split('/')
+        .map(|part| if part.starts_with('{') { parts.next().expect("a part for each") } else { part })
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 /// The objects of a body: of a stream there may be several.
@@ -114,6 +123,17 @@ fn every_answer_is_as_described() {
     }
     described.call("POST", "/netd/unpublish", "", "", Some(&ports));
     described.call("POST", "/netd/unpublish", "", "", Some(&ports));
+    let engines = Namespace::new("d");
+    let attach = json!({
+        "Network": {"Name": "n1"}, "Container": "c1", "Sandbox": engines.path(), "Interface": "eth0"
+    });
+    described.call("POST", "/netd/attachments", "", "", Some(&attach));
+    described.call("POST", "/netd/attachments", "", "", Some(&json!({"Network": {"Name": ""}})));
+    for id in ["n1/c1/eth0", "n1/absent/eth0"] {
+        described.call("GET", "/netd/attachments/{network}/{container}/{interface}", id, "", None);
+    }
+    described.call("DELETE", "/netd/attachments/{network}/{container}/{interface}", "n1/c1/eth0", "", None);
+    described.call("POST", "/netd/attachments/{network}/prune", "n1", "", Some(&json!({"Valid": []})));
     described.call("DELETE", "/networks/{id}", "n1", "", None);
     described.call("DELETE", "/networks/{id}", "absent", "", None);
     described.call("POST", "/networks/{id}/disconnect", "n1", "", Some(&joining));
