@@ -24,13 +24,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Has a network's bridge forward.
+    /// Has the host forward what a network sends.
     pub(super) async fn forward(&self, network: &Network) -> Result<(), Error> {
-        let Some(bridge) = network.bridge.as_ref().filter(|_| !network.internal) else { return Ok(()) };
-        if self.0.config.forwarding == Forwarding::Untouched {
-            return Ok(());
-        }
-        if network.enable_ipv6 {
+        if network.bridge.is_some() && !network.internal && network.enable_ipv6 && self.opens_ipv6() {
             self.forward_host_ipv6().await?;
         }
         Ok(())
