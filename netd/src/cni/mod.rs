@@ -18,6 +18,7 @@ mod result;
 mod version;
 
 use std::{
+    collections::BTreeMap,
     env,
     ffi::OsStr,
     io::{self, Read as _, Write as _},
@@ -43,7 +44,7 @@ use crate::{
     model::{
         Route,
         attachment::{Address, Attach, Attachment, Prune, Pruned},
-        request::{EndpointConfig, NetworkCreate},
+        request::{EndpointConfig, NetworkCreate, PUBLISH},
     },
 };
 
@@ -218,6 +219,11 @@ impl Plugin<'_> {
         }
         let mut aliases = config.aliases();
         aliases.extend(environment.args.name.clone());
+        let mut driver_opts = BTreeMap::new();
+        let ports = config.ports()?;
+        if !ports.is_empty() {
+            driver_opts.insert(PUBLISH.to_owned(), ports.join(","));
+        }
         let mac = config.mac().unwrap_or(&environment.args.mac).to_owned();
         Ok(Attach {
             network: self.network(),
@@ -230,7 +236,12 @@ impl Plugin<'_> {
             requested: if given.is_some() { Vec::new() } else { requested },
             default_route,
             routes: leads,
-            endpoint_config: EndpointConfig { aliases, mac_address: mac, ..EndpointConfig::default() },
+            endpoint_config: EndpointConfig {
+                aliases,
+                mac_address: mac,
+                driver_opts,
+                ..EndpointConfig::default()
+            },
         })
     }
 
@@ -266,7 +277,6 @@ impl Plugin<'_> {
             ("vlan", keys.vlan != 0),
             ("vlanTrunk", !keys.vlan_trunk.is_empty()),
             ("portIsolation", keys.port_isolation),
-            ("runtimeConfig.portMappings", !self.config.ports()?.is_empty()),
             ("runtimeConfig.bandwidth", keys.runtime_config.bandwidth != config::Bandwidth::default()),
         ];
         match asked.into_iter().find(|(_, asked)| *asked) {

@@ -137,7 +137,9 @@ impl Engine {
             let name = key.to_string();
             let container = Some(request.container.clone());
             let joining = Joining { sandbox, name, container, ipv4, ipv6, config };
+            let specs = Self::specs(&joining.config.driver_opts)?;
             let mut endpoint = self.complete(&state, network, joining).await?;
+            endpoint.publications = self.resolve(writer, &state, network, &endpoint, specs).await?;
             if request.default_route == Some(false) {
                 (endpoint.gateway4, endpoint.gateway6) = (None, None);
             }

@@ -2,9 +2,12 @@
 //! replay.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::thread;
 
-use netd_tests::lab::{Call, Cni, Container, Family, Lab, Namespace, Ping, ping, until};
+use netd_tests::lab::{
+    Call, Cni, Container, Family, Lab, Namespace, Ping, TcpEcho, UdpEcho, ask, at, connect, ping, udp, until,
+};
 use serde_json::{Value, json};
 
 /// A host with netd and nothing on it.
@@ -537,4 +540,50 @@ fn runtimes_are_told_of_it_and_no_more() {
     let left = |name: &str| fs::read_dir(path(name)).expect("a directory").count();
     assert_eq!((left("bin"), left("net.d")), (0, 1));
     until("the attachment is still the daemon's", || endpoints(&lab, "pods").len() == 1);
+}
+
+/// Has a word echoed over a new connection from the outside.
+fn talk(lab: &Lab, family: Family, port: u16) {
+    let mut stream = connect(&lab.outside, 0, at(family.host(), port)).expect("connecting");
+    stream.write_all(b"hello").expect("sending");
+    stream.read_exact(&mut [0; 5]).expect("the echo");
+}
+
+#[test]
+fn t72_mapped_ports_lead_to_the_container_and_go_with_it() {
+    let lab = lab();
+    let cni = Cni::new(&lab.host, dual("1.0.0"));
+    let mapping = |host: u16, container: u16, protocol: &str| json!({"hostPort": host, "containerPort": container, "protocol": protocol});
+    let mapped = cni.with(
+        json!({"runtimeConfig": {"portMappings": [mapping(9000, 80, "tcp"), mapping(9000, 53, "udp")]}}),
+    );
+    let a = mapped.container("a");
+    let clients = [udp(&lab.outside, Family::V4, 5354), udp(&lab.outside, Family::V6, 5356)];
+    for (family, client) in Family::BOTH.into_iter().zip(&clients) {
+        let _tcp = TcpEcho::new(&a.ns, family.any(80));
+        let _udp = UdpEcho::new(&a.ns, family.any(53));
+        talk(&lab, family, 9000);
+        assert_eq!(ask(client, at(family.host(), 9000), b"first"), b"first");
+    }
+    let b = Namespace::new("b");
+    let taken = message(mapped.try_add("b", &b));
+    assert!(taken.contains("port is already allocated"), "{taken}");
+    mapped.del(a.ns.name(), Some(&a.ns));
+    connect(&lab.outside, 0, at(Family::V4.host(), 9000)).expect_err("nothing is published any more");
+    // The same client, with the socket it had, reaches the next container.
+    mapped.add("b", &b);
+    let b = Container::of(b);
+    for (family, client) in Family::BOTH.into_iter().zip(&clients) {
+        let server = UdpEcho::new(&b.ns, family.any(53));
+        assert_eq!(ask(client, at(family.host(), 9000), b"second"), b"second");
+        let port = client.local_addr().expect("a bound socket").port();
+        assert_eq!(server.peers(), [at(family.outside(), port)]);
+    }
+    let c = Namespace::new("c");
+    for (host, container, what) in [(0, 80, "host"), (80, 0, "container")] {
+        let bad = cni.with(json!({"runtimeConfig": {"portMappings": [mapping(host, container, "tcp")]}}));
+        assert_eq!(message(bad.try_add("c", &c)), format!("Invalid {what} port number: 0"));
+    }
+    let limited = cni.with(json!({"runtimeConfig": {"bandwidth": {"ingressRate": 1_000_000}}}));
+    assert_eq!(code(limited.try_add("c", &c)), 2);
 }
