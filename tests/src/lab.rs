@@ -10,6 +10,7 @@
 
 mod address;
 mod capture;
+mod certificates;
 mod cni;
 mod craft;
 mod daemon;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 pub use address::Family;
 pub use capture::{Capture, Icmp, Packet};
+pub use certificates::Authority;
 pub use cni::{Call, Cni, REFERENCE_PLUGINS};
 pub use craft::{Datagram, RawLink, RawSocket};
 pub use daemon::{Host, netd_binary};

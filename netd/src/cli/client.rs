@@ -116,7 +116,11 @@ impl Client {
         }
         let request =
             request.body(Full::new(body.unwrap_or_default())).map_err(|error| self.protocol(&error))?;
-        let response = sender.send_request(request).await.map_err(|error| self.protocol(&error))?;
+        // The first cause is what a person can do something about: an alert of TLS, for instance.
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| self.protocol(&format_args!("{:#}", anyhow::Error::from(error))))?;
         let status = response.status();
         let body = response.into_body().collect().await.map_err(|error| self.protocol(&error))?.to_bytes();
         if status.is_success() {

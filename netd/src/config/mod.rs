@@ -239,6 +239,73 @@ mod tests {
         Config::read(settings, &flags, Path::new("/certs")).map_err(|invalid| invalid.reason)
     }
 
+    use proptest::prelude::*;
+    use serde_json::{Map, Value};
+
+    /// Any JSON, of what the file's values are made of.
+    fn value() -> impl Strategy<Value = Value> {
+        let text = prop_oneof![
+            "[ -~]{0,12}",
+            "[0-9a-f:.]{1,12}(/[0-9]{1,3})?",
+            "(tcp|unix|fd|x)://[\\[\\]:/a-z0-9.*]{0,12}",
+            "[a-z]{1,3}=[a-z]{0,3}",
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            (-1i64..70000).prop_map(Value::from),
+            text.prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            let key =
+                prop_oneof![Just("base"), Just("size"), Just("bridge"), Just("x")].prop_map(str::to_owned);
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(key, inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect::<Map<_, _>>())),
+            ]
+        })
+    }
+
+    /// A file with some of the keys that there are, and perhaps one that there is not.
+    fn file() -> impl Strategy<Value = Value> {
+        let docker = docker::KEYS.iter().map(|(key, ..)| *key);
+        let keys: Vec<_> = settings::OWN.iter().copied().chain(docker).chain(["nonsense"]).collect();
+        let entry = (prop::sample::select(keys).prop_map(str::to_owned), value());
+        prop::collection::vec(entry, 0..4)
+            .prop_map(|map| Value::Object(map.into_iter().collect::<Map<_, _>>()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// Whatever a file says, it is understood or refused with a reason, and what is understood changes nothing twice.
+        #[test]
+        fn any_file_is_read_or_refused(file in file()) {
+            match read(&file.to_string()) {
+                Ok(config) => prop_assert!(config.changes(&config.reloaded(&config)).is_empty()),
+                Err(reason) => prop_assert!(!reason.is_empty()),
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            // Hardly one of them is a file; none may be more than refused.
+            if let Ok(settings) = Settings::parse(&bytes) {
+                prop_assert!(settings.0.is_empty() || settings.check_known().is_err());
+            }
+        }
+
+        #[test]
+        fn a_file_that_is_cut_off_is_refused(file in file(), at in any::<prop::sample::Index>()) {
+            let text = file.to_string();
+            let cut = &text.as_bytes()[..at.index(text.len())];
+            prop_assert!(cut.is_empty() || Settings::parse(cut).is_err());
+        }
+    }
+
     #[test]
     fn an_empty_file_is_the_default() {
         let default = read("").unwrap();

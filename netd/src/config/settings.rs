@@ -10,7 +10,7 @@ use super::{
 };
 
 /// The keys that netd reads.
-const OWN: &[&str] = &[
+pub(super) const OWN: &[&str] = &[
     "bip",
     "bip6",
     "bridge",

@@ -303,7 +303,7 @@ async fn ending(ended: &mut watch::Receiver<bool>) {
 async fn agree(accepted: Accepted, tls: Option<&Acceptor>) -> io::Result<Stream> {
     match (accepted, tls) {
         (Accepted::Unix(stream), _) => Ok(Box::new(stream)),
-        (Accepted::Tcp(stream), None) => Ok(Box::new(stream)),
+        (Accepted::Tcp(stream), None) => Ok(Box::new(tls::unless_hello(stream, HEAD_TIMEOUT).await?)),
         (Accepted::Tcp(stream), Some(tls)) => Ok(Box::new(tls.accept(stream).await?)),
     }
 }

@@ -22,6 +22,12 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const NOT_HTTPS: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\nConnection: close\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
+/// What a client of TLS gets where there is none. No answer of HTTP: Go's clients then say what Docker's users know,
+/// `first record does not look like a TLS handshake`.
+const NOT_TLS: &[u8] = b"Client sent a TLS handshake to an HTTP server.\n";
+/// The first byte of a handshake's record.
+const HANDSHAKE: u8 = 22;
+
 /// Takes connections with the certificates of the last reading.
 #[derive(Clone, Debug)]
 pub struct Acceptor(Arc<RwLock<Arc<ServerConfig>>>);
@@ -70,6 +76,20 @@ impl Acceptor {
             }
         }
     }
+}
+
+/// A connection at a socket without TLS, unless the client says a hello of TLS: then it is told that nobody understands it.
+pub(super) async fn unless_hello(mut stream: TcpStream, patience: Duration) -> io::Result<TcpStream> {
+    let mut first = [0];
+    timeout(patience, stream.peek(&mut first))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    if first != [HANDSHAKE] {
+        return Ok(stream);
+    }
+    stream.write_all(NOT_TLS).await?;
+    part(stream).await;
+    Err(io::Error::new(io::ErrorKind::InvalidData, "the client speaks TLS at a socket in the clear"))
 }
 
 fn read(tls: &Tls) -> Result<ServerConfig, String> {

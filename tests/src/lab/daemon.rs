@@ -174,6 +174,12 @@ impl Host {
         assert!(status.success(), "netd ended with {status}");
     }
 
+    /// Has the daemon read its configuration again (SIGHUP). What comes of it is in its log, and comes later.
+    pub fn hang_up(&self) {
+        let pid = self.child().as_ref().expect("netd does not run").id();
+        signal::kill(Pid::from_raw(pid.cast_signed()), Signal::SIGHUP).expect("signalling netd");
+    }
+
     fn end(&self, signal: Signal) -> std::process::ExitStatus {
         let mut child = self.child().take().expect("netd does not run");
         signal::kill(Pid::from_raw(child.id().cast_signed()), signal).expect("signalling netd");

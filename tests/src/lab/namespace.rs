@@ -90,6 +90,13 @@ impl Namespace {
         self.enter(|| fs::write(&path, value)).unwrap_or_else(|e| panic!("setting {key} to {value}: {e}"));
     }
 
+    /// Reads a setting of this namespace.
+    pub fn read_sysctl(&self, key: &str) -> String {
+        let path = sysctl_path(key);
+        let value = self.enter(|| fs::read_to_string(&path)).unwrap_or_else(|e| panic!("reading {key}: {e}"));
+        value.trim().to_owned()
+    }
+
     /// Runs a function in it, on a thread of its own. Sockets that it makes stay in the namespace wherever they go.
     pub fn enter<T: Send>(&self, function: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {

@@ -8,6 +8,7 @@ mod bodies;
 mod bollard;
 mod concurrency;
 mod configuration;
+mod daemon_json;
 mod description;
 mod endpoints;
 mod engine;
@@ -19,6 +20,7 @@ mod networks;
 mod plugin;
 mod prune;
 mod schema;
+mod sockets;
 mod system;
 
 use std::time::SystemTime;
