@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::limits;
+
 /// An IPv4 address, in network byte order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
@@ -26,6 +28,14 @@ pub struct Mac(pub [u16; 3]);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct IfIndex(pub u32);
+
+impl IfIndex {
+    /// The entry of `PORT_SHORTCUTS` that the interface shares with few others.
+    #[inline(always)]
+    pub const fn shortcut(self) -> u32 {
+        self.0 % limits::SHORTCUTS
+    }
+}
 
 /// An address of either family: what the datapath's generic code is generic over.
 pub trait Address: Copy + Eq + Pod {

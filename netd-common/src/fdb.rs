@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::addr::Mac;
+use crate::{addr::Mac, limits};
 
 /// Key of `FDB`. Value: the endpoint's slot, a `u32`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
@@ -14,4 +14,12 @@ pub struct FdbKey {
     pub mac: Mac,
     /// Always zero.
     pub pad: [u8; 2],
+}
+
+impl FdbKey {
+    /// The entry of `STATION_SHORTCUTS` that the station shares with few others: networks differ, and so do the last bytes of a MAC.
+    #[inline(always)]
+    pub const fn shortcut(&self) -> u32 {
+        (self.mac.0[2] as u32 ^ self.network.wrapping_mul(0x9e37)) % limits::SHORTCUTS
+    }
 }

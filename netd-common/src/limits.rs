@@ -6,6 +6,8 @@ pub const NETWORKS: u32 = 1024;
 pub const ENDPOINTS: u32 = 16384;
 /// Stations in the forwarding database.
 pub const FDB: u32 = ENDPOINTS;
+/// Entries of each table of shortcuts; a power of two.
+pub const SHORTCUTS: u32 = 65_536;
 /// Prefixes of all networks, per family.
 pub const SUBNETS: u32 = 4096;
 /// Interfaces that lead outside.

@@ -10,7 +10,7 @@ use netd_common::{
 };
 
 use crate::{
-    maps::{ENDPOINTS, FDB},
+    endpoint,
     packet::Packet,
     redirect, stats,
     verdict::{Outcome, Verdict},
@@ -19,9 +19,7 @@ use crate::{
 #[inline(always)]
 pub fn forward(packet: &Packet, sender: u32, from: &Endpoint, network: &Network, to: Mac) -> Outcome {
     let key = FdbKey { network: from.network, mac: to, pad: [0; 2] };
-    // SAFETY: the value is copied at once.
-    let Some(slot) = (unsafe { FDB.get(key) }).copied() else { return flood() };
-    let Some(endpoint) = ENDPOINTS.get(slot) else { return flood() };
+    let Some((slot, endpoint)) = endpoint::station(&key) else { return flood() };
     if network.flags & ICC == 0 {
         return Err(DropReason::Icc);
     }

@@ -7,6 +7,7 @@
 mod atomic;
 mod bridge;
 mod conntrack;
+mod endpoint;
 mod family;
 mod fib;
 mod frag;

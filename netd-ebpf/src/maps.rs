@@ -36,6 +36,12 @@ pub static ENDPOINTS: Array<Endpoint> = Array::with_max_entries(limits::ENDPOINT
 pub static PORTS: HashMap<IfIndex, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
 #[map]
 pub static FDB: HashMap<FdbKey, u32> = HashMap::with_max_entries(limits::FDB, 0);
+/// Slots by a part of the keys above, where a look-up costs a tenth of a hash's. An entry may be another key's, or stale: the
+/// endpoint in the slot says whether it is meant; if it is not, the hash knows.
+#[map]
+pub static PORT_SHORTCUTS: Array<u32> = Array::with_max_entries(limits::SHORTCUTS, 0);
+#[map]
+pub static STATION_SHORTCUTS: Array<u32> = Array::with_max_entries(limits::SHORTCUTS, 0);
 /// An endpoint's address to its slot.
 #[map]
 pub static ADDRESSES4: HashMap<Ipv4, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);

@@ -12,13 +12,13 @@ use netd_common::{
 };
 
 use crate::{
-    bridge, conntrack,
+    bridge, conntrack, endpoint,
     family::{Family, V4, V6},
     fib,
     frag::{self, Hold},
     guard,
     icmp::{self, Quoted, Sender},
-    maps::{ENDPOINTS, NETWORKS, PORTS},
+    maps::NETWORKS,
     nat,
     open::{self, BY_STACK, ENDED, FIT, Opened, Request},
     packet::Packet,
@@ -43,9 +43,8 @@ struct From<'a> {
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> Outcome {
     let packet = Packet::new(ctx);
-    // SAFETY: the value is copied at once.
-    let slot = unsafe { PORTS.get(IfIndex(packet.ifindex())) }.copied().ok_or(DropReason::UnknownEndpoint)?;
-    let endpoint = ENDPOINTS.get(slot).ok_or(DropReason::UnknownEndpoint)?;
+    let port = IfIndex(packet.ifindex());
+    let (slot, endpoint) = endpoint::behind(port).ok_or(DropReason::UnknownEndpoint)?;
     let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
     let from = From { slot, endpoint, network };
     if !packet.take_mark(REPLAYED) {

@@ -51,12 +51,14 @@ const fn map<K, V>(name: &'static str, kind: MapType, max_entries: u32) -> Defin
 type Prefix<A> = (u32, A);
 
 /// Every map of netd-ebpf/src/maps.rs.
-pub(super) const MAPS: [Definition; 29] = [
+pub(super) const MAPS: [Definition; 31] = [
     map::<u32, Globals>("GLOBALS", MapType::Array, 1),
     map::<u32, Network>("NETWORKS", MapType::Array, limits::NETWORKS),
     map::<u32, Endpoint>("ENDPOINTS", MapType::Array, limits::ENDPOINTS),
     map::<IfIndex, u32>("PORTS", MapType::Hash, limits::ENDPOINTS),
     map::<FdbKey, u32>("FDB", MapType::Hash, limits::FDB),
+    map::<u32, u32>("PORT_SHORTCUTS", MapType::Array, limits::SHORTCUTS),
+    map::<u32, u32>("STATION_SHORTCUTS", MapType::Array, limits::SHORTCUTS),
     map::<Ipv4, u32>("ADDRESSES4", MapType::Hash, limits::ENDPOINTS),
     map::<Ipv6, u32>("ADDRESSES6", MapType::Hash, limits::ENDPOINTS),
     map::<Prefix<Ipv4>, u32>("SUBNETS4", MapType::LpmTrie, limits::SUBNETS),
@@ -141,6 +143,8 @@ pub(super) struct Maps {
     endpoints: Array<MapData, Endpoint>,
     ports: HashMap<MapData, IfIndex, u32>,
     fdb: HashMap<MapData, FdbKey, u32>,
+    port_shortcuts: Array<MapData, u32>,
+    station_shortcuts: Array<MapData, u32>,
     addresses4: HashMap<MapData, Ipv4, u32>,
     addresses6: HashMap<MapData, Ipv6, u32>,
     subnets4: LpmTrie<MapData, Ipv4, u32>,
@@ -186,6 +190,8 @@ impl Maps {
             endpoints: take(ebpf, "ENDPOINTS")?,
             ports: take(ebpf, "PORTS")?,
             fdb: take(ebpf, "FDB")?,
+            port_shortcuts: take(ebpf, "PORT_SHORTCUTS")?,
+            station_shortcuts: take(ebpf, "STATION_SHORTCUTS")?,
             addresses4: take(ebpf, "ADDRESSES4")?,
             addresses6: take(ebpf, "ADDRESSES6")?,
             subnets4: take(ebpf, "SUBNETS4")?,
@@ -263,7 +269,11 @@ impl Maps {
         if !entry.ipv6.is_unspecified() {
             self.addresses6.insert(entry.ipv6, slot, 0).map_err(failed("ADDRESSES6"))?;
         }
-        self.ports.insert(entry.port, slot, 0).map_err(failed("PORTS"))
+        self.ports.insert(entry.port, slot, 0).map_err(failed("PORTS"))?;
+        self.station_shortcuts
+            .set(station(entry).shortcut(), slot, 0)
+            .map_err(failed("STATION_SHORTCUTS"))?;
+        self.port_shortcuts.set(entry.port.shortcut(), slot, 0).map_err(failed("PORT_SHORTCUTS"))
     }
 
     pub(super) fn remove_endpoint(&mut self, slot: u32) -> Result<(), Error> {

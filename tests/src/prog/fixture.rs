@@ -60,7 +60,8 @@ impl Container {
     }
 }
 
-const fn container(slot: u32, veth: &'static str, net: u8, host: u8) -> Container {
+/// The container of this slot behind this interface, with the last numbers of its addresses.
+pub const fn container(slot: u32, veth: &'static str, net: u8, host: u8) -> Container {
     Container {
         slot,
         veth,

@@ -6,8 +6,10 @@ use netd::datapath::{
     endpoint::{ANY_SOURCE, ISOLATED, NO_GATEWAY, VIA_BRIDGE},
 };
 
+use netd_common::limits;
+
 use crate::{
-    fixture::{A, B, C, Container, Fixture, GATEWAY, NEXT, REDIRECTED},
+    fixture::{A, B, C, Container, Fixture, GATEWAY, NEXT, REDIRECTED, container, index, ip},
     packet::{
         L4, SYN, address, back, ethernet, extension, external, frame, leaving, out, read, remote, to,
         with_extensions, with_ipv4,
@@ -22,6 +24,33 @@ fn between(v6: bool, l4: L4) -> Vec<u8> {
 fn arp_reply() -> Vec<u8> {
     let packet = [&[0, 1, 8, 0, 6, 4, 0, 2][..], &A.mac, &A.ipv4.octets(), &B.mac, &B.ipv4.octets()].concat();
     ethernet([A.mac, B.mac], EtherType::ARP, &packet)
+}
+
+#[test]
+fn who_shares_a_shortcut_is_told_apart() {
+    let fixture = Fixture::new();
+    // The same entry as A's by the port's index, and as B's by the MAC's last bytes.
+    let double = Container { slot: 9, veth: "vd", mac: [2, 0, 0, 9, 17, 3], ..container(9, "vd", 17, 99) };
+    ip(&format!("link add vd index {} type bridge", index(A.veth).0 + limits::SHORTCUTS));
+    fixture.endpoint(double, 0, 0, 0);
+    let frame_of = |from: Container, to: Container| {
+        frame([from.mac, to.mac], from.address(false), to.address(false), 1, L4::Udp(5000, 53), b"")
+    };
+    let hear = |from: Container, to: Container| {
+        let before = (fixture.traffic(from).sent.packets, fixture.traffic(to).delivered.packets);
+        assert_eq!(fixture.send(from, &frame_of(from, to)).verdict, REDIRECTED);
+        let after = (fixture.traffic(from).sent.packets, fixture.traffic(to).delivered.packets);
+        assert_eq!(after, (before.0 + 1, before.1 + 1));
+    };
+    hear(A, B);
+    hear(A, double);
+    hear(double, A);
+    hear(double, B);
+    fixture.datapath.remove_endpoint(double.slot).unwrap();
+    hear(A, B);
+    hear(B, A);
+    assert_eq!(fixture.send(A, &frame_of(A, double)).verdict, NEXT);
+    fixture.assert_drops("from_container", "vd", &frame_of(double, B), "unknown_endpoint");
 }
 
 #[test]

@@ -1,0 +1,37 @@
+//! Which endpoint a frame comes from, and which it is for.
+
+use netd_common::{addr::IfIndex, endpoint::Endpoint, fdb::FdbKey};
+
+use crate::maps::{ENDPOINTS, FDB, PORT_SHORTCUTS, PORTS, STATION_SHORTCUTS};
+
+/// The endpoint behind a port, and its slot.
+#[inline(always)]
+pub fn behind(port: IfIndex) -> Option<(u32, &'static Endpoint)> {
+    if let Some(found) = PORT_SHORTCUTS.get(port.shortcut()).and_then(at)
+        && found.1.port == port
+    {
+        return Some(found);
+    }
+    // SAFETY: the value is copied at once.
+    at(unsafe { PORTS.get(port) }?)
+}
+
+/// The endpoint that a station of a network is, and its slot.
+#[inline(always)]
+pub fn station(key: &FdbKey) -> Option<(u32, &'static Endpoint)> {
+    if let Some(found) = STATION_SHORTCUTS.get(key.shortcut()).and_then(at)
+        && found.1.mac == key.mac
+        && found.1.network == key.network
+        && found.1.port != IfIndex(0)
+    {
+        return Some(found);
+    }
+    // SAFETY: as above.
+    at(unsafe { FDB.get(key) }?)
+}
+
+#[inline(always)]
+fn at(slot: &u32) -> Option<(u32, &'static Endpoint)> {
+    let slot = *slot;
+    Some((slot, ENDPOINTS.get(slot)?))
+}
