@@ -10,6 +10,7 @@ mod pod {
         addr::{IfIndex, Ipv4, Ipv6},
         bridge::Network,
         endpoint::Endpoint,
+        external::External,
         fdb::FdbKey,
         fib::Uplink,
         frag::FragmentKey,
@@ -33,6 +34,8 @@ mod pod {
         Ipv6,
         Network,
         Endpoint,
+        External<Ipv4>,
+        External<Ipv6>,
         FdbKey,
         Uplink,
         Globals,
@@ -62,6 +65,7 @@ mod tests {
         bridge::Network,
         endpoint::Endpoint,
         event::{Refused, Sweep},
+        external::External,
         fdb::FdbKey,
         fib::{NextHop, Uplink},
         frag::{FragmentKey, Held, HeldKey},
@@ -89,10 +93,12 @@ mod tests {
     #[test]
     fn layouts_are_those_of_this_version() {
         let mut out = format!("ABI version {}\n", super::ABI_VERSION);
-        layout!(out, Network, bridge: IfIndex, flags: u32, gateway4: Ipv4, gateway6: Ipv6, mac: crate::addr::Mac, pad: [u8; 2]);
+        layout!(out, Network, bridge: IfIndex, flags: u32, gateway4: Ipv4, gateway6: Ipv6, source4: Ipv4, source6: Ipv6, mac: crate::addr::Mac, pad: [u8; 2]);
         layout!(out, Endpoint, port: IfIndex, network: u32, flags: u32, ipv4: Ipv4, ipv6: Ipv6, mac: crate::addr::Mac, vlan: u16);
+        layout!(out, External<Ipv4>, external: Ipv4, internal: Ipv4, length: u32, adjustment: u32);
+        layout!(out, External<Ipv6>, external: Ipv6, internal: Ipv6, length: u32, adjustment: u32);
         layout!(out, FdbKey, network: u32, mac: crate::addr::Mac, pad: [u8; 2]);
-        layout!(out, Uplink, ipv4: Ipv4, ipv6: Ipv6);
+        layout!(out, Uplink, ipv4: Ipv4, ipv6: Ipv6, mac: crate::addr::Mac, pad: [u8; 2]);
         layout!(out, NextHop, uplink: IfIndex, family: u32, address: [u32; 4], mtu: u32, generation: u32);
         layout!(out, Tuple<Ipv4>, source: Ipv4, destination: Ipv4, source_port: u16, destination_port: u16, protocol: u8, direction: u8, pad: [u8; 2]);
         layout!(out, Tuple<Ipv6>, source: Ipv6, destination: Ipv6, source_port: u16, destination_port: u16, protocol: u8, direction: u8, pad: [u8; 2]);

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::limits;
+use crate::{limits, nptv6};
 
 /// An IPv4 address, in network byte order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
@@ -38,11 +38,14 @@ impl IfIndex {
 }
 
 /// An address of either family: what the datapath's generic code is generic over.
-pub trait Address: Copy + Eq + Pod {
+pub trait Address: Copy + Default + Eq + Pod {
     /// Whether the address is 0.0.0.0 or `::`.
     fn is_unspecified(self) -> bool;
     /// The address in 32-bit words of network byte order, the unused ones zero.
     fn words(self) -> [u32; 4];
+    /// The address with its first `length` bits replaced by those of `prefix`: a whole address by another, an IPv6 prefix as
+    /// [`crate::nptv6::translate`] does it.
+    fn translate(self, prefix: Self, length: u32, adjustment: u16) -> Option<Self>;
 }
 
 impl Ipv4 {
@@ -75,6 +78,10 @@ impl Address for Ipv4 {
     fn words(self) -> [u32; 4] {
         [self.0, 0, 0, 0]
     }
+    #[inline(always)]
+    fn translate(self, prefix: Self, _length: u32, _adjustment: u16) -> Option<Self> {
+        Some(prefix)
+    }
 }
 
 impl Ipv6 {
@@ -106,6 +113,10 @@ impl Address for Ipv6 {
     #[inline(always)]
     fn words(self) -> [u32; 4] {
         self.0
+    }
+    #[inline(always)]
+    fn translate(self, prefix: Self, length: u32, adjustment: u16) -> Option<Self> {
+        if length == 128 { Some(prefix) } else { nptv6::translate(self, prefix, length, adjustment) }
     }
 }
 

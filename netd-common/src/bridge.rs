@@ -23,6 +23,10 @@ pub struct Network {
     pub gateway4: Ipv4,
     /// The bridge's IPv6 address; `::` if it has none.
     pub gateway6: Ipv6,
+    /// What masquerade takes instead of an address of the uplink; 0.0.0.0 for nothing.
+    pub source4: Ipv4,
+    /// What masquerade takes instead of an address of the uplink; `::` for nothing.
+    pub source6: Ipv6,
     /// The bridge's own MAC: frames to it are to be routed.
     pub mac: Mac,
     /// Always zero.

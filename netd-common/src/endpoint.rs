@@ -16,6 +16,10 @@ pub const ANY_SOURCE: u32 = 1 << 2;
 pub const ISOLATED: u32 = 1 << 3;
 /// The endpoint is in a VLAN that the bridge's own port is not in, so it and the gateway do not hear each other.
 pub const NO_GATEWAY: u32 = 1 << 4;
+/// The endpoint's IPv4 address has an external one of its own.
+pub const EXTERNAL4: u32 = 1 << 5;
+/// The endpoint's IPv6 address has an external one of its own.
+pub const EXTERNAL6: u32 = 1 << 6;
 
 /// One endpoint: a value of `ENDPOINTS`, an array indexed by the endpoint's slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -25,7 +29,7 @@ pub struct Endpoint {
     pub port: IfIndex,
     /// The network's number, an index of `NETWORKS`.
     pub network: u32,
-    /// [`PEER_IN_OTHER_NETNS`], [`VIA_BRIDGE`], [`ANY_SOURCE`], [`ISOLATED`], [`NO_GATEWAY`].
+    /// [`PEER_IN_OTHER_NETNS`], [`VIA_BRIDGE`], [`ANY_SOURCE`], [`ISOLATED`], [`NO_GATEWAY`], [`EXTERNAL4`], [`EXTERNAL6`].
     pub flags: u32,
     /// The only IPv4 source that the guard lets through; 0.0.0.0 if the endpoint has none.
     pub ipv4: Ipv4,

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::addr::{IfIndex, Ipv4, Ipv6};
+use crate::addr::{IfIndex, Ipv4, Ipv6, Mac};
 
 /// Address families as the kernel numbers them.
 pub const AF_INET: u32 = 2;
@@ -19,13 +19,17 @@ pub struct Uplink {
     pub ipv4: Ipv4,
     /// The first global IPv6 address; `::` if there is none.
     pub ipv6: Ipv6,
+    /// The interface's own MAC.
+    pub mac: Mac,
+    /// Always zero.
+    pub pad: [u8; 2],
 }
 
 /// Where packets of a flow leave: the result of one FIB lookup, good while `generation` is the current one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct NextHop {
-    /// The uplink.
+    /// The uplink; 0 if the packet comes back in at once, for it is sent to an external address of this host's containers.
     pub uplink: IfIndex,
     /// [`AF_INET`] or [`AF_INET6`]: an IPv4 route may have an IPv6 next hop (RFC 8950).
     pub family: u32,

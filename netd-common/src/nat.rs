@@ -19,10 +19,12 @@ pub const OUTSIDE: u32 = u32::MAX;
 pub const ACCEPTED: u8 = 1 << 0;
 /// The container knows the remote by another address or port than the remote's own.
 pub const TWICE: u8 = 1 << 1;
-/// The opener is known by his own address all the way.
-pub const OWN_ADDRESS: u8 = 1 << 3;
 /// The remote is an endpoint of this host.
 pub const PEER: u8 = 1 << 2;
+/// The opener is known by his own address all the way.
+pub const OWN_ADDRESS: u8 = 1 << 3;
+/// The external address is one that the user chose for the network.
+pub const CHOSEN: u8 = 1 << 4;
 
 /// One flow: a value of `FLOWS4` or `FLOWS6`, an array. Two keys of `FLOW_KEYS4/6` hold its index, one per direction.
 ///
@@ -63,7 +65,7 @@ pub struct Flow<A: Address> {
     pub peer: u32,
     /// IANA protocol number.
     pub protocol: u8,
-    /// [`ACCEPTED`], [`TWICE`], [`PEER`], [`OWN_ADDRESS`].
+    /// [`ACCEPTED`], [`TWICE`], [`PEER`], [`OWN_ADDRESS`], [`CHOSEN`].
     pub flags: u8,
     /// Always zero.
     pub pad: [u8; 2],

@@ -54,6 +54,12 @@ paths! {
     IcmpErrorOut = "icmp_error_out",
     /// An ICMP error about a translated packet, on its way in.
     IcmpErrorIn = "icmp_error_in",
+    /// From a container with an external address to the outside.
+    ExternalOut = "external_out",
+    /// From the outside, or from within the host, to a container's external address.
+    ExternalIn = "external_in",
+    /// An ARP request or a neighbour solicitation for an external address, answered.
+    Answered = "answered",
     /// Translated on its way out of the host's stack.
     StackMasqueraded = "stack_masqueraded",
     /// To the host's stack: for the host itself, or a route that only the stack can judge.

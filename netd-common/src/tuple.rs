@@ -17,10 +17,14 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// User Datagram Protocol.
     pub const UDP: u8 = 17;
+    /// Datagram Congestion Control Protocol.
+    pub const DCCP: u8 = 33;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
     /// Stream Control Transmission Protocol.
     pub const SCTP: u8 = 132;
+    /// Lightweight User Datagram Protocol.
+    pub const UDPLITE: u8 = 136;
 }
 
 /// One side's view of a flow, and the key of the flow table. For ICMP echo the identifier is the port of

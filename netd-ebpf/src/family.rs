@@ -5,7 +5,8 @@ use netd_common::{
     addr::{Address, Be16, Ipv4, Ipv6},
     bridge::Network,
     drop::DropReason,
-    endpoint::Endpoint,
+    endpoint::{EXTERNAL4, EXTERNAL6, Endpoint},
+    external::External,
     fib::{AF_INET, AF_INET6, Uplink},
     frag::FragmentKey,
     limits,
@@ -33,6 +34,8 @@ pub trait Family: Sized + 'static {
     const INDEX: u32;
     /// Flow records there are.
     const FLOWS: u32;
+    /// The flag of an endpoint that has an external address.
+    const EXTERNAL: u32;
 
     fn parse(packet: &Packet) -> Result<Ip<Self::Address>, DropReason>;
     /// The address as words of the kernel's `bpf_fib_lookup` and the flow's next hop have it.
@@ -40,6 +43,8 @@ pub trait Family: Sized + 'static {
     fn gateway(network: &Network) -> Self::Address;
     fn uplink(uplink: &Uplink) -> Self::Address;
     fn endpoint(endpoint: &Endpoint) -> Self::Address;
+    /// What masquerade takes instead of an uplink's address; unspecified for nothing.
+    fn source(network: &Network) -> Self::Address;
     /// Addresses that mean more than one host, or no host that could be routed to.
     fn is_unroutable(address: Self::Address) -> bool;
 
@@ -50,6 +55,8 @@ pub trait Family: Sized + 'static {
     fn addresses() -> &'static HashMap<Self::Address, u32>;
     fn subnets() -> &'static LpmTrie<Self::Address, u32>;
     fn publications() -> &'static LpmTrie<PublishedPort<Self::Address>, Publication>;
+    fn externals() -> &'static LpmTrie<Self::Address, External<Self::Address>>;
+    fn internals() -> &'static LpmTrie<Self::Address, External<Self::Address>>;
 
     /// Ends the flow at `index` if its clock still is `seen`; 0 if it is not. A global function: see [`crate::open::Open`].
     fn end(index: u32, seen: u64) -> i64;
@@ -60,8 +67,26 @@ pub trait Family: Sized + 'static {
     /// The network whose prefix holds the address.
     #[inline(always)]
     fn network_of(address: Self::Address) -> Option<u32> {
-        Self::subnets().get(Key::new(size_of::<Self::Address>() as u32 * 8, address)).copied()
+        Self::subnets().get(whole(address)).copied()
     }
+
+    /// The translation of a destination that the outside knows a container or a network by.
+    #[inline(always)]
+    fn external(address: Self::Address) -> Option<&'static External<Self::Address>> {
+        Self::externals().get(whole(address))
+    }
+
+    /// The translation of a container's own address.
+    #[inline(always)]
+    fn internal(address: Self::Address) -> Option<&'static External<Self::Address>> {
+        Self::internals().get(whole(address))
+    }
+}
+
+/// All of an address, as the key of a search for its longest prefix.
+#[inline(always)]
+fn whole<A>(address: A) -> Key<A> {
+    Key::new(size_of::<A>() as u32 * 8, address)
 }
 
 pub struct V4;
@@ -76,6 +101,7 @@ impl Family for V4 {
     const ETHERTYPE: Be16 = eth::IPV4;
     const INDEX: u32 = 0;
     const FLOWS: u32 = limits::FLOWS4;
+    const EXTERNAL: u32 = EXTERNAL4;
 
     #[inline(always)]
     fn parse(packet: &Packet) -> Result<Ip<Ipv4>, DropReason> {
@@ -96,6 +122,10 @@ impl Family for V4 {
     #[inline(always)]
     fn endpoint(endpoint: &Endpoint) -> Ipv4 {
         endpoint.ipv4
+    }
+    #[inline(always)]
+    fn source(network: &Network) -> Ipv4 {
+        network.source4
     }
     #[inline(always)]
     fn is_unroutable(address: Ipv4) -> bool {
@@ -130,6 +160,14 @@ impl Family for V4 {
         &maps::PUBLICATIONS4
     }
     #[inline(always)]
+    fn externals() -> &'static LpmTrie<Ipv4, External<Ipv4>> {
+        &maps::EXTERNALS4
+    }
+    #[inline(always)]
+    fn internals() -> &'static LpmTrie<Ipv4, External<Ipv4>> {
+        &maps::INTERNALS4
+    }
+    #[inline(always)]
     fn end(index: u32, seen: u64) -> i64 {
         conntrack::end4(index, seen)
     }
@@ -148,6 +186,7 @@ impl Family for V6 {
     const ETHERTYPE: Be16 = eth::IPV6;
     const INDEX: u32 = 1;
     const FLOWS: u32 = limits::FLOWS6;
+    const EXTERNAL: u32 = EXTERNAL6;
 
     #[inline(always)]
     fn parse(packet: &Packet) -> Result<Ip<Ipv6>, DropReason> {
@@ -168,6 +207,10 @@ impl Family for V6 {
     #[inline(always)]
     fn endpoint(endpoint: &Endpoint) -> Ipv6 {
         endpoint.ipv6
+    }
+    #[inline(always)]
+    fn source(network: &Network) -> Ipv6 {
+        network.source6
     }
     #[inline(always)]
     fn is_unroutable(address: Ipv6) -> bool {
@@ -200,6 +243,14 @@ impl Family for V6 {
     #[inline(always)]
     fn publications() -> &'static LpmTrie<PublishedPort<Ipv6>, Publication> {
         &maps::PUBLICATIONS6
+    }
+    #[inline(always)]
+    fn externals() -> &'static LpmTrie<Ipv6, External<Ipv6>> {
+        &maps::EXTERNALS6
+    }
+    #[inline(always)]
+    fn internals() -> &'static LpmTrie<Ipv6, External<Ipv6>> {
+        &maps::INTERNALS6
     }
     #[inline(always)]
     fn end(index: u32, seen: u64) -> i64 {

@@ -18,11 +18,11 @@ pub fn frame(frame: &Frame, endpoint: &Endpoint) -> Result<(), DropReason> {
 /// An ARP sender names itself: by the endpoint's MAC and address, or no address (a probe, RFC 5227).
 #[inline(always)]
 pub fn arp(packet: &Packet, endpoint: &Endpoint) -> Result<(), DropReason> {
-    let sender = arp::parse(packet)?;
-    if sender.mac != endpoint.mac {
+    let header = arp::parse(packet)?;
+    if header.sender_mac != endpoint.mac {
         return Err(DropReason::SpoofedMac);
     }
-    if sender.address != endpoint.ipv4 && sender.address.0 != 0 && !sender.address.is_link_local() {
+    if header.sender() != endpoint.ipv4 && header.sender().0 != 0 && !header.sender().is_link_local() {
         return Err(DropReason::SpoofedAddress);
     }
     Ok(())

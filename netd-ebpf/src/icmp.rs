@@ -5,9 +5,10 @@ use netd_common::{
     addr::{Be16, IfIndex, Ipv4, Ipv6},
     csum,
     drop::DropReason,
+    fib::NextHop,
     nat::{Flow, TWICE},
     stats::Path,
-    tuple::protocol,
+    tuple::{INBOUND, OUTBOUND, Tuple, protocol},
 };
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
@@ -17,16 +18,15 @@ use crate::{
     fib,
     frag::Fragments,
     nat::{self, Twice},
-    open::{self, Open},
+    open::Open,
     packet::Packet,
     parse::{
         Ip, icmp, ip4, ip6,
         l4::{self, Ports},
     },
-    redirect,
     rewrite::{self, End},
     stats,
-    verdict::{Outcome, Verdict},
+    verdict::Outcome,
 };
 
 /// Bytes of an ICMP error before the packet that it quotes.
@@ -39,6 +39,8 @@ pub struct Quote<A> {
     destination: A,
     protocol: u8,
     ports: Ports,
+    /// A later fragment: there are no ports, nor a transport header at all.
+    is_later: bool,
     /// Where the quoted IP header begins.
     l3: usize,
     /// Where the quoted transport header begins.
@@ -47,11 +49,11 @@ pub struct Quote<A> {
 
 /// Families whose quoted header can be read and changed.
 pub trait Quoted: Open + Fragments + Twice {
-    /// Translates an error from the outside. Its flow's index, [`NOT_OURS`], or a failure.
-    fn translate_in(packet: &Packet) -> i64;
-    /// Translates an error from a container. As `translate_in`, or [`STALE`].
-    fn translate_out(packet: &Packet, from_stack: bool) -> i64;
-    fn quote(packet: &Packet, at: usize) -> Result<Option<Quote<Self::Address>>, DropReason>;
+    /// The flow of the packet that the error at `l4` quotes; [`NOT_OURS`] if there is none.
+    fn quoted_flow(packet: &Packet, l4: usize, reporter: Reporter) -> i64;
+    /// Translates one end of that packet: the flow's own, or the remote's. 0, or a failure.
+    fn translate_quoted(packet: &Packet, l4: usize, index: u32, direction: u8, is_remote: bool) -> i64;
+    fn quote(packet: &Packet, at: usize) -> Result<Quote<Self::Address>, DropReason>;
     /// Writes `to` over one end of the quoted header. Returns what the ICMP checksum's data gained.
     fn rewrite(
         packet: &Packet,
@@ -63,15 +65,15 @@ pub trait Quoted: Open + Fragments + Twice {
 
 impl Quoted for V4 {
     #[inline(always)]
-    fn translate_in(packet: &Packet) -> i64 {
-        icmp_in4(packet.skb(), packet.l3 as u32)
+    fn quoted_flow(packet: &Packet, l4: usize, reporter: Reporter) -> i64 {
+        icmp_flow4(packet.skb(), l4 as u32, reporter as u32, packet.l3 as u32)
     }
     #[inline(always)]
-    fn translate_out(packet: &Packet, from_stack: bool) -> i64 {
-        icmp_out4(packet.skb(), u32::from(from_stack), packet.l3 as u32)
+    fn translate_quoted(packet: &Packet, l4: usize, index: u32, direction: u8, is_remote: bool) -> i64 {
+        icmp_quoted4(packet.skb(), l4 as u32, index, u32::from(direction), u32::from(is_remote))
     }
     #[inline(always)]
-    fn quote(packet: &Packet, at: usize) -> Result<Option<Quote<Ipv4>>, DropReason> {
+    fn quote(packet: &Packet, at: usize) -> Result<Quote<Ipv4>, DropReason> {
         let header: ip4::Header = packet.load(at)?;
         let length = usize::from(header.version_ihl & 0x0f) * 4;
         if header.version_ihl >> 4 != 4 || length < Ipv4Hdr::LEN {
@@ -81,11 +83,9 @@ impl Quoted for V4 {
         if length == Ipv4Hdr::LEN && !is_intact(&header) {
             return Err(DropReason::Malformed);
         }
-        if header.fragment.get() & 0x1fff != 0 {
-            return Ok(None); // A later fragment quotes no ports.
-        }
-        let l4 = at + length;
-        quote_of::<V4>(packet, header.source, header.destination, header.protocol, at, l4).map(Some)
+        let is_later = header.fragment.get() & 0x1fff != 0;
+        let ends = [header.source, header.destination];
+        quote_of::<V4>(packet, ends, header.protocol, is_later, at, at + length)
     }
 
     #[inline(always)]
@@ -105,21 +105,21 @@ impl Quoted for V4 {
 
 impl Quoted for V6 {
     #[inline(always)]
-    fn translate_in(packet: &Packet) -> i64 {
-        icmp_in6(packet.skb(), packet.l3 as u32)
+    fn quoted_flow(packet: &Packet, l4: usize, reporter: Reporter) -> i64 {
+        icmp_flow6(packet.skb(), l4 as u32, reporter as u32, packet.l3 as u32)
     }
     #[inline(always)]
-    fn translate_out(packet: &Packet, from_stack: bool) -> i64 {
-        icmp_out6(packet.skb(), u32::from(from_stack), packet.l3 as u32)
+    fn translate_quoted(packet: &Packet, l4: usize, index: u32, direction: u8, is_remote: bool) -> i64 {
+        icmp_quoted6(packet.skb(), l4 as u32, index, u32::from(direction), u32::from(is_remote))
     }
     #[inline(always)]
-    fn quote(packet: &Packet, at: usize) -> Result<Option<Quote<Ipv6>>, DropReason> {
+    fn quote(packet: &Packet, at: usize) -> Result<Quote<Ipv6>, DropReason> {
         let header: ip6::Header = packet.load(at)?;
         if header.version_class >> 4 != 6 {
             return Err(DropReason::Malformed);
         }
-        let l4 = at + Ipv6Hdr::LEN;
-        quote_of::<V6>(packet, header.source, header.destination, header.next_header, at, l4).map(Some)
+        let ends = [header.source, header.destination];
+        quote_of::<V6>(packet, ends, header.next_header, false, at, at + Ipv6Hdr::LEN)
     }
 
     #[inline(always)]
@@ -140,19 +140,21 @@ fn is_intact(header: &ip4::Header) -> bool {
 #[inline(always)]
 fn quote_of<F: Family>(
     packet: &Packet,
-    source: F::Address,
-    destination: F::Address,
+    [source, destination]: [F::Address; 2],
     protocol: u8,
+    is_later: bool,
     l3: usize,
     transport: usize,
 ) -> Result<Quote<F::Address>, DropReason> {
-    let ports = if protocol == F::ICMP {
+    let ports = if is_later {
+        l4::NO_PORTS
+    } else if protocol == F::ICMP {
         let kind = icmp::kind(protocol, packet.load(transport)?);
         l4::echo_ports(kind, packet.load(transport + 4)?)
     } else {
         packet.load(transport)?
     };
-    Ok(Quote { source, destination, protocol, ports, l3, l4: transport })
+    Ok(Quote { source, destination, protocol, ports, is_later, l3, l4: transport })
 }
 
 /// Translates one end of the quoted packet, and the ICMP checksum with it.
@@ -176,7 +178,8 @@ fn translate<F: Quoted>(
         gained = csum::add(gained, csum::delta(u32::from(from_port.0), u32::from(to_port.0)));
     }
     // The quoted transport checksum is there if enough of the packet was quoted (RFC 5508 REQ-3c: mended, not judged).
-    if let Some(field) = rewrite::checksum_offset(quote.protocol)
+    if !quote.is_later
+        && let Some(field) = rewrite::checksum_offset(quote.protocol)
         && let Ok(checksum) = packet.load::<u16>(quote.l4 + field)
         && !(quote.protocol == protocol::UDP && checksum == 0)
     {
@@ -191,75 +194,169 @@ fn translate<F: Quoted>(
     rewrite::icmp_checksum(packet, icmp, gained, false)
 }
 
+/// Translates one end of the packet that the error at `l4` quotes, if it is `from`: by an address alone, without a flow.
+#[inline(always)]
+pub fn quoted_address<F: Quoted>(
+    packet: &Packet,
+    l4: usize,
+    end: End,
+    from: F::Address,
+    to: F::Address,
+) -> Result<(), DropReason> {
+    let quote = F::quote(packet, l4 + ICMP_HEADER)?;
+    let (address, port) = match end {
+        End::Source => (quote.source, quote.ports.source),
+        End::Destination => (quote.destination, quote.ports.destination),
+    };
+    if address == from { translate::<F>(packet, l4, &quote, end, to, port) } else { Ok(()) }
+}
+
+/// Who reports an error about a packet that he got, or should have forwarded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Reporter {
+    /// Somebody outside.
+    Outside,
+    /// The flow's container.
+    Container,
+    /// A container that the flow knows by its external address.
+    External,
+}
+
 // One register back from a subprogram.
-const NOT_OURS: i64 = -1;
+pub const NOT_OURS: i64 = -1;
 const FAILED: i64 = -2;
-/// Beside the flow's index: nothing is done yet, for the flow's route has to be looked up again first.
-const STALE: i64 = 1 << 32;
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn icmp_in4(skb: *mut __sk_buff, l3: u32) -> i64 {
-    translate_in::<V4>(skb, l3)
+pub extern "C" fn icmp_flow4(skb: *mut __sk_buff, l4: u32, reporter: u32, l3: u32) -> i64 {
+    find_quoted::<V4>(skb, l4 as usize, reporter, l3).map_or(NOT_OURS, i64::from)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn icmp_in6(skb: *mut __sk_buff, l3: u32) -> i64 {
-    translate_in::<V6>(skb, l3)
+pub extern "C" fn icmp_flow6(skb: *mut __sk_buff, l4: u32, reporter: u32, l3: u32) -> i64 {
+    find_quoted::<V6>(skb, l4 as usize, reporter, l3).map_or(NOT_OURS, i64::from)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn icmp_out4(skb: *mut __sk_buff, from_stack: u32, l3: u32) -> i64 {
-    translate_out::<V4>(skb, from_stack != 0, l3)
+pub extern "C" fn icmp_quoted4(
+    skb: *mut __sk_buff,
+    l4: u32,
+    index: u32,
+    direction: u32,
+    is_remote: u32,
+) -> i64 {
+    match translate_one::<V4>(skb, l4 as usize, index, direction as u8, is_remote != 0) {
+        Ok(()) => 0,
+        Err(reason) => FAILED - i64::from(reason as u32),
+    }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn icmp_out6(skb: *mut __sk_buff, from_stack: u32, l3: u32) -> i64 {
-    translate_out::<V6>(skb, from_stack != 0, l3)
+pub extern "C" fn icmp_quoted6(
+    skb: *mut __sk_buff,
+    l4: u32,
+    index: u32,
+    direction: u32,
+    is_remote: u32,
+) -> i64 {
+    match translate_one::<V6>(skb, l4 as usize, index, direction as u8, is_remote != 0) {
+        Ok(()) => 0,
+        Err(reason) => FAILED - i64::from(reason as u32),
+    }
+}
+
+/// What is broken is not ours to judge: the stack drops it.
+#[inline(always)]
+fn find_quoted<F: Quoted>(skb: *mut __sk_buff, l4: usize, reporter: u32, l3: u32) -> Option<u32> {
+    let context = TcContext::new(skb);
+    let packet = &Packet::with_l3(&context, l3);
+    let quote = F::quote(packet, l4 + ICMP_HEADER).ok()?;
+    let [sender, receiver] = rewrite::ends::<F>(packet).ok()?;
+    let is_outside = reporter == Reporter::Outside as u32;
+    if quote.is_later || quote.source != receiver || !(is_outside || quote.destination == sender) {
+        return None;
+    }
+    // What would answer the quoted packet.
+    let mut key = Tuple {
+        source: quote.destination,
+        destination: quote.source,
+        source_port: quote.ports.destination,
+        destination_port: quote.ports.source,
+        protocol: quote.protocol,
+        direction: if reporter == Reporter::Container as u32 { OUTBOUND } else { INBOUND },
+        pad: [0; 2],
+    };
+    if reporter == Reporter::External as u32 {
+        key.source = F::internal(key.source)?.outward(key.source)?;
+    }
+    Some(conntrack::find::<F>(&key)?.index)
+}
+
+#[inline(always)]
+fn translate_one<F: Quoted>(
+    skb: *mut __sk_buff,
+    l4: usize,
+    index: u32,
+    direction: u8,
+    is_remote: bool,
+) -> Result<(), DropReason> {
+    let context = TcContext::new(skb);
+    let packet = &Packet::of(&context);
+    let quote = F::quote(packet, l4 + ICMP_HEADER)?;
+    let found = conntrack::at::<F>(index).ok_or(DropReason::IcmpUnrelated)?;
+    // SAFETY: the flow points into an array map.
+    let flow = unsafe { &*found.flow };
+    // Who sent the quoted packet is whom the error is for.
+    let (end, to, port) = match (direction, is_remote) {
+        (INBOUND, false) => (End::Source, &flow.local, flow.local_port),
+        (INBOUND, true) => (End::Destination, &flow.seen, flow.seen_port),
+        (_, false) => (End::Destination, &flow.external, flow.external_port),
+        (_, true) => (End::Source, &flow.remote, flow.remote_port),
+    };
+    translate::<F>(packet, l4, &quote, end, *to, port)?;
+    match (direction, is_remote) {
+        (_, true) => Ok(()),
+        (INBOUND, _) => outer_address::<F>(packet, l4, flow.external, flow.local),
+        _ => outer_address::<F>(packet, l4, flow.local, flow.external),
+    }
+}
+
+/// Translates what the error at `l4` quotes as a packet of its flow that goes the other way.
+#[inline(always)]
+pub fn quoted<F: Quoted>(
+    packet: &Packet,
+    l4: usize,
+    flow: &Flow<F::Address>,
+    direction: u8,
+) -> Result<(), DropReason> {
+    succeed(F::translate_quoted(packet, l4, flow.index, direction, false))?;
+    // In the few flows whose container knows the remote by another name.
+    if flow.flags & TWICE == 0 {
+        return Ok(());
+    }
+    succeed(F::translate_quoted(packet, l4, flow.index, direction, true))
+}
+
+#[inline(always)]
+fn succeed(code: i64) -> Result<(), DropReason> {
+    if code == 0 { Ok(()) } else { Err(DropReason::of((FAILED - code) as u32)) }
 }
 
 /// An error from the outside about a packet that a container sent.
 #[inline(always)]
 pub fn error_in<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Option<Outcome> {
-    match F::translate_in(packet) {
-        NOT_OURS => None,
-        index @ 0.. => Some(match conntrack::at::<F>(index as u32) {
-            Some(found) => {
-                stats::took(Path::IcmpErrorIn);
-                // SAFETY: the flow points into an array map.
-                nat::deliver::<F>(packet, ip, unsafe { &*found.flow })
-            }
-            None => Err(DropReason::IcmpUnrelated),
-        }),
-        code => Some(Err(reason(code))),
+    let index = F::quoted_flow(packet, ip.l4, Reporter::Outside);
+    if index < 0 {
+        return None;
     }
-}
-
-#[inline(always)]
-fn translate_in<F: Quoted>(skb: *mut __sk_buff, l3: u32) -> i64 {
-    let context = TcContext::new(skb);
-    let packet = &Packet::with_l3(&context, l3);
-    let Ok(ip) = F::parse(packet) else { return NOT_OURS };
-    let quote = match F::quote(packet, ip.l4 + ICMP_HEADER) {
-        Ok(Some(quote)) if quote.source == ip.destination => quote,
-        Ok(_) => return NOT_OURS,
-        Err(_) => return NOT_OURS, // Not ours to judge: the stack drops what is broken.
-    };
-    let Ports { source, destination } = quote.ports;
-    let key = open::inbound(quote.destination, quote.source, destination, source, quote.protocol);
-    let Some(found) = conntrack::find::<F>(&key) else { return NOT_OURS };
+    let Some(found) = conntrack::at::<F>(index as u32) else { return Some(Err(DropReason::IcmpUnrelated)) };
     // SAFETY: the flow points into an array map.
-    let flow: &Flow<F::Address> = unsafe { &*found.flow };
-    let done = translate::<F>(packet, ip.l4, &quote, End::Source, flow.local, flow.local_port)
-        .and_then(|()| match flow.flags & TWICE {
-            0 => Ok(()),
-            _ => translate::<F>(packet, ip.l4, &quote, End::Destination, flow.seen, flow.seen_port),
-        })
-        .and_then(|()| outer_address::<F>(packet, ip.l4, flow.external, flow.local));
-    answer(found.index, done)
+    let flow = unsafe { &*found.flow };
+    stats::took(Path::IcmpErrorIn);
+    Some(quoted::<F>(packet, ip.l4, flow, INBOUND).and_then(|()| nat::deliver::<F>(packet, ip, flow)))
 }
 
 /// Tells an ICMPv6 checksum of the outer address, which is in its pseudo header (RFC 4443 section 2.3); ICMP has none.
@@ -276,14 +373,6 @@ fn outer_address<F: Family>(
     rewrite::icmp_checksum(packet, l4, csum::delta(csum::sum(from), csum::sum(to)), true)
 }
 
-#[inline(always)]
-fn answer(index: u32, done: Result<(), DropReason>) -> i64 {
-    match done {
-        Ok(()) => i64::from(index),
-        Err(reason) => FAILED - i64::from(reason as u32),
-    }
-}
-
 /// Who hands an error out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
@@ -294,66 +383,33 @@ pub enum Sender {
 }
 
 /// An error from a container about a packet that came from the outside. The state is neither refreshed nor changed
-/// (RFC 7857 section 7.1).
+/// (RFC 7857 section 7.1). `send` takes it to its next hop.
 #[inline(always)]
-pub fn error_out<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>, from: Sender) -> Option<Outcome> {
-    let from_stack = from == Sender::Stack;
-    let mut translated = F::translate_out(packet, from_stack);
-    if let Sender::Behind(bridge) = from
-        && translated >= STALE
-    {
-        if F::reroute(packet, translated as u32, bridge) < 0 {
-            return Some(Err(DropReason::NoUplink));
-        }
-        translated = F::translate_out(packet, from_stack);
+pub fn error_out<F: Quoted>(
+    packet: &Packet,
+    ip: &Ip<F::Address>,
+    from: Sender,
+    send: impl FnOnce(&NextHop) -> Outcome,
+) -> Option<Outcome> {
+    let index = F::quoted_flow(packet, ip.l4, Reporter::Container);
+    if index < 0 {
+        return None;
     }
-    match translated {
-        NOT_OURS => None,
-        // The routes change faster than they are looked up.
-        STALE.. => Some(Err(DropReason::NoUplink)),
-        index @ 0.. => Some(match conntrack::at::<F>(index as u32) {
-            Some(found) => {
-                // SAFETY: the flow points into an array map.
-                let flow = unsafe { &*found.flow };
-                stats::took(Path::IcmpErrorOut);
-                let ttl = if from_stack { ip.ttl } else { ip.ttl - 1 };
-                let sent = rewrite::ip::<F>(packet, &nat::to_external(flow, ttl));
-                sent.map(|()| if from_stack { Verdict::NEXT } else { redirect::out(packet, &flow.next_hop) })
-            }
-            None => Err(DropReason::IcmpUnrelated),
-        }),
-        code => Some(Err(reason(code))),
-    }
-}
-
-#[inline(always)]
-fn translate_out<F: Quoted>(skb: *mut __sk_buff, from_stack: bool, l3: u32) -> i64 {
-    let context = TcContext::new(skb);
-    let packet = &Packet::with_l3(&context, l3);
-    let Ok(ip) = F::parse(packet) else { return NOT_OURS };
-    let quote = match F::quote(packet, ip.l4 + ICMP_HEADER) {
-        Ok(Some(quote)) if quote.source == ip.destination && quote.destination == ip.source => quote,
-        _ => return NOT_OURS,
-    };
-    let Ports { source, destination } = quote.ports;
-    let key = open::outbound(quote.destination, quote.source, destination, source, quote.protocol);
-    let Some(found) = conntrack::find::<F>(&key) else { return NOT_OURS };
+    let Some(found) = conntrack::at::<F>(index as u32) else { return Some(Err(DropReason::IcmpUnrelated)) };
     // SAFETY: the flow points into an array map.
-    let flow: &Flow<F::Address> = unsafe { &*found.flow };
-    if !from_stack && fib::globals().is_none_or(|globals| globals.fib_generation != flow.next_hop.generation)
+    let flow = unsafe { &*found.flow };
+    let is_fresh = fib::globals().is_some_and(|globals| globals.fib_generation == flow.next_hop.generation);
+    if let Sender::Behind(bridge) = from
+        && !is_fresh
+        && F::reroute(packet, index as u32, bridge) < 0
     {
-        return STALE | i64::from(found.index);
+        return Some(Err(DropReason::NoUplink));
     }
-    let done = translate::<F>(packet, ip.l4, &quote, End::Destination, flow.external, flow.external_port)
-        .and_then(|()| match flow.flags & TWICE {
-            0 => Ok(()),
-            _ => translate::<F>(packet, ip.l4, &quote, End::Source, flow.remote, flow.remote_port),
-        })
-        .and_then(|()| outer_address::<F>(packet, ip.l4, flow.local, flow.external));
-    answer(found.index, done)
-}
-
-#[inline(always)]
-fn reason(code: i64) -> DropReason {
-    DropReason::of((FAILED - code) as u32)
+    stats::took(Path::IcmpErrorOut);
+    let ttl = if from == Sender::Stack { ip.ttl } else { ip.ttl - 1 };
+    Some(
+        quoted::<F>(packet, ip.l4, flow, OUTBOUND)
+            .and_then(|()| rewrite::ip::<F>(packet, &nat::to_external(flow, ttl)))
+            .and_then(|()| send(&flow.next_hop)),
+    )
 }

@@ -4,10 +4,12 @@
 // For the atomic instructions in `atomic`; RUSTC_BOOTSTRAP in .cargo/config.toml unlocks it on a stable compiler.
 #![feature(asm_experimental_arch)]
 
+mod arp;
 mod atomic;
 mod bridge;
 mod conntrack;
 mod endpoint;
+mod external;
 mod family;
 mod fib;
 mod frag;
@@ -16,6 +18,7 @@ mod hook;
 mod icmp;
 mod maps;
 mod nat;
+mod nd;
 mod open;
 mod packet;
 mod parse;

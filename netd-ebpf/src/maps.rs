@@ -10,8 +10,9 @@ use netd_common::{
     bridge::Network,
     drop::DropReason,
     endpoint::Endpoint,
+    external::External,
     fdb::FdbKey,
-    fib::Uplink,
+    fib::{NextHop, Uplink},
     frag::{FragmentKey, Held, HeldKey},
     globals::Globals,
     limits,
@@ -52,6 +53,20 @@ pub static ADDRESSES6: HashMap<Ipv6, u32> = HashMap::with_max_entries(limits::EN
 pub static SUBNETS4: LpmTrie<Ipv4, u32> = LpmTrie::with_max_entries(limits::SUBNETS, NO_PREALLOC);
 #[map]
 pub static SUBNETS6: LpmTrie<Ipv6, u32> = LpmTrie::with_max_entries(limits::SUBNETS, NO_PREALLOC);
+/// What the outside sees to what it stands for: addresses and prefixes with a 1:1 translation.
+#[map]
+pub static EXTERNALS4: LpmTrie<Ipv4, External<Ipv4>> =
+    LpmTrie::with_max_entries(limits::EXTERNALS, NO_PREALLOC);
+#[map]
+pub static EXTERNALS6: LpmTrie<Ipv6, External<Ipv6>> =
+    LpmTrie::with_max_entries(limits::EXTERNALS, NO_PREALLOC);
+/// The same by what it stands for.
+#[map]
+pub static INTERNALS4: LpmTrie<Ipv4, External<Ipv4>> =
+    LpmTrie::with_max_entries(limits::EXTERNALS, NO_PREALLOC);
+#[map]
+pub static INTERNALS6: LpmTrie<Ipv6, External<Ipv6>> =
+    LpmTrie::with_max_entries(limits::EXTERNALS, NO_PREALLOC);
 #[map]
 pub static UPLINKS: HashMap<IfIndex, Uplink> = HashMap::with_max_entries(limits::UPLINKS, 0);
 
@@ -62,6 +77,10 @@ pub static PUBLICATIONS4: LpmTrie<PublishedPort<Ipv4>, Publication> =
 #[map]
 pub static PUBLICATIONS6: LpmTrie<PublishedPort<Ipv6>, Publication> =
     LpmTrie::with_max_entries(limits::PUBLICATIONS, NO_PREALLOC);
+
+/// Where a packet without a flow leaves, from one stage to the next: a program's stack has no room for it.
+#[map]
+pub static WAYS: PerCpuArray<NextHop> = PerCpuArray::with_max_entries(1, 0);
 
 /// Flow records. Memory-mapped by the daemon, which lists them without a system call each.
 #[map]

@@ -5,6 +5,7 @@ use netd_common::{
     addr::Address,
     drop::DropReason,
     endpoint::{NO_GATEWAY, VIA_BRIDGE},
+    fib::NextHop,
     nat::{Flow, HOST, TWICE},
     stats::Path,
     tuple::{INBOUND, OUTBOUND},
@@ -13,9 +14,14 @@ use netd_common::{
 use crate::{
     conntrack,
     family::{V4, V6},
-    maps::{ENDPOINTS, NETWORKS},
+    fib,
+    maps::{ENDPOINTS, NETWORKS, UPLINKS},
     packet::Packet,
-    parse::{Ip, l4::L4},
+    parse::{
+        Ip,
+        icmp::Kind,
+        l4::{self, L4, L4Kind},
+    },
     redirect,
     rewrite::{self, End, Rewrite, Translation},
     stats,
@@ -24,7 +30,7 @@ use crate::{
 
 /// Whether each IP packet that leaves is small enough for the route: of a super-frame, each segment.
 #[inline(always)]
-fn fits<A>(packet: &Packet, ip: &Ip<A>, l4: Option<&L4>, mtu: u32) -> bool {
+pub fn fits<A>(packet: &Packet, ip: &Ip<A>, l4: Option<&L4>, mtu: u32) -> bool {
     let segment = packet.segment_size();
     let size = match l4 {
         Some(l4) if segment != 0 => (ip.l4 - packet.l3) as u32 + l4.length + segment,
@@ -61,9 +67,13 @@ pub fn to_local<A: Address>(flow: &Flow<A>, ttl: u8) -> Translation<A> {
 pub trait Twice: Rewrite {
     /// Translates the remote's end too. 0 once it is done.
     fn other_end(packet: &Packet, index: u32, direction: u8) -> i64;
+    /// Gives the packet the external end of the flow at `index`, and leaves its TTL. 0, or a failure.
+    fn externalise(packet: &Packet, index: u32) -> i64;
     /// Restores the packet that has begun the flow at `index`, but for the remote's end. The verdict's number, or below all of
     /// those the reason of a drop.
     fn restore_first(packet: &Packet, index: u32) -> i64;
+    /// Turns a packet of the flow at `index` back, and leaves its delivery to the caller: 0, or a failure.
+    fn turn_back(packet: &Packet, index: u32) -> i64;
 }
 
 impl Twice for V4 {
@@ -72,8 +82,16 @@ impl Twice for V4 {
         other_end4(packet.skb(), index, u32::from(direction), packet.l3 as u32)
     }
     #[inline(always)]
+    fn externalise(packet: &Packet, index: u32) -> i64 {
+        externalise4(packet.skb(), index, packet.l3 as u32)
+    }
+    #[inline(always)]
     fn restore_first(packet: &Packet, index: u32) -> i64 {
         restore_first4(packet.skb(), index, packet.l3 as u32)
+    }
+    #[inline(always)]
+    fn turn_back(packet: &Packet, index: u32) -> i64 {
+        turn_back4(packet.skb(), index)
     }
 }
 
@@ -83,8 +101,16 @@ impl Twice for V6 {
         other_end6(packet.skb(), index, u32::from(direction), packet.l3 as u32)
     }
     #[inline(always)]
+    fn externalise(packet: &Packet, index: u32) -> i64 {
+        externalise6(packet.skb(), index, packet.l3 as u32)
+    }
+    #[inline(always)]
     fn restore_first(packet: &Packet, index: u32) -> i64 {
         restore_first6(packet.skb(), index, packet.l3 as u32)
+    }
+    #[inline(always)]
+    fn turn_back(packet: &Packet, index: u32) -> i64 {
+        turn_back6(packet.skb(), index)
     }
 }
 
@@ -102,14 +128,38 @@ pub extern "C" fn other_end6(skb: *mut __sk_buff, index: u32, direction: u32, l3
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+pub extern "C" fn externalise4(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
+    i64::from(externalise_one::<V4>(skb, index, l3).is_err())
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 pub extern "C" fn restore_first4(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
     restore_opener::<V4>(skb, index, l3)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+pub extern "C" fn externalise6(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
+    i64::from(externalise_one::<V6>(skb, index, l3).is_err())
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 pub extern "C" fn restore_first6(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
     restore_opener::<V6>(skb, index, l3)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn turn_back4(skb: *mut __sk_buff, index: u32) -> i64 {
+    i64::from(turn_back::<V4>(skb, index).is_err())
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn turn_back6(skb: *mut __sk_buff, index: u32) -> i64 {
+    i64::from(turn_back::<V6>(skb, index).is_err())
 }
 
 /// Below all verdicts.
@@ -196,13 +246,14 @@ fn translate_other_end<F: Rewrite>(
     rewrite::ip::<F>(packet, &translation)
 }
 
-/// From a container to the outside in one pass. `l4` is absent in later fragments.
+/// From a container to the outside in one pass, by what `send` does. `l4` is absent in later fragments.
 #[inline(always)]
 pub fn masquerade<F: Twice>(
     packet: &Packet,
     ip: &Ip<F::Address>,
     l4: Option<&L4>,
     flow: *mut Flow<F::Address>,
+    send: impl FnOnce(&NextHop) -> Outcome,
 ) -> Outcome {
     // SAFETY: `flow` points into an array map.
     let record = unsafe { &*flow };
@@ -211,41 +262,42 @@ pub fn masquerade<F: Twice>(
         return Ok(Verdict::NEXT);
     }
     conntrack::tally(flow, OUTBOUND, packet.len());
-    externalise::<F>(packet, ip, l4, &to_external(record, ip.ttl - 1))?;
+    let translation = to_external(record, ip.ttl - 1);
+    if l4.is_some() {
+        rewrite::transport::<F>(packet, ip.l4, ip.protocol, &translation)?;
+    }
+    rewrite::ip::<F>(packet, &translation)?;
     other_end::<F>(packet, record, OUTBOUND)?;
     stats::took(Path::Masqueraded);
-    Ok(redirect::out(packet, &record.next_hop))
+    send(&record.next_hop)
 }
 
 /// What the stack lets out, translated over the same table. The TTL is the stack's business and done.
 #[inline(always)]
-pub fn masquerade_from_stack<F: Twice>(
-    packet: &Packet,
-    ip: &Ip<F::Address>,
-    l4: Option<&L4>,
-    flow: *mut Flow<F::Address>,
-) -> Outcome {
+pub fn masquerade_from_stack<F: Twice>(packet: &Packet, flow: *mut Flow<F::Address>) -> Outcome {
     // SAFETY: `flow` points into an array map.
     let record = unsafe { &*flow };
     conntrack::tally(flow, OUTBOUND, packet.len());
-    externalise::<F>(packet, ip, l4, &to_external(record, ip.ttl))?;
+    if F::externalise(packet, record.index) != 0 {
+        return Err(DropReason::Rewrite);
+    }
     other_end::<F>(packet, record, OUTBOUND)?;
     stats::took(Path::StackMasqueraded);
     Ok(Verdict::NEXT)
 }
 
-/// Writes a translation into transport and IP header.
 #[inline(always)]
-fn externalise<F: Twice>(
-    packet: &Packet,
-    ip: &Ip<F::Address>,
-    l4: Option<&L4>,
-    translation: &Translation<F::Address>,
-) -> Result<(), DropReason> {
-    if l4.is_some() {
-        rewrite::transport::<F>(packet, ip.l4, ip.protocol, translation)?;
+fn externalise_one<F: Rewrite>(skb: *mut __sk_buff, index: u32, l3: u32) -> Result<(), DropReason> {
+    let context = TcContext::new(skb);
+    let packet = &Packet::with_l3(&context, l3);
+    let ip = F::parse(packet)?;
+    let found = conntrack::at::<F>(index).ok_or(DropReason::Rewrite)?;
+    // SAFETY: the flow points into an array map.
+    let translation = to_external(unsafe { &*found.flow }, ip.ttl);
+    if !ip.fragment.later {
+        rewrite::transport::<F>(packet, ip.l4, ip.protocol, &translation)?;
     }
-    rewrite::ip::<F>(packet, translation)
+    rewrite::ip::<F>(packet, &translation)
 }
 
 /// From the outside back to whoever began the flow.
@@ -265,6 +317,54 @@ pub fn restore<F: Twice>(
     }
     stats::took(Path::Returned);
     deliver::<F>(packet, ip, record)
+}
+
+#[inline(always)]
+fn turn_back<F: Rewrite>(skb: *mut __sk_buff, index: u32) -> Result<(), DropReason> {
+    let context = TcContext::new(skb);
+    let packet = &Packet::of(&context);
+    let ip = F::parse(packet)?;
+    let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
+    let found = conntrack::at::<F>(index).ok_or(DropReason::UnknownEndpoint)?;
+    let l4 = if ip.fragment.later { None } else { Some(l4::parse(packet, &ip, F::L4, F::ICMP)?) };
+    // SAFETY: `flow` points into an array map.
+    let record = unsafe { &*found.flow };
+    // What an error quotes has been turned back already, and an error keeps no flow alive.
+    if l4.as_ref().is_none_or(|l4| l4.kind != L4Kind::Icmp(Kind::Error)) {
+        if !conntrack::refresh(found.flow, INBOUND, l4.as_ref().map_or(0, |l4| l4.flags), globals) {
+            return Err(DropReason::UnknownEndpoint);
+        }
+        conntrack::tally(found.flow, INBOUND, packet.len());
+        if l4.is_some() {
+            rewrite::transport::<F>(packet, ip.l4, ip.protocol, &to_local(record, 0))?;
+        }
+    }
+    stats::took(Path::Returned);
+    let (ttl, to) = (if ip.ttl > 1 { ip.ttl - 1 } else { 1 }, record.endpoint);
+    let (source, destination) = if to == HOST {
+        // SAFETY: the value is copied at once.
+        let uplink = unsafe { UPLINKS.get(record.next_hop.uplink) }.ok_or(DropReason::NoUplink)?;
+        (uplink.mac, uplink.mac)
+    } else {
+        let endpoint = ENDPOINTS.get(to).ok_or(DropReason::UnknownEndpoint)?;
+        let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
+        if endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0 {
+            return rewrite::ip::<F>(packet, &to_local(record, ip.ttl));
+        }
+        stats::delivered(to, packet.len());
+        (network.mac, endpoint.mac)
+    };
+    rewrite::frame_and_ip::<F>(packet, &to_local(record, ttl), source, destination)
+}
+
+/// Hands a packet that was turned back to whoever began its flow.
+#[inline(always)]
+pub fn hand_over<A: Address>(packet: &Packet, flow: &Flow<A>) -> Outcome {
+    if flow.endpoint == HOST {
+        return Ok(redirect::in_by(packet, flow.next_hop.uplink));
+    }
+    let endpoint = ENDPOINTS.get(flow.endpoint).ok_or(DropReason::UnknownEndpoint)?;
+    if endpoint.port.0 == 0 { Err(DropReason::UnknownEndpoint) } else { Ok(redirect::into(packet, endpoint)) }
 }
 
 /// Turns the packet's destination back into the flow's own end, and hands it there.

@@ -14,16 +14,17 @@ use netd_common::{
     fib::NextHop,
     globals::Globals,
     limits,
-    nat::{ACCEPTED, Flow, OUTSIDE, OWN_ADDRESS},
+    nat::{ACCEPTED, CHOSEN, Flow, OUTSIDE, OWN_ADDRESS},
     stats::Path,
     tuple::{INBOUND, OUTBOUND, Tuple, protocol},
 };
 
 use crate::{
     conntrack::{self, repeat},
+    external,
     family::{Family, V4, V6},
     fib::{self, Route, Way},
-    maps::{ENDPOINTS, EVENTS, NETWORKS, UPLINKS},
+    maps::{ENDPOINTS, EVENTS, NETWORKS, UPLINKS, WAYS},
     packet::Packet,
     publish,
     rewrite::{self, Rewrite},
@@ -64,7 +65,7 @@ pub enum Opened {
 // A subprogram returns one register.
 const STACK: i64 = -1;
 const DROP: i64 = -2;
-/// The flow's address does not fit its new route, and the flow is no more.
+/// The flow's address does not fit its new route: it is to end, or has ended.
 pub const ENDED: i64 = i64::MIN;
 /// The flow's answers need not, or cannot, leave by the uplink that the request came in by.
 pub const ASTRAY: i64 = i64::MIN + 1;
@@ -109,17 +110,28 @@ pub trait Open: Rewrite {
     fn go_live(index: u32) -> i64;
     /// Tells the daemon that a flow was refused.
     fn tell(request: &Request<Self::Address>, reason: u32) -> i64;
+    /// Where a container's packet leaves that needs no flow, and whether it may: [`FOUND`] and the hop in `WAYS`, or no flow.
+    fn way_out(packet: &Packet, request: &Request<Self::Address>) -> i64;
     /// Looks the route of a flow up again, from its bridge, or else by the uplink that it goes by already. The flow's index, or
     /// why this packet cannot follow it, or [`ENDED`], or [`ASTRAY`].
-    fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>) -> i64;
+    fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>, comes_back: bool) -> i64;
+    /// Whether the flow's remote is an external address of this host's containers.
+    fn comes_back(index: u32) -> bool;
 
     /// Looks the route of a flow up again. As `reroute_by`, but for [`ASTRAY`].
     #[inline(always)]
     fn reroute(packet: &Packet, index: u32, bridge: IfIndex) -> i64 {
-        match Self::reroute_by(packet, index, None) {
-            ASTRAY => Self::reroute_by(packet, index, Some(bridge)),
-            code => code,
+        let Some(found) = conntrack::at::<Self>(index) else { return ENDED };
+        let seen = conntrack::clock(found.flow);
+        let mut code = Self::reroute_by(packet, index, None, false);
+        if code == ASTRAY {
+            code = Self::reroute_by(packet, index, Some(bridge), Self::comes_back(index));
         }
+        // Here and not there, for a call less on the programs' short stack.
+        if code == ENDED {
+            conntrack::end::<Self>(index, seen);
+        }
+        code
     }
 }
 
@@ -149,8 +161,16 @@ impl Open for V4 {
         tell4(request, reason)
     }
     #[inline(always)]
-    fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>) -> i64 {
-        reroute4(packet.skb(), index, bridge.map_or(0, |bridge| bridge.0))
+    fn way_out(packet: &Packet, request: &Request<Ipv4>) -> i64 {
+        way_out4(packet.skb(), request)
+    }
+    #[inline(always)]
+    fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>, comes_back: bool) -> i64 {
+        reroute4(packet.skb(), index, bridge.map_or(0, |bridge| bridge.0), u32::from(comes_back))
+    }
+    #[inline(always)]
+    fn comes_back(index: u32) -> bool {
+        comes_back4(index) != 0
     }
 }
 
@@ -180,8 +200,16 @@ impl Open for V6 {
         tell6(request, reason)
     }
     #[inline(always)]
-    fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>) -> i64 {
-        reroute6(packet.skb(), index, bridge.map_or(0, |bridge| bridge.0))
+    fn way_out(packet: &Packet, request: &Request<Ipv6>) -> i64 {
+        way_out6(packet.skb(), request)
+    }
+    #[inline(always)]
+    fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>, comes_back: bool) -> i64 {
+        reroute6(packet.skb(), index, bridge.map_or(0, |bridge| bridge.0), u32::from(comes_back))
+    }
+    #[inline(always)]
+    fn comes_back(index: u32) -> bool {
+        comes_back6(index) != 0
     }
 }
 
@@ -259,14 +287,38 @@ pub extern "C" fn go_live6(index: u32) -> i64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn reroute4(skb: *mut __sk_buff, index: u32, bridge: u32) -> i64 {
-    reroute::<V4>(skb, index, bridge)
+pub extern "C" fn way_out4(skb: *mut __sk_buff, request: *const Request<Ipv4>) -> i64 {
+    way_out::<V4>(skb, request)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn reroute6(skb: *mut __sk_buff, index: u32, bridge: u32) -> i64 {
-    reroute::<V6>(skb, index, bridge)
+pub extern "C" fn reroute4(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: u32) -> i64 {
+    reroute::<V4>(skb, index, bridge, comes_back != 0)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn comes_back4(index: u32) -> i64 {
+    i64::from(leads_back::<V4>(index))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn way_out6(skb: *mut __sk_buff, request: *const Request<Ipv6>) -> i64 {
+    way_out::<V6>(skb, request)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn reroute6(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: u32) -> i64 {
+    reroute::<V6>(skb, index, bridge, comes_back != 0)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn comes_back6(index: u32) -> i64 {
+    i64::from(leads_back::<V6>(index))
 }
 
 /// Whether the stack may send a packet that is [`BY_STACK`].
@@ -328,23 +380,76 @@ fn decide<F: Family>(packet: &Packet, request: &Request<F::Address>) -> Opened {
     let (Some(globals), Some(network)) = (fib::globals(), NETWORKS.get(request.network)) else {
         return Opened::Drop(DropReason::UnknownEndpoint);
     };
+    let mut exit = Exit::<F::Address>::default();
+    let refused = find_exit::<F>(packet, request, network, globals, &mut exit);
+    if refused != FOUND {
+        return Opened::decode(refused);
+    }
+    if request.unfit == BY_STACK {
+        return Opened::Stack;
+    }
+    let comes_back = external::is_external::<F>(request.tuple.destination);
+    // Whoever is asked by an external address within the host answers to one.
+    let masquerade = network.flags & MASQUERADE != 0 || comes_back;
+    if request.unfit != FIT {
+        return if masquerade { Opened::Drop(DropReason::of(request.unfit)) } else { Opened::Stack };
+    }
+    let address = if masquerade { external_address::<F>(network, &exit) } else { request.tuple.source };
+    if address.is_unspecified() {
+        return Opened::Drop(DropReason::NoExternalAddress);
+    }
+    if comes_back {
+        come_back(&mut exit.hop);
+    }
+    let flags = if !masquerade {
+        OWN_ADDRESS
+    } else if address == F::source(network) {
+        CHOSEN
+    } else {
+        0
+    };
+    match record::<F>(request, address, flags, exit.hop, globals) {
+        Ok(index) => Opened::Flow(index),
+        Err(reason) => Opened::Drop(reason),
+    }
+}
+
+/// Where a packet leaves, and under which addresses it could.
+#[derive(Clone, Copy, Default)]
+struct Exit<A> {
+    hop: NextHop,
+    /// What the host itself would use on this route; unspecified if nothing.
+    of_route: A,
+    /// What the uplink has.
+    of_uplink: A,
+}
+
+/// There is a way out.
+pub const FOUND: i64 = 0;
+
+/// Finds the way out for a packet of a network. [`FOUND`], or why there is none for it.
+#[inline(always)]
+fn find_exit<F: Family>(
+    packet: &Packet,
+    request: &Request<F::Address>,
+    network: &Network,
+    globals: &Globals,
+    exit: &mut Exit<F::Address>,
+) -> i64 {
+    let drop = |reason| Opened::Drop(reason).encode();
     // Nothing that is to be forwarded; the stack knows how to drop it (RFC 4291 section 2.5.6, RFC 1812 section 5.3.7).
     if F::is_unroutable(request.tuple.destination) || F::is_unroutable(request.tuple.source) {
-        return Opened::Stack;
+        return STACK;
     }
     let Route::Forward { mut hop, mut source } =
         fib::lookup::<F>(packet, &request.tuple, Way::From(network.bridge), globals)
     else {
-        return Opened::Stack;
+        return STACK;
     };
     if hop.uplink == network.bridge {
         // By way of the gateway to a neighbour.
         let isolated = ENDPOINTS.get(request.endpoint).is_some_and(|sender| sender.flags & ISOLATED != 0);
-        return if network.flags & ICC == 0 || isolated {
-            Opened::Drop(DropReason::Icc)
-        } else {
-            Opened::Stack
-        };
+        return if network.flags & ICC == 0 || isolated { drop(DropReason::Icc) } else { STACK };
     }
     if request.uplink.0 != 0 && request.uplink != hop.uplink {
         // A rule that the lookup could not see sent the packet elsewhere; the stack is right.
@@ -353,48 +458,52 @@ fn decide<F: Family>(packet: &Packet, request: &Request<F::Address>) -> Opened {
     }
     // SAFETY: a shared reference to a map value that only the daemon replaces.
     let Some(uplink) = (unsafe { UPLINKS.get(hop.uplink) }) else {
-        return Opened::Drop(match F::network_of(request.tuple.destination) {
+        return drop(match F::network_of(request.tuple.destination) {
             Some(_) if network.flags & INTERNAL == 0 => DropReason::Isolated,
             Some(_) => DropReason::Internal,
             None => DropReason::NoUplink,
         });
     };
     if network.flags & INTERNAL != 0 {
-        return Opened::Drop(DropReason::Internal);
+        return drop(DropReason::Internal);
     }
-    if request.unfit == BY_STACK {
-        return Opened::Stack;
-    }
-    if request.unfit != FIT {
-        let masquerade = network.flags & MASQUERADE != 0;
-        return if masquerade { Opened::Drop(DropReason::of(request.unfit)) } else { Opened::Stack };
-    }
-    let flags = if network.flags & MASQUERADE == 0 { OWN_ADDRESS } else { 0 };
-    let external = match external_address::<F>(request, network, source, F::uplink(uplink)) {
-        Some(address) => address,
-        None => return Opened::Drop(DropReason::NoExternalAddress),
-    };
-    match record::<F>(request, external, flags, hop, globals) {
-        Ok(index) => Opened::Flow(index),
-        Err(reason) => Opened::Drop(reason),
-    }
+    *exit = Exit { hop, of_route: source, of_uplink: F::uplink(uplink) };
+    FOUND
 }
 
-/// The address to leave with. Without masquerade that is the container's own: the flow then serves to let replies in.
+/// The way out for a packet that needs no flow, because its address is translated 1:1. As [`find_exit`].
 #[inline(always)]
-fn external_address<F: Family>(
-    request: &Request<F::Address>,
-    network: &Network,
-    of_route: F::Address,
-    of_uplink: F::Address,
-) -> Option<F::Address> {
-    if network.flags & MASQUERADE == 0 {
-        return Some(request.tuple.source);
+fn way_out<F: Family>(skb: *mut __sk_buff, request: *const Request<F::Address>) -> i64 {
+    // SAFETY: the caller's frame holds it; the verifier demands the check for null.
+    let (Some(request), Some(hop)) = (unsafe { request.as_ref() }, WAYS.get_ptr_mut(0)) else { return STACK };
+    let (Some(globals), Some(network)) = (fib::globals(), NETWORKS.get(request.network)) else {
+        return STACK;
+    };
+    let context = TcContext::new(skb);
+    let mut exit = Exit::<F::Address>::default();
+    let found = find_exit::<F>(&Packet::of(&context), request, network, globals, &mut exit);
+    // SAFETY: this CPU's own value.
+    unsafe { *hop = exit.hop };
+    found
+}
+
+/// The packet is for a container of this host: it leaves by no uplink.
+#[inline(always)]
+fn come_back(hop: &mut NextHop) {
+    hop.uplink = IfIndex(0);
+    hop.mtu = u32::MAX;
+}
+
+/// The address to leave with; unspecified if there is none.
+#[inline(always)]
+fn external_address<F: Family>(network: &Network, exit: &Exit<F::Address>) -> F::Address {
+    let chosen = F::source(network);
+    if !chosen.is_unspecified() {
+        return chosen;
     }
     // An uplink without an address makes the kernel fall back on any other, a bridge's too.
-    let is_outside = !of_route.is_unspecified() && F::network_of(of_route).is_none();
-    let address = if is_outside { of_route } else { of_uplink };
-    if address.is_unspecified() { None } else { Some(address) }
+    let is_outside = !exit.of_route.is_unspecified() && F::network_of(exit.of_route).is_none();
+    if is_outside { exit.of_route } else { exit.of_uplink }
 }
 
 /// Draws a record and fills it in, but for the external port.
@@ -474,6 +583,8 @@ struct Search<'a, F: Family> {
     own: Be16,
     /// The protocol's ports are shared with the host's sockets.
     is_port: bool,
+    /// The address is this network's own: no range of the host's is in the way.
+    is_chosen: bool,
     /// The address is not translated: the port is in nobody's way, or it is the host's own socket's.
     same_address: bool,
     draws: u32,
@@ -500,6 +611,7 @@ fn take_port<F: Family>(skb: *mut __sk_buff, index: u32) -> i64 {
         key,
         own: record.local_port,
         is_port: key.protocol == protocol::TCP || key.protocol == protocol::UDP,
+        is_chosen: record.flags & CHOSEN != 0,
         same_address: record.flags & OWN_ADDRESS != 0,
         draws: 0,
         claimed: false,
@@ -547,8 +659,8 @@ extern "C" fn try_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {
     // SAFETY: `repeat` passes the pointer that it was given.
     let search = unsafe { &mut *search };
     let first = search.draws == 0;
-    let keeps =
-        first && (!search.is_port || search.same_address || search.globals.ports.keeps(search.own.get()));
+    let is_free_to_keep = search.same_address || search.is_chosen;
+    let keeps = first && (!search.is_port || is_free_to_keep || search.globals.ports.keeps(search.own.get()));
     if !first && rewrite::has_fixed_port(search.key.protocol) {
         return 1;
     }
@@ -648,9 +760,14 @@ fn tell<F: Family>(request: *const Request<F::Address>, reason: u32) -> i64 {
 }
 
 #[inline(always)]
-fn reroute<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32) -> i64 {
+fn leads_back<F: Family>(index: u32) -> bool {
+    // SAFETY: the flow points into an array map.
+    conntrack::at::<F>(index).is_some_and(|found| external::is_external::<F>(unsafe { (*found.flow).remote }))
+}
+
+#[inline(always)]
+fn reroute<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: bool) -> i64 {
     let (Some(globals), Some(found)) = (fib::globals(), conntrack::at::<F>(index)) else { return ENDED };
-    let seen = conntrack::clock(found.flow);
     // SAFETY: the flow points into an array map.
     let flow = unsafe { &mut *found.flow };
     let (tuple, old) = (flow.outbound_key(), flow.next_hop.uplink);
@@ -668,16 +785,21 @@ fn reroute<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32) -> i64 {
         return ASTRAY;
     }
     // No route at present: the stack says so, and the flow waits for a better one.
-    let Route::Forward { hop, source } = route else { return STACK };
-    let same_address =
-        accepted || flow.external == flow.local || source == flow.external || source.is_unspecified();
+    let Route::Forward { mut hop, source } = route else { return STACK };
+    let same_address = accepted
+        || flow.external == flow.local
+        || source == flow.external
+        || source.is_unspecified()
+        || flow.flags & CHOSEN != 0;
     if !same_address {
-        conntrack::end::<F>(index, seen);
         return ENDED;
     }
     // SAFETY: a shared reference to a map value that only the daemon replaces.
     if hop.uplink != old && unsafe { UPLINKS.get(hop.uplink) }.is_none() {
         return Opened::Drop(DropReason::NoUplink).encode();
+    }
+    if comes_back {
+        come_back(&mut hop);
     }
     // Another CPU may write the same at the same time, or read half of it once.
     flow.next_hop = hop;

@@ -1,18 +1,19 @@
 //! The only caller of the redirect helpers.
 
 use aya_ebpf::{
-    bindings::{bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
+    bindings::{BPF_F_INGRESS, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
     helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
 };
 use netd_common::{
+    addr::IfIndex,
     endpoint::{Endpoint, NO_GATEWAY, PEER_IN_OTHER_NETNS, VIA_BRIDGE},
     fib::NextHop,
 };
 
 use crate::{packet::Packet, verdict::Verdict};
 
-/// On packets that the fast path has translated, between `redirect_neigh` and `to_uplink`, which clears it: so that the
-/// egress program need not look at them again. "netd" in ASCII.
+/// On packets that the programs are done with, between a redirection and the next hook on their way, which clears it: so that
+/// it need not look at them again. "netd" in ASCII.
 pub const TRANSLATED: u32 = 0x6e65_7464;
 
 /// On fragments that go the same way for the second time: they were counted at the first. "repl" in ASCII.
@@ -48,6 +49,27 @@ pub fn into(packet: &Packet, endpoint: &Endpoint) -> Verdict {
         return Verdict::NEXT;
     }
     across(packet, endpoint)
+}
+
+/// To the host, as if it had come in by the uplink: what is sent from an address that belongs out there is taken for a
+/// forgery anywhere else.
+#[inline(always)]
+pub fn in_by(packet: &Packet, uplink: IfIndex) -> Verdict {
+    // SAFETY: the kernel hands a valid context; a plain helper call.
+    Verdict::redirected(unsafe {
+        (*packet.skb()).mark = TRANSLATED;
+        bpf_redirect(uplink.0, u64::from(BPF_F_INGRESS))
+    })
+}
+
+/// Out by the interface that the program is attached to.
+#[inline(always)]
+pub fn back(packet: &Packet) -> Verdict {
+    // SAFETY: the kernel hands a valid context; a plain helper call.
+    Verdict::redirected(unsafe {
+        (*packet.skb()).mark = TRANSLATED;
+        bpf_redirect(packet.ifindex(), 0)
+    })
 }
 
 /// Out of the uplink, to the neighbour; the kernel resolves its MAC, and holds the packet while it does.

@@ -11,7 +11,7 @@ use netd_common::{
     addr::{Be16, Ipv4, Ipv6, Mac},
     csum,
     drop::DropReason,
-    tuple::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP},
+    tuple::protocol::{DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE},
 };
 use network_types::eth::EthHdr;
 
@@ -55,6 +55,8 @@ struct Headers<H> {
 /// An IP header that can be changed.
 pub trait Header: Copy {
     type Address;
+    /// Source and destination.
+    fn ends(&self) -> [Self::Address; 2];
     fn replace(&mut self, translation: &Translation<Self::Address>);
     /// What the sum of the whole packet gains by a new TTL, if no checksum within the packet makes it good.
     fn gain(&self, ttl: u8) -> u32;
@@ -62,6 +64,11 @@ pub trait Header: Copy {
 
 impl Header for ip4::Header {
     type Address = Ipv4;
+
+    #[inline(always)]
+    fn ends(&self) -> [Ipv4; 2] {
+        [self.source, self.destination]
+    }
 
     #[inline(always)]
     fn replace(&mut self, t: &Translation<Ipv4>) {
@@ -84,6 +91,11 @@ impl Header for ip4::Header {
 
 impl Header for ip6::Header {
     type Address = Ipv6;
+
+    #[inline(always)]
+    fn ends(&self) -> [Ipv6; 2] {
+        [self.source, self.destination]
+    }
 
     #[inline(always)]
     fn replace(&mut self, t: &Translation<Ipv6>) {
@@ -112,6 +124,12 @@ impl Rewrite for V4 {
 
 impl Rewrite for V6 {
     type Header = ip6::Header;
+}
+
+/// The packet's source and destination.
+#[inline(always)]
+pub fn ends<F: Rewrite>(packet: &Packet) -> Result<[F::Address; 2], DropReason> {
+    Ok(packet.read::<F::Header>(packet.l3)?.ends())
 }
 
 /// Replaces one end in the IP header.
@@ -214,7 +232,7 @@ pub fn transport<F: Family>(
 pub fn checksum_offset(protocol: u8) -> Option<usize> {
     match protocol {
         TCP => Some(16),
-        UDP => Some(6),
+        UDP | UDPLITE | DCCP => Some(6),
         ICMP | ICMPV6 => Some(2),
         _ => None,
     }

@@ -7,34 +7,36 @@ use netd_common::{
     conntrack::flags::RST,
     drop::DropReason,
     endpoint::{ANY_SOURCE, Endpoint, NO_GATEWAY, VIA_BRIDGE},
+    fib::NextHop,
     stats::Path,
-    tuple::OUTBOUND,
+    tuple::{INBOUND, OUTBOUND},
 };
 
 use crate::{
     bridge, conntrack, endpoint,
+    external::{self, From, Translate},
     family::{Family, V4, V6},
     fib,
     frag::{self, Hold},
     guard,
-    icmp::{self, Quoted, Sender},
-    maps::NETWORKS,
+    icmp::{self, Reporter, Sender},
+    maps::{NETWORKS, WAYS},
     nat,
-    open::{self, BY_STACK, ENDED, FIT, Opened, Request},
+    open::{self, BY_STACK, ENDED, FIT, FOUND, Opened, Request},
     packet::Packet,
     parse::{
         Ip, eth,
         icmp::Kind,
         l4::{self, L4, L4Kind},
     },
-    redirect::REPLAYED,
+    redirect::{self, REPLAYED},
     refuse::{self, Refuse},
     stats,
     verdict::{Outcome, Verdict},
 };
 
 /// The sender.
-struct From<'a> {
+struct Sending<'a> {
     slot: u32,
     endpoint: &'a Endpoint,
     network: &'a Network,
@@ -46,7 +48,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
     let port = IfIndex(packet.ifindex());
     let (slot, endpoint) = endpoint::behind(port).ok_or(DropReason::UnknownEndpoint)?;
     let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
-    let from = From { slot, endpoint, network };
+    let from = Sending { slot, endpoint, network };
     if !packet.take_mark(REPLAYED) {
         stats::sent(slot, packet.len());
     }
@@ -90,7 +92,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
 
 /// To the gateway's MAC: for the host, for another network, for the outside.
 #[inline(always)]
-fn outside<F: Quoted + Refuse>(packet: &Packet, ip: &Ip<F::Address>, from: &From) -> Outcome {
+fn outside<F: Translate + Refuse>(packet: &Packet, ip: &Ip<F::Address>, from: &Sending) -> Outcome {
     if ip.destination == F::gateway(from.network) {
         return stack(Path::StackHost);
     }
@@ -108,7 +110,9 @@ fn outside<F: Quoted + Refuse>(packet: &Packet, ip: &Ip<F::Address>, from: &From
     let l4 = if ip.fragment.later { None } else { Some(l4::parse(packet, ip, F::L4, F::ICMP)?) };
     if let Some(l4) = &l4
         && l4.kind == L4Kind::Icmp(Kind::Error)
-        && let Some(outcome) = icmp::error_out::<F>(packet, ip, Sender::Behind(from.network.bridge))
+        && let Some(outcome) = icmp::error_out::<F>(packet, ip, Sender::Behind(from.network.bridge), |hop| {
+            send::<F>(packet, Some(ip.l4), hop)
+        })
     {
         return outcome;
     }
@@ -138,6 +142,9 @@ fn outside<F: Quoted + Refuse>(packet: &Packet, ip: &Ip<F::Address>, from: &From
     let flags = l4.as_ref().map_or(0, |l4| l4.flags);
     let found = match known {
         Some(found) if conntrack::refresh(found.flow, OUTBOUND, flags, globals) => found,
+        _ if from.endpoint.flags & F::EXTERNAL != 0 && F::internal(ip.source).is_some() => {
+            return one_to_one::<F>(packet, ip, l4.as_ref(), &request);
+        }
         _ => {
             request.unfit = unless_reset(request.unfit, flags);
             match open::open::<F>(packet, &request) {
@@ -154,7 +161,76 @@ fn outside<F: Quoted + Refuse>(packet: &Packet, ip: &Ip<F::Address>, from: &From
             return Ok(Verdict::CONSUMED);
         }
     }
-    nat::masquerade::<F>(packet, ip, l4.as_ref(), found.flow)
+    nat::masquerade::<F>(packet, ip, l4.as_ref(), found.flow, |hop| send::<F>(packet, None, hop))
+}
+
+/// Out by the uplink, or back in to the container that is known by the external address.
+#[inline(always)]
+fn send<F: Translate>(packet: &Packet, error: Option<usize>, hop: &NextHop) -> Outcome {
+    if hop.uplink.0 == 0 {
+        return external::enter::<F>(packet, error, From::Within);
+    }
+    Ok(redirect::out(packet, hop))
+}
+
+/// From a container with an external address: no flow is needed, whatever the protocol.
+#[inline(always)]
+fn one_to_one<F: Translate + Refuse>(
+    packet: &Packet,
+    ip: &Ip<F::Address>,
+    l4: Option<&L4>,
+    request: &Request<F::Address>,
+) -> Outcome {
+    let error = external::error(ip, l4);
+    let answered = match (error, l4) {
+        (Some(l4), _) => F::quoted_flow(packet, l4, Reporter::External),
+        (None, Some(_)) => F::answers(packet),
+        (None, None) => F::fragment_answers(packet),
+    };
+    if answered >= 0 {
+        if ip.fragment.more && l4.is_some() {
+            F::note_answer(packet, answered as u32);
+        }
+        return answer::<F>(packet, error, answered as u32);
+    }
+    if external::is_external::<F>(ip.destination) {
+        external::leave::<F>(packet, error, From::Wire)?;
+        return external::enter::<F>(packet, error, From::Within);
+    }
+    match F::way_out(packet, request) {
+        FOUND => {}
+        refused => {
+            return match Opened::decode(refused) {
+                Opened::Drop(reason) => Err(reason),
+                _ => stack(Path::StackHost),
+            };
+        }
+    }
+    let hop = WAYS.get(0).ok_or(DropReason::NoUplink)?;
+    if ip.options {
+        return stack(Path::StackOptions);
+    }
+    if !nat::fits(packet, ip, l4, hop.mtu) {
+        return stack(Path::StackMtu);
+    }
+    external::leave::<F>(packet, error, From::Wire)?;
+    Ok(redirect::out(packet, hop))
+}
+
+/// To somebody within the host who asked by the sender's external address, and is answered by it.
+#[inline(always)]
+fn answer<F: Translate + Refuse>(packet: &Packet, error: Option<usize>, index: u32) -> Outcome {
+    external::leave::<F>(packet, error, From::Within)?;
+    let found = conntrack::at::<F>(index).ok_or(DropReason::UnknownEndpoint)?;
+    // SAFETY: the flow points into an array map.
+    let flow = unsafe { &*found.flow };
+    if let Some(l4) = error {
+        icmp::quoted::<F>(packet, l4, flow, INBOUND)?;
+    }
+    if F::turn_back(packet, index) != 0 {
+        return Err(DropReason::IcmpUnrelated);
+    }
+    nat::hand_over(packet, flow)
 }
 
 /// A fragment that came before the first of its datagram.
@@ -180,7 +256,12 @@ pub fn unless_reset(unfit: u32, tcp: u8) -> u32 {
 }
 
 #[inline(always)]
-fn request<F: Family>(ip: &Ip<F::Address>, l4: Option<&L4>, unfit: u32, from: &From) -> Request<F::Address> {
+fn request<F: Family>(
+    ip: &Ip<F::Address>,
+    l4: Option<&L4>,
+    unfit: u32,
+    from: &Sending,
+) -> Request<F::Address> {
     let (source, destination) =
         l4.map_or_else(Default::default, |l4| (l4.ports.source, l4.ports.destination));
     Request {

@@ -4,23 +4,30 @@
 //! The flow table is asked first, by the full tuple: a published port must not capture the replies of a container's own flow.
 
 use aya_ebpf::programs::TcContext;
-use netd_common::{addr::Be16, drop::DropReason, tuple::INBOUND};
+use netd_common::{
+    addr::{Be16, IfIndex},
+    drop::DropReason,
+    tuple::INBOUND,
+};
 
 use crate::{
-    conntrack,
-    family::{V4, V6},
+    arp, conntrack,
+    external::{self, From, Translate},
+    family::{Family, V4, V6},
     fib,
     frag::{self, Hold},
-    icmp::{self, Quoted},
-    nat,
+    icmp,
+    maps::UPLINKS,
+    nat, nd,
     open::{self, Opened},
-    packet::Packet,
+    packet::{BARE, Packet},
     parse::{
         Ip, eth,
         icmp::Kind,
-        l4::{self, L4Kind},
+        l4::{self, L4, L4Kind},
     },
     publish::{self, Publish},
+    redirect::{self, TRANSLATED},
     verdict::{Outcome, Verdict},
 };
 
@@ -29,19 +36,32 @@ const PACKET_HOST: u32 = 0;
 
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> Outcome {
+    if Packet::of(ctx).take_mark(TRANSLATED) {
+        return Ok(Verdict::NEXT);
+    }
     let packet = Packet::new(ctx);
     // What has a tag comes in again, by the VLAN's own interface.
     // SAFETY: the kernel hands a valid context.
-    if packet.is_tagged() || unsafe { (*packet.skb()).pkt_type } != PACKET_HOST {
+    if packet.is_tagged() {
         return Ok(Verdict::NEXT);
     }
+    // SAFETY: the kernel hands a valid context.
+    if unsafe { (*packet.skb()).pkt_type } != PACKET_HOST {
+        return asked(&packet);
+    }
     let Ok(frame) = eth::parse(&packet) else { return Ok(Verdict::NEXT) };
+    if frame.ethertype == eth::ARP {
+        return asked(&packet);
+    }
     arrive(&packet, frame.ethertype)
 }
 
 /// On a link without a header of its own.
 #[inline(always)]
 pub fn run_bare(ctx: &TcContext) -> Outcome {
+    if Packet::of(ctx).take_mark(TRANSLATED) {
+        return Ok(Verdict::NEXT);
+    }
     let packet = Packet::bare(ctx);
     arrive(&packet, packet.ethertype())
 }
@@ -55,8 +75,24 @@ fn arrive(packet: &Packet, ethertype: Be16) -> Outcome {
     }
 }
 
+/// To everyone on the link: who has an external address?
 #[inline(always)]
-fn inside<F: Quoted + Publish>(packet: &Packet) -> Outcome {
+fn asked(packet: &Packet) -> Outcome {
+    let Ok(frame) = eth::parse(packet) else { return Ok(Verdict::NEXT) };
+    let is_answered = match frame.ethertype {
+        eth::ARP => {
+            // SAFETY: the value is copied at once.
+            let uplink = unsafe { UPLINKS.get(IfIndex(packet.ifindex())) }.copied();
+            uplink.map_or(Ok(false), |uplink| arp::answer(packet, uplink.mac))?
+        }
+        eth::IPV6 => nd::answer(packet)?,
+        _ => false,
+    };
+    Ok(if is_answered { redirect::back(packet) } else { Verdict::NEXT })
+}
+
+#[inline(always)]
+fn inside<F: Translate + Publish>(packet: &Packet) -> Outcome {
     // What cannot be parsed cannot be a reply; the stack drops it as it would without netd.
     let Ok(ip) = &F::parse(packet) else { return Ok(Verdict::NEXT) };
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
@@ -65,15 +101,18 @@ fn inside<F: Quoted + Publish>(packet: &Packet) -> Outcome {
             Some(found) if conntrack::refresh(found.flow, INBOUND, 0, globals) => {
                 nat::restore::<F>(packet, ip, None, found.flow)
             }
+            _ if external::is_external::<F>(ip.destination) => external::enter::<F>(packet, None, From::Wire),
             // The host's own perhaps: its stack gets it as well, and forgets it if the first never comes there.
             _ => {
-                let verdict = stranger::<F>(ip)?;
+                let verdict = hosts::<F>(ip)?;
                 let is_under_way = frag::hold::<F>(packet, INBOUND) == Hold::Replayed;
                 Ok(if is_under_way { Verdict::CONSUMED } else { verdict })
             }
         };
     }
-    let Ok(l4) = l4::parse(packet, ip, F::L4, F::ICMP) else { return stranger::<F>(ip) };
+    let Ok(l4) = l4::parse(packet, ip, F::L4, F::ICMP) else {
+        return stranger::<F>(packet, ip, None);
+    };
     match l4.kind {
         L4Kind::Ports | L4Kind::Icmp(Kind::EchoReply) => {
             let (source, destination) = (l4.ports.source, l4.ports.destination);
@@ -89,9 +128,6 @@ fn inside<F: Quoted + Publish>(packet: &Packet) -> Outcome {
                 }
                 return nat::restore::<F>(packet, ip, Some(&l4), found.flow);
             }
-            if l4.kind == L4Kind::Ports && l4.is_first(ip.protocol) {
-                return first::<F>(packet);
-            }
         }
         L4Kind::Icmp(Kind::Error) => {
             if let Some(outcome) = icmp::error_in::<F>(packet, ip) {
@@ -100,14 +136,30 @@ fn inside<F: Quoted + Publish>(packet: &Packet) -> Outcome {
         }
         _ => {}
     }
-    stranger::<F>(ip)
+    let may_ask = F::AF == V6::AF && packet.l3 != BARE && l4.kind == L4Kind::Icmp(Kind::Other);
+    if may_ask && nd::answer(packet)? {
+        return Ok(redirect::back(packet));
+    }
+    stranger::<F>(packet, ip, Some(&l4))
+}
+
+/// No flow of ours. A container's external address is its own wholly; of all others the host has what is not published.
+#[inline(always)]
+fn stranger<F: Translate + Publish>(packet: &Packet, ip: &Ip<F::Address>, l4: Option<&L4>) -> Outcome {
+    if external::is_external::<F>(ip.destination) {
+        return external::enter::<F>(packet, external::error(ip, l4), From::Wire);
+    }
+    match l4 {
+        Some(l4) if l4.kind == L4Kind::Ports && l4.is_first(ip.protocol) => first::<F>(packet),
+        _ => hosts::<F>(ip),
+    }
 }
 
 /// The first packet of somebody who may have come to a published port.
 ///
 /// Nothing of the packet is held over these calls, for the programs' stack is short.
 #[inline(always)]
-fn first<F: Quoted + Publish>(packet: &Packet) -> Outcome {
+fn first<F: Translate + Publish>(packet: &Packet) -> Outcome {
     let index = match publish::open::<F>(packet) {
         Opened::Flow(index) => index,
         Opened::Stack => return Ok(Verdict::NEXT),
@@ -119,8 +171,8 @@ fn first<F: Quoted + Publish>(packet: &Packet) -> Outcome {
     nat::restore_first::<F>(packet, index)
 }
 
-/// No flow of ours: the host's affair, unless it is aimed straight at a container.
+/// The host's affair, unless it is aimed straight at a container.
 #[inline(always)]
-fn stranger<F: Quoted>(ip: &Ip<F::Address>) -> Outcome {
+fn hosts<F: Family>(ip: &Ip<F::Address>) -> Outcome {
     if F::network_of(ip.destination).is_some() { Err(DropReason::DirectAccess) } else { Ok(Verdict::NEXT) }
 }

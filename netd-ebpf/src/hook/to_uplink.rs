@@ -11,21 +11,22 @@ use netd_common::{
 };
 
 use crate::{
-    conntrack,
-    family::{V4, V6},
+    arp, conntrack,
+    external::{self, From, Translate},
+    family::{Family, V4, V6},
     fib, frag,
     hook::from_container::{unfit, unless_reset},
-    icmp::{self, Quoted, Sender},
-    maps::NETWORKS,
-    nat,
+    icmp::{self, Sender},
+    maps::{NETWORKS, UPLINKS},
+    nat, nd,
     open::{self, FIT, Opened, Request},
-    packet::Packet,
+    packet::{BARE, Packet},
     parse::{
         Ip, eth,
         icmp::Kind,
         l4::{self, L4, L4Kind},
     },
-    redirect::TRANSLATED,
+    redirect::{self, TRANSLATED},
     verdict::{Outcome, Verdict},
 };
 
@@ -37,6 +38,9 @@ pub fn run(ctx: &TcContext) -> Outcome {
     }
     let packet = Packet::new(ctx);
     let Ok(frame) = eth::parse(&packet) else { return Ok(Verdict::NEXT) };
+    if frame.ethertype == eth::ARP {
+        return asked(&packet);
+    }
     depart(&packet, frame.ethertype)
 }
 
@@ -59,34 +63,61 @@ fn depart(packet: &Packet, ethertype: Be16) -> Outcome {
     }
 }
 
+/// The host itself asks who has an address: an external one is here, and nobody outside would say so.
 #[inline(always)]
-fn leave<F: Quoted>(packet: &Packet) -> Outcome {
+fn asked(packet: &Packet) -> Outcome {
+    let uplink = IfIndex(packet.ifindex());
+    // SAFETY: the value is copied at once.
+    let Some(mac) = (unsafe { UPLINKS.get(uplink) }).map(|uplink| uplink.mac) else {
+        return Ok(Verdict::NEXT);
+    };
+    Ok(if arp::answer(packet, mac)? { redirect::in_by(packet, uplink) } else { Verdict::NEXT })
+}
+
+#[inline(always)]
+fn leave<F: Translate>(packet: &Packet) -> Outcome {
     let Ok(ip) = &F::parse(packet) else { return Ok(Verdict::NEXT) };
-    match F::network_of(ip.source) {
-        Some(network) => container::<F>(packet, ip, network),
-        // It has left by the VLAN's own interface already, and was translated there if that was called for.
-        None if packet.is_tagged() => Ok(Verdict::NEXT),
-        None => host::<F>(packet, ip),
+    if F::AF == V6::AF
+        && packet.l3 != BARE
+        && ip.protocol == F::ICMP
+        && ip.ttl == nd::HOP_LIMIT
+        && nd::answer(packet)?
+    {
+        return Ok(redirect::in_by(packet, IfIndex(packet.ifindex())));
     }
+    let comes_back = external::is_external::<F>(ip.destination);
+    let verdict = match F::network_of(ip.source) {
+        Some(network) => container::<F>(packet, ip, network)?,
+        // It has left by the VLAN's own interface already, and was translated there if that was called for.
+        None if packet.is_tagged() => return Ok(Verdict::NEXT),
+        None if comes_back => within::<F>(packet, ip)?,
+        None => return host::<F>(packet, ip),
+    };
+    if !comes_back {
+        return Ok(verdict);
+    }
+    let l4 = if ip.fragment.later { None } else { Some(l4::parse(packet, ip, F::L4, F::ICMP)?) };
+    external::enter::<F>(packet, external::error(ip, l4.as_ref()), From::Stack)
 }
 
 /// From an address of a network: a container's, or the bridge's own.
 #[inline(always)]
-fn container<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -> Outcome {
+fn container<F: Translate>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -> Outcome {
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
     let masquerade = NETWORKS.get(network).ok_or(DropReason::UnknownEndpoint)?.flags & MASQUERADE != 0;
     if ip.fragment.later {
         return match frag::find::<F>(ip, OUTBOUND) {
             Some(found) if conntrack::refresh(found.flow, OUTBOUND, 0, globals) => {
-                nat::masquerade_from_stack::<F>(packet, ip, None, found.flow)
+                nat::masquerade_from_stack::<F>(packet, found.flow)
             }
+            _ if F::internal(ip.source).is_some() => one_to_one::<F>(packet, None),
             _ if masquerade => Err(DropReason::Fragment),
             _ => Ok(Verdict::NEXT),
         };
     }
     let l4 = l4::parse(packet, ip, F::L4, F::ICMP)?;
     if l4.kind == L4Kind::Icmp(Kind::Error)
-        && let Some(outcome) = icmp::error_out::<F>(packet, ip, Sender::Stack)
+        && let Some(outcome) = icmp::error_out::<F>(packet, ip, Sender::Stack, |_| Ok(Verdict::NEXT))
     {
         return outcome;
     }
@@ -98,6 +129,9 @@ fn container<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -> O
             if request.unfit == FIT && conntrack::refresh(found.flow, OUTBOUND, l4.flags, globals) =>
         {
             found.index
+        }
+        _ if F::internal(ip.source).is_some() => {
+            return one_to_one::<F>(packet, external::error(ip, Some(&l4)));
         }
         _ => {
             request.unfit = unless_reset(request.unfit, l4.flags);
@@ -113,21 +147,63 @@ fn container<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -> O
     if ip.fragment.more {
         frag::note::<F>(ip, OUTBOUND, index);
     }
-    nat::masquerade_from_stack::<F>(packet, ip, Some(&l4), found.flow)
+    nat::masquerade_from_stack::<F>(packet, found.flow)
+}
+
+/// From a container with an external address, by the stack.
+#[inline(always)]
+fn one_to_one<F: Translate>(packet: &Packet, error: Option<usize>) -> Outcome {
+    external::leave::<F>(packet, error, From::Stack)?;
+    Ok(Verdict::NEXT)
+}
+
+/// From the host itself to an external address of its containers: a flow tells the answer from what the container sends unasked,
+/// which the host sees under its own address.
+#[inline(always)]
+fn within<F: Translate>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
+    if ip.fragment.later {
+        let found = frag::find::<F>(ip, OUTBOUND).ok_or(DropReason::Fragment)?;
+        return nat::masquerade_from_stack::<F>(packet, found.flow);
+    }
+    let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
+    let l4 = l4::parse(packet, ip, F::L4, F::ICMP)?;
+    match l4.kind {
+        L4Kind::Ports | L4Kind::Icmp(Kind::EchoRequest) => {}
+        L4Kind::Icmp(_) => return Ok(Verdict::NEXT),
+        L4Kind::Other => return Err(DropReason::Protocol),
+    }
+    let request = request::<F>(packet, ip, &l4, HOST, 0, FIT);
+    let index = match conntrack::find::<F>(&request.tuple) {
+        Some(found) if conntrack::refresh(found.flow, OUTBOUND, l4.flags, globals) => found.index,
+        _ => match open::open_for_host::<F>(packet, &request) {
+            Opened::Flow(index) => index,
+            Opened::Stack => return Ok(Verdict::NEXT),
+            Opened::Drop(reason) => return Err(reason),
+        },
+    };
+    let found = conntrack::at::<F>(index).ok_or(DropReason::FlowTableFull)?;
+    if ip.fragment.more {
+        frag::note::<F>(ip, OUTBOUND, index);
+    }
+    nat::masquerade_from_stack::<F>(packet, found.flow)
 }
 
 /// From the host itself. Its own port range is disjoint from masquerade's, so only two kinds can meet a container's flow:
 /// sockets that were bound to a port by hand, and echo requests.
 #[inline(always)]
-fn host<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
+fn host<F: Translate>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
     if ip.fragment.later || F::is_unroutable(ip.destination) {
         return Ok(Verdict::NEXT);
     }
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
     let Ok(l4) = l4::parse(packet, ip, F::L4, F::ICMP) else { return Ok(Verdict::NEXT) };
     let is_echo = l4.kind == L4Kind::Icmp(Kind::EchoRequest);
-    let is_bound =
-        matches!(ip.protocol, protocol::TCP | protocol::UDP) && globals.ports.keeps(l4.ports.source.get());
+    // SAFETY: a shared reference to a map value that only the daemon replaces.
+    let uplink = unsafe { UPLINKS.get(IfIndex(packet.ifindex())) };
+    // A network may have been given an address of the host's, and then keeps its ports.
+    let is_other = uplink.is_some_and(|uplink| F::uplink(uplink) != ip.source);
+    let is_bound = matches!(ip.protocol, protocol::TCP | protocol::UDP)
+        && (is_other || globals.ports.keeps(l4.ports.source.get()));
     if !is_echo && !is_bound {
         return Ok(Verdict::NEXT);
     }
@@ -153,11 +229,11 @@ fn host<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
     if ip.fragment.more {
         frag::note::<F>(ip, OUTBOUND, index);
     }
-    nat::masquerade_from_stack::<F>(packet, ip, Some(&l4), found.flow)
+    nat::masquerade_from_stack::<F>(packet, found.flow)
 }
 
 #[inline(always)]
-fn request<F: Quoted>(
+fn request<F: Family>(
     packet: &Packet,
     ip: &Ip<F::Address>,
     l4: &L4,

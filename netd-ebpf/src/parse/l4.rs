@@ -80,7 +80,7 @@ pub enum L4Kind {
     Other,
 }
 
-const NO_PORTS: Ports = Ports { source: Be16(0), destination: Be16(0) };
+pub const NO_PORTS: Ports = Ports { source: Be16(0), destination: Be16(0) };
 
 /// Parses the transport header at `ip.l4`; `fixed` is how far behind the IP header's beginning it stands if there are no
 /// options, and is read faster.

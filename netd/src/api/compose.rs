@@ -14,8 +14,9 @@ use super::{
     departed::Total,
     system,
     view::{
-        self, Binding, EndpointStats, FlowCounts, Link, Map, NamedEndpoint, Names, Nat, NetworkRoute,
-        NetworkStats, Program, Routes, Rule, RuleUplink, Station, Status, Traffic, Uplink, UplinkRoute,
+        self, Binding, EndpointStats, External, FlowCounts, Link, Map, NamedEndpoint, Names, Nat,
+        NetworkRoute, NetworkStats, Program, Routes, Rule, RuleUplink, Station, Status, Traffic, Uplink,
+        UplinkRoute,
     },
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     dns,
     engine::{HostView, RouteView},
     link,
-    model::{Endpoint, Id, MacAddress, Publication, State as Model},
+    model::{Endpoint, Id, MacAddress, Publication, State as Model, Target},
 };
 
 /// Who serves the names of each network that has any, and what they are.
@@ -190,10 +191,11 @@ pub(super) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
                 .uplinks
                 .iter()
                 .filter_map(|uplink| {
+                    let bridge = network.bridge.as_ref()?;
                     let address = if source.addr().is_ipv4() {
-                        uplink.ipv4.map(Into::into)
+                        bridge.host4.or(uplink.ipv4).map(Into::into)
                     } else {
-                        uplink.ipv6.map(Into::into)
+                        bridge.host6.or(uplink.ipv6).map(Into::into)
                     };
                     Some(RuleUplink { name: uplink.name.clone(), address: address? })
                 })
@@ -223,7 +225,36 @@ pub(super) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
         })
         .collect();
     bindings.sort_by(|a, b| (a.local, a.remote, &a.protocol).cmp(&(b.local, b.remote, &b.protocol)));
-    Nat { rules, bindings }
+    Nat { rules, externals: externals(state), bindings }
+}
+
+fn externals(state: &Model) -> Vec<External> {
+    let mut externals = Vec::new();
+    for it in state.externals.values() {
+        let Some(internal) = it.internal(state) else { continue };
+        let network = match it.target {
+            Target::Endpoint(id) => state.endpoints[&id].network,
+            Target::Network(id) => id,
+        };
+        let network = &state.networks[&network];
+        let row = |external, internal, endpoint: Option<&Endpoint>| External {
+            external,
+            internal,
+            network: network.name.clone(),
+            endpoint: endpoint.map(|endpoint| endpoint.name.clone()),
+        };
+        if !it.is_address() {
+            externals.push(row(it.external, internal, None));
+        }
+        for endpoint in state.endpoints.values().filter(|endpoint| it.is_of(endpoint)) {
+            let internal = endpoint.address(it.is_ipv6());
+            let external = internal.and_then(|internal| it.outward(state, internal));
+            externals.extend(
+                external.zip(internal).map(|(out, within)| row(out.into(), within.into(), Some(endpoint))),
+            );
+        }
+    }
+    externals
 }
 
 pub(super) fn fdb(state: &Model, stations: Vec<(FdbKey, u32)>) -> Vec<Station> {
@@ -342,6 +373,7 @@ mod tests {
             framing: crate::model::Framing::Ethernet,
             ipv4: Some([192, 0, 2, 1].into()),
             ipv6: None,
+            mac: MacAddress::new([2, 0, 0, 0, 0, 2]),
             mtu: 1500,
             up: true,
         };
@@ -358,7 +390,7 @@ mod tests {
         let nat = nat(&sample::state(), &host(), Vec::new());
         assert_eq!(
             serde_json::to_value(nat).unwrap(),
-            json!({"bindings": [], "rules": [
+            json!({"bindings": [], "externals": [], "rules": [
                 {"network": "bridge", "source": "172.17.0.0/16", "uplinks": [{"name": "eth1", "address": "192.0.2.1"}]}
             ]})
         );

@@ -224,6 +224,8 @@ fn own() -> Vec<Route<Engine>> {
         get("/netd/attachments/{network}/{container}/{interface}", attachment::check),
         delete("/netd/attachments/{network}/{container}/{interface}", attachment::remove),
         get("/netd/nat", own::nat),
+        post("/netd/nat", own::add_external),
+        delete("/netd/nat", own::remove_external),
         get("/netd/fdb", own::fdb),
         get("/netd/routes", own::routes),
         get("/netd/names", own::names),

@@ -11,7 +11,8 @@ use super::{
     body::Json,
     compose,
     error::Refusal,
-    view::{self, Stats, Status},
+    parameter::Parameters,
+    view::{self, ExternalAdd, Stats, Status},
 };
 use crate::{
     datapath::{self, Counters, Datapath},
@@ -24,6 +25,22 @@ pub(crate) async fn nat(State(api): State<Api<Engine>>) -> Result<Response, Refu
     let flows = in_datapath(&api.engine, Datapath::flows).await?;
     let host = api.engine.host().await?;
     Ok(Json(compose::nat(&api.engine.state(), &host, flows)).into_response())
+}
+
+pub(crate) async fn add_external(
+    State(api): State<Api<Engine>>,
+    Json(request): Json<ExternalAdd>,
+) -> Result<StatusCode, Refusal> {
+    api.engine.add_external(&request.external, &request.target).await?;
+    Ok(StatusCode::CREATED)
+}
+
+pub(crate) async fn remove_external(
+    State(api): State<Api<Engine>>,
+    parameters: Parameters,
+) -> Result<StatusCode, Refusal> {
+    api.engine.remove_external(parameters.get("external")).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(crate) async fn fdb(State(api): State<Api<Engine>>) -> Result<Response, Refusal> {

@@ -67,8 +67,10 @@ pub struct NamedEndpoint {
 /// `GET /netd/nat`: address translation.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Nat {
-    /// What is translated.
+    /// What is masqueraded.
     pub rules: Vec<Rule>,
+    /// What is translated one for one: addresses, and prefixes followed by what that makes of their endpoints' addresses.
+    pub externals: Vec<External>,
     /// The flows that are translated now.
     pub bindings: Vec<Binding>,
 }
@@ -82,6 +84,28 @@ pub struct Rule {
     pub source: IpNet,
     /// Where the rule is in force; nowhere if empty.
     pub uplinks: Vec<RuleUplink>,
+}
+
+/// What the outside knows an endpoint or a network by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct External {
+    /// What the outside sees.
+    pub external: IpNet,
+    /// What it stands for.
+    pub internal: IpNet,
+    /// Name of the network.
+    pub network: String,
+    /// Name of the endpoint; none for a prefix.
+    pub endpoint: Option<String>,
+}
+
+/// `POST /netd/nat`: gives an endpoint or a network an external address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalAdd {
+    /// An address for an endpoint, or an IPv6 prefix for a network.
+    pub external: String,
+    /// The endpoint: its name, its namespace in any form, its id, or NETWORK/ENDPOINT. Or the network.
+    pub target: String,
 }
 
 /// Where a rule is in force.

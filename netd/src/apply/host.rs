@@ -32,6 +32,8 @@ impl Host {
             flags: row.flags,
             gateway4: row.gateway4.map(Into::into).unwrap_or_default(),
             gateway6: row.gateway6.map(Into::into).unwrap_or_default(),
+            source4: row.source4.map(Into::into).unwrap_or_default(),
+            source6: row.source6.map(Into::into).unwrap_or_default(),
             mac: row.mac.into(),
             pad: [0; 2],
         })
@@ -75,6 +77,10 @@ impl Target for Host {
             Step::Network { number, to: None, .. } => datapath.remove_network(*number)?,
             Step::Subnet { prefix, to: Some(number), .. } => datapath.put_subnet(*prefix, *number)?,
             Step::Subnet { prefix, to: None, .. } => datapath.remove_subnet(*prefix)?,
+            Step::External { external, to: Some(internal), .. } => {
+                datapath.put_external(*external, *internal)?;
+            }
+            Step::External { external, from, to: None } => datapath.remove_external(*external, *from)?,
             Step::Endpoint { slot, to: Some(row), .. } => {
                 datapath.put_endpoint(*slot, &self.endpoint_entry(row).await?)?;
             }

@@ -36,6 +36,7 @@ impl Host {
         if all_there {
             world.networks.clone_from(&known.networks);
             world.subnets.clone_from(&known.subnets);
+            world.externals.clone_from(&known.externals);
             world.endpoints.clone_from(&known.endpoints);
             world.ports.clone_from(&known.ports);
             world.publications.clone_from(&known.publications);
@@ -45,6 +46,7 @@ impl Host {
         self.observe_tables(&mut tables, &devices)?;
         world.networks = keep(tables.networks, &known.networks);
         world.subnets = keep(tables.subnets, &known.subnets);
+        world.externals = keep(tables.externals, &known.externals);
         world.endpoints = keep(tables.endpoints, &known.endpoints);
         world.publications = keep(tables.publications, &known.publications);
         let of_known = |link: &LinkRef| {
@@ -133,7 +135,7 @@ impl Host {
         let endpoints = endpoints.collect();
         let ports = observed.ports.iter().copied().map(port).collect();
         (world.networks, world.endpoints, world.ports) = (networks, endpoints, ports);
-        world.subnets = observed.subnets;
+        (world.subnets, world.externals) = (observed.subnets, observed.externals);
         let row = |(slot, container)| PublicationRow { slot, container };
         world.publications = observed.publications.into_iter().map(|(host, it)| (host, row(it))).collect();
         Ok(())
@@ -146,6 +148,8 @@ fn network_row(entry: &NetworkEntry, bridge: LinkRef) -> NetworkRow {
         flags: entry.flags,
         gateway4: Some(Ipv4Addr::from(entry.gateway4)).filter(|address| !address.is_unspecified()),
         gateway6: Some(Ipv6Addr::from(entry.gateway6)).filter(|address| !address.is_unspecified()),
+        source4: Some(Ipv4Addr::from(entry.source4)).filter(|address| !address.is_unspecified()),
+        source6: Some(Ipv6Addr::from(entry.source6)).filter(|address| !address.is_unspecified()),
         mac: entry.mac.into(),
     }
 }

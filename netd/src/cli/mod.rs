@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 mod format;
+mod nat;
 mod network;
 mod pool;
 mod publish;
@@ -64,8 +65,14 @@ enum Command {
         #[command(flatten)]
         ports: publish::EndpointPorts,
     },
-    /// Address translation: the rules in force and the flows translated now
-    Nat(Listing),
+    /// Address translation: the rules in force, external addresses, and the flows translated now
+    #[command(subcommand_required = true)]
+    Nat {
+        #[command(flatten)]
+        daemon: Daemon,
+        #[command(subcommand)]
+        verb: nat::Verb,
+    },
     /// The forwarding database: which port a station is behind
     Fdb(Listing),
     /// Routes: the networks inside, and the ways outside
@@ -151,9 +158,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run { daemon, run } => return run::execute(&daemon.client()?, run).await,
         Command::Publish { daemon, publish } => publish::publish(&daemon.client()?, publish).await?,
         Command::Unpublish { daemon, ports } => publish::unpublish(&daemon.client()?, ports).await?,
-        Command::Nat(Listing { daemon, verb: ListingVerb::Ls { output } }) => {
-            show::print(&daemon.client()?, "/netd/nat", output.json, show::nat).await?;
-        }
+        Command::Nat { daemon, verb } => nat::execute(&daemon.client()?, verb).await?,
         Command::Fdb(Listing { daemon, verb: ListingVerb::Ls { output } }) => {
             show::print(&daemon.client()?, "/netd/fdb", output.json, |stations: &Vec<_>| show::fdb(stations))
                 .await?;
@@ -217,7 +222,7 @@ mod tests {
         ] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
             let host = match cli.command {
-                Command::Network { daemon, .. } | Command::Nat(Listing { daemon, .. }) => daemon.host,
+                Command::Network { daemon, .. } | Command::Nat { daemon, .. } => daemon.host,
                 other => panic!("{other:?}"),
             };
             assert_eq!(host, "tcp://a:1", "{line}");

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -54,11 +55,25 @@ pub(super) fn nat(nat: &Nat) -> String {
     });
     let header = ["PROTO", "LOCAL\nENDPOINT", "EXTERNAL\nUPLINK", "REMOTE\nSTATE", "AGE\nIDLE", "OUT", "IN"];
     let number = nat.bindings.len();
-    let mut out = format!("Rules\n{rules}\nBindings: {number}\n");
+    let mut out = format!("Rules\n{rules}\n");
+    if !nat.externals.is_empty() {
+        let externals = nat.externals.iter().map(|it| {
+            let endpoint = it.endpoint.clone().unwrap_or_else(|| "-".to_owned());
+            [address(it.external), address(it.internal), it.network.clone(), endpoint]
+        });
+        let externals = table(["OUTSIDE", "INSIDE", "NETWORK", "ENDPOINT"], &[], externals);
+        let _ = write!(out, "One for one\n{externals}\n");
+    }
+    let _ = writeln!(out, "Bindings: {number}");
     if number > 0 {
         out += &table(header, &[4, 5, 6], bindings);
     }
     out
+}
+
+/// An address without the length of all of it.
+fn address(net: IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
 }
 
 pub(super) fn fdb(stations: &[Station]) -> String {
@@ -152,12 +167,12 @@ pub(super) fn status(status: &Status) -> String {
     for (name, value) in facts {
         let _ = writeln!(out, "{:<11}{value}", format!("{name}:"));
     }
-    let address = |address: Option<String>| address.unwrap_or_else(|| "-".into());
+    let or_none = |address: Option<String>| address.unwrap_or_else(|| "-".into());
     let uplinks = status.uplinks.iter().map(|uplink| {
         [
             uplink.name.clone(),
-            address(uplink.ipv4.map(|ipv4| ipv4.to_string())),
-            address(uplink.ipv6.map(|ipv6| ipv6.to_string())),
+            or_none(uplink.ipv4.map(|ipv4| ipv4.to_string())),
+            or_none(uplink.ipv6.map(|ipv6| ipv6.to_string())),
             uplink.mtu.to_string(),
             if uplink.up { "up" } else { "down" }.to_owned(),
         ]
@@ -213,8 +228,8 @@ mod tests {
 
     use super::*;
     use crate::api::view::{
-        Binding, EndpointStats, FlowCounts, Map, NetworkRoute, NetworkStats, Program, Rule, RuleUplink,
-        Traffic, Uplink, UplinkRoute,
+        Binding, EndpointStats, External, FlowCounts, Map, NetworkRoute, NetworkStats, Program, Rule,
+        RuleUplink, Traffic, Uplink, UplinkRoute,
     };
 
     fn fits(text: &str) {
@@ -242,10 +257,20 @@ mod tests {
             outbound: Traffic { packets: 12, bytes: 3400 },
             inbound: Traffic { packets: 1_000_000, bytes: 1_500_000_000 },
         };
+        let external = |external: &str, internal: &str, endpoint: Option<&str>| External {
+            external: external.parse().unwrap(),
+            internal: internal.parse().unwrap(),
+            network: "bridge".into(),
+            endpoint: endpoint.map(Into::into),
+        };
         let text = nat(&Nat {
             rules: vec![
                 rule(vec![RuleUplink { name: "eth0".into(), address: "192.0.2.1".parse().unwrap() }]),
                 rule(Vec::new()),
+            ],
+            externals: vec![
+                external("203.0.113.9/32", "172.17.0.2/32", Some("web")),
+                external("2001:db8:1::/64", "fd00:17::/64", None),
             ],
             bindings: vec![binding("tcp", Some("web")), binding("udp", None)],
         });
@@ -256,6 +281,11 @@ Rules
 NETWORK  SOURCE         OUT BY  MASQUERADED AS
 bridge   172.17.0.0/16  eth0    192.0.2.1
 bridge   172.17.0.0/16  -       -
+
+One for one
+OUTSIDE          INSIDE        NETWORK  ENDPOINT
+203.0.113.9      172.17.0.2    bridge   web
+2001:db8:1::/64  fd00:17::/64  bridge   -
 
 Bindings: 2
 PROTO  LOCAL             EXTERNAL         REMOTE              AGE     OUT      IN
@@ -287,7 +317,7 @@ udp    172.17.0.2:40000  192.0.2.1:40000  198.51.100.7:443  1m15s      12    1.0
             outbound: Traffic { packets: 999, bytes: 999 },
             inbound: Traffic { packets: 999, bytes: 999_000 },
         };
-        fits(&nat(&Nat { rules: Vec::new(), bindings: vec![binding] }));
+        fits(&nat(&Nat { bindings: vec![binding], ..Nat::default() }));
     }
 
     #[test]

@@ -20,8 +20,9 @@ use netd_common::{
     bridge::Network,
     drop::DropReason,
     endpoint::Endpoint,
+    external::External,
     fdb::FdbKey,
-    fib::Uplink,
+    fib::{NextHop, Uplink},
     frag::{FragmentKey, Held, HeldKey},
     globals::Globals,
     limits,
@@ -51,7 +52,7 @@ const fn map<K, V>(name: &'static str, kind: MapType, max_entries: u32) -> Defin
 type Prefix<A> = (u32, A);
 
 /// Every map of netd-ebpf/src/maps.rs.
-pub(super) const MAPS: [Definition; 31] = [
+pub(super) const MAPS: [Definition; 36] = [
     map::<u32, Globals>("GLOBALS", MapType::Array, 1),
     map::<u32, Network>("NETWORKS", MapType::Array, limits::NETWORKS),
     map::<u32, Endpoint>("ENDPOINTS", MapType::Array, limits::ENDPOINTS),
@@ -63,9 +64,14 @@ pub(super) const MAPS: [Definition; 31] = [
     map::<Ipv6, u32>("ADDRESSES6", MapType::Hash, limits::ENDPOINTS),
     map::<Prefix<Ipv4>, u32>("SUBNETS4", MapType::LpmTrie, limits::SUBNETS),
     map::<Prefix<Ipv6>, u32>("SUBNETS6", MapType::LpmTrie, limits::SUBNETS),
+    map::<Prefix<Ipv4>, External<Ipv4>>("EXTERNALS4", MapType::LpmTrie, limits::EXTERNALS),
+    map::<Prefix<Ipv6>, External<Ipv6>>("EXTERNALS6", MapType::LpmTrie, limits::EXTERNALS),
+    map::<Prefix<Ipv4>, External<Ipv4>>("INTERNALS4", MapType::LpmTrie, limits::EXTERNALS),
+    map::<Prefix<Ipv6>, External<Ipv6>>("INTERNALS6", MapType::LpmTrie, limits::EXTERNALS),
     map::<IfIndex, Uplink>("UPLINKS", MapType::Hash, limits::UPLINKS),
     map::<Prefix<PublishedPort<Ipv4>>, Publication>("PUBLICATIONS4", MapType::LpmTrie, limits::PUBLICATIONS),
     map::<Prefix<PublishedPort<Ipv6>>, Publication>("PUBLICATIONS6", MapType::LpmTrie, limits::PUBLICATIONS),
+    map::<u32, NextHop>("WAYS", MapType::PerCpuArray, 1),
     map::<u32, Flow<Ipv4>>("FLOWS4", MapType::Array, limits::FLOWS4),
     map::<u32, Flow<Ipv6>>("FLOWS6", MapType::Array, limits::FLOWS6),
     map::<Tuple<Ipv4>, u32>("FLOW_KEYS4", MapType::Hash, 2 * limits::FLOWS4),
@@ -128,6 +134,8 @@ pub struct Observed {
     pub endpoints: BTreeMap<u32, Endpoint>,
     /// Prefixes, and the number of their network.
     pub subnets: BTreeMap<IpNet, u32>,
+    /// External addresses and prefixes, and what they stand for.
+    pub externals: BTreeMap<IpNet, IpNet>,
     /// Uplinks.
     pub uplinks: BTreeMap<IfIndex, Uplink>,
     /// Interfaces that `from_container` is attached to.
@@ -149,6 +157,10 @@ pub(super) struct Maps {
     addresses6: HashMap<MapData, Ipv6, u32>,
     subnets4: LpmTrie<MapData, Ipv4, u32>,
     subnets6: LpmTrie<MapData, Ipv6, u32>,
+    externals4: LpmTrie<MapData, Ipv4, External<Ipv4>>,
+    externals6: LpmTrie<MapData, Ipv6, External<Ipv6>>,
+    internals4: LpmTrie<MapData, Ipv4, External<Ipv4>>,
+    internals6: LpmTrie<MapData, Ipv6, External<Ipv6>>,
     uplinks: HashMap<MapData, IfIndex, Uplink>,
     traffic: PerCpuArray<MapData, EndpointTraffic>,
     ways: PerCpuArray<MapData, u64>,
@@ -196,6 +208,10 @@ impl Maps {
             addresses6: take(ebpf, "ADDRESSES6")?,
             subnets4: take(ebpf, "SUBNETS4")?,
             subnets6: take(ebpf, "SUBNETS6")?,
+            externals4: take(ebpf, "EXTERNALS4")?,
+            externals6: take(ebpf, "EXTERNALS6")?,
+            internals4: take(ebpf, "INTERNALS4")?,
+            internals6: take(ebpf, "INTERNALS6")?,
             uplinks: take(ebpf, "UPLINKS")?,
             traffic: take(ebpf, "TRAFFIC")?,
             ways: take(ebpf, "PATHS")?,
@@ -243,6 +259,36 @@ impl Maps {
         match prefix {
             IpNet::V4(prefix) => gone("SUBNETS4", self.subnets4.remove(&key4(prefix))),
             IpNet::V6(prefix) => gone("SUBNETS6", self.subnets6.remove(&key6(prefix))),
+        }
+    }
+
+    /// What leads out first: an answer has to find its way before there is a question.
+    pub(super) fn put_external(&mut self, external: IpNet, internal: IpNet) -> Result<(), Error> {
+        match (external, internal) {
+            (IpNet::V4(external), IpNet::V4(internal)) => {
+                let row = External::new4(external.network().into(), internal.network().into());
+                self.internals4.insert(&key4(internal), row, 0).map_err(failed("INTERNALS4"))?;
+                self.externals4.insert(&key4(external), row, 0).map_err(failed("EXTERNALS4"))
+            }
+            (IpNet::V6(external), IpNet::V6(internal)) => {
+                let length = u32::from(external.prefix_len());
+                let row = External::new6(external.network().into(), internal.network().into(), length);
+                self.internals6.insert(&key6(internal), row, 0).map_err(failed("INTERNALS6"))?;
+                self.externals6.insert(&key6(external), row, 0).map_err(failed("EXTERNALS6"))
+            }
+            _ => Ok(()), // There is no translation between the families.
+        }
+    }
+
+    pub(super) fn remove_external(&mut self, external: IpNet, internal: Option<IpNet>) -> Result<(), Error> {
+        match external {
+            IpNet::V4(external) => gone("EXTERNALS4", self.externals4.remove(&key4(external)))?,
+            IpNet::V6(external) => gone("EXTERNALS6", self.externals6.remove(&key6(external)))?,
+        }
+        match internal {
+            Some(IpNet::V4(internal)) => gone("INTERNALS4", self.internals4.remove(&key4(internal))),
+            Some(IpNet::V6(internal)) => gone("INTERNALS6", self.internals6.remove(&key6(internal))),
+            None => Ok(()),
         }
     }
 
@@ -337,6 +383,16 @@ impl Maps {
             let prefix = Ipv6Net::new(Ipv6Addr::from(key.data()), key.prefix_len() as u8);
             observed.subnets.extend(prefix.ok().map(|prefix| (prefix.into(), network)));
         }
+        for entry in self.externals4.iter() {
+            let (_, row) = entry.map_err(failed("EXTERNALS4"))?;
+            let net = |address: Ipv4| Ipv4Net::new(address.into(), row.length as u8).ok().map(IpNet::from);
+            observed.externals.extend(net(row.external).zip(net(row.internal)));
+        }
+        for entry in self.externals6.iter() {
+            let (_, row) = entry.map_err(failed("EXTERNALS6"))?;
+            let net = |address: Ipv6| Ipv6Net::new(address.into(), row.length as u8).ok().map(IpNet::from);
+            observed.externals.extend(net(row.external).zip(net(row.internal)));
+        }
         observed.uplinks = self.uplinks()?;
         Ok(observed)
     }
@@ -380,6 +436,8 @@ impl Maps {
             "ADDRESSES6" => Some(self.addresses6.keys().count() as u64),
             "SUBNETS4" => Some(self.subnets4.keys().count() as u64),
             "SUBNETS6" => Some(self.subnets6.keys().count() as u64),
+            "EXTERNALS4" | "INTERNALS4" => Some(self.externals4.keys().count() as u64),
+            "EXTERNALS6" | "INTERNALS6" => Some(self.externals6.keys().count() as u64),
             "UPLINKS" => Some(self.uplinks.keys().count() as u64),
             _ => None,
         }

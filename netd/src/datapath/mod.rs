@@ -287,6 +287,23 @@ impl Datapath {
         self.maps().remove_subnet(prefix)
     }
 
+    /// Translates between an external address or prefix and what it stands for, in both directions, from now on.
+    pub fn put_external(&self, external: ipnet::IpNet, internal: ipnet::IpNet) -> Result<(), Error> {
+        self.maps().put_external(external, internal)?;
+        // Flows to it that led outside lead back in.
+        self.bump_fib_generation().map(drop)
+    }
+
+    /// Undoes [`Self::put_external`]. Not an error if it is not known.
+    pub fn remove_external(
+        &self,
+        external: ipnet::IpNet,
+        internal: Option<ipnet::IpNet>,
+    ) -> Result<(), Error> {
+        self.maps().remove_external(external, internal)?;
+        self.bump_fib_generation().map(drop)
+    }
+
     /// Writes an endpoint: its entry, its port, its station in the FDB, its addresses.
     pub fn put_endpoint(&self, slot: u32, entry: &EndpointEntry) -> Result<(), Error> {
         self.maps().put_endpoint(slot, entry)

@@ -112,7 +112,11 @@ impl Engine {
         let alive = far_end.sandbox().is_some_and(|sandbox| sandbox.open().is_some());
         // With the namespace gone there is no default route to move to another endpoint.
         let touched = |other: &Endpoint| other.id == endpoint.id || alive && other.far_end.is_same(far_end);
-        let gone = || vec![Change::RemoveEndpoint(endpoint.id)];
+        let state = self.state();
+        let gone = || -> Vec<Change> {
+            let externals = state.externals_of(endpoint.id).map(|it| Change::RemoveExternal(it.external));
+            externals.chain([Change::RemoveEndpoint(endpoint.id)]).collect()
+        };
         if let Err(error) = self.change(writer, gone(), |_| false, touched).await {
             // A namespace that ends takes the veth along, and may have done so under our hands: then there is less to do.
             if self.has_veth(endpoint).await? {

@@ -526,6 +526,9 @@ fn fault(step: &Step) -> String {
             format!("the datapath's network {number} {}", be(from.is_some()))
         }
         Step::Subnet { prefix, from, .. } => format!("the datapath's subnet {prefix} {}", be(from.is_some())),
+        Step::External { external, from, .. } => {
+            format!("the datapath's external address {external} {}", be(from.is_some()))
+        }
         Step::Endpoint { slot, from, .. } => format!("the datapath's endpoint {slot} {}", be(from.is_some())),
         Step::Port { .. } => "the program at the host's end is missing".to_owned(),
         Step::Publication { host, from, .. } => {

@@ -5,6 +5,7 @@ mod attachment;
 mod bridge;
 mod configuration;
 mod endpoint;
+mod external;
 mod forward;
 mod handover;
 mod host;

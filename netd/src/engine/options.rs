@@ -127,12 +127,6 @@ fn unsupported(bridge: &Bridge) -> Result<(), Error> {
             return refuse(name, &mode);
         }
     }
-    if let Some(address) = bridge.host4 {
-        return refuse(HOST4, &address);
-    }
-    if let Some(address) = bridge.host6 {
-        return refuse(HOST6, &address);
-    }
     if !bridge.trusted_interfaces.is_empty() {
         return refuse(TRUSTED_INTERFACES, &bridge.trusted_interfaces.join(":"));
     }
@@ -281,8 +275,6 @@ mod tests {
             (GATEWAY_MODE4, "routed"),
             (GATEWAY_MODE6, "nat-unprotected"),
             (GATEWAY_MODE4, "isolated"),
-            (HOST4, "192.0.2.1"),
-            (HOST6, "2001:db8::1"),
             (TRUSTED_INTERFACES, "eth1:eth2"),
         ] {
             let error = read_all(&[(name, value)], true).unwrap_err();

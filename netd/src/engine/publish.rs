@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Engine, Writer, internal};
+use super::{Engine, Writer, external, internal};
 use crate::{
     link::{port, sysctl},
     model::{
@@ -105,6 +105,9 @@ impl Engine {
                 "network {} is internal: nobody outside can reach what would be published",
                 network.name
             )));
+        }
+        for address in specs.iter().filter_map(|spec| spec.address.or(bridge.host_binding)) {
+            external::not_external(state, address)?;
         }
         let mut allocator = Allocator {
             taken: Taken::of(state),

@@ -86,8 +86,10 @@ impl Engine {
     }
 
     pub(super) async fn drop_network(&self, writer: &mut Writer, network: &Network) -> Result<(), Error> {
-        let id = network.id;
-        self.change(writer, vec![Change::RemoveNetwork(id)], |other| other.id == id, |_| false).await?;
+        let (id, state) = (network.id, self.state());
+        let prefix = state.external_prefix(network).map(|it| Change::RemoveExternal(it.external));
+        let changes = prefix.into_iter().chain([Change::RemoveNetwork(id)]).collect();
+        self.change(writer, changes, |other| other.id == id, |_| false).await?;
         // Docker tells of the making of a configuration network, and not of its end.
         if !network.config_only {
             self.tell(Action::Destroy, network, None);

@@ -98,6 +98,9 @@ impl Engine {
         });
         free_leases(&old, &mut new);
         self.predefine(&mut new).await?;
+        let gone: Vec<_> =
+            new.externals.values().filter(|it| it.internal(&new).is_none()).map(|it| it.external).collect();
+        new.externals.retain(|external, _| !gone.contains(external));
 
         let host = &self.0.host;
         let known = plan::desired(&old, |_| true, |_| true);
@@ -172,5 +175,7 @@ fn changes(old: &State, new: &State) -> Vec<Change> {
             changes.push(Change::PutPool(pool.clone()));
         }
     }
+    let gone = old.externals.keys().filter(|external| !new.externals.contains_key(external));
+    changes.extend(gone.map(|external| Change::RemoveExternal(*external)));
     changes
 }

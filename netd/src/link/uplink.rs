@@ -8,7 +8,7 @@ use std::{
 use netd_common::{addr::IfIndex, fib};
 
 use super::{Address, Device, Kind, Route};
-use crate::model::Framing;
+use crate::model::{Framing, MacAddress};
 
 /// An interface that leads outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Uplink {
     pub ipv4: Option<Ipv4Addr>,
     /// Its first global IPv6 address.
     pub ipv6: Option<Ipv6Addr>,
+    /// Its own MAC.
+    pub mac: MacAddress,
     /// In bytes.
     pub mtu: u32,
     /// Whether it is up.
@@ -35,6 +37,8 @@ impl Uplink {
         fib::Uplink {
             ipv4: self.ipv4.map(Into::into).unwrap_or_default(),
             ipv6: self.ipv6.map(Into::into).unwrap_or_default(),
+            mac: self.mac.into(),
+            pad: [0; 2],
         }
     }
 }
@@ -70,8 +74,10 @@ pub fn uplinks(
             IpAddr::V4(_) => None,
         });
         let index = IfIndex(device.index);
+        // A tunnel has none.
+        let mac = device.mac.unwrap_or(MacAddress::new([0; 6]));
         let (name, mtu, up) = (device.name.clone(), device.mtu, device.up);
-        Some((index, Uplink { index, name, framing, ipv4, ipv6, mtu, up }))
+        Some((index, Uplink { index, name, framing, ipv4, ipv6, mac, mtu, up }))
     };
     devices.iter().filter_map(uplink).collect()
 }
@@ -81,7 +87,7 @@ mod tests {
     use netd_common::stats::Traffic;
 
     use super::*;
-    use crate::model::{BridgeSettings, MacAddress};
+    use crate::model::BridgeSettings;
 
     fn device(index: u32, name: &str, kind: Kind) -> Device {
         Device {

@@ -1,8 +1,10 @@
-//! All networks and endpoints, and how a request finds one of them.
+//! All that there is, and how a request finds some of it.
 
 use std::collections::BTreeMap;
 
-use super::{Endpoint, Error, Id, LeasedPool, Network, Sandbox};
+use ipnet::IpNet;
+
+use super::{Endpoint, Error, External, Id, LeasedPool, Network, Sandbox};
 
 /// All that the store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub struct State {
     pub endpoints: BTreeMap<Id, Endpoint>,
     /// By id.
     pub pools: BTreeMap<String, LeasedPool>,
+    /// By what the outside sees.
+    pub externals: BTreeMap<IpNet, External>,
 }
 
 impl State {
@@ -80,6 +84,18 @@ impl State {
         self.endpoints_of(network).find(|endpoint| {
             endpoint.container.as_deref() == Some(container) && endpoint.interface == interface
         })
+    }
+
+    /// The endpoints that `text` names, in whatever network: as [`State::find_endpoint`] does, or as `NETWORK/ENDPOINT`.
+    pub fn find_endpoints(&self, text: &str) -> Vec<&Endpoint> {
+        let in_network = text.split_once('/').and_then(|(network, endpoint)| {
+            let network = self.find_network(network).ok()?;
+            self.find_endpoint(network.id, endpoint)
+        });
+        match in_network {
+            Some(endpoint) => vec![endpoint],
+            None => self.networks.keys().filter_map(|network| self.find_endpoint(*network, text)).collect(),
+        }
     }
 
     /// The endpoint of `network` that `container` names: its sandbox in any of its forms, its name, or its id, bare or

@@ -9,14 +9,16 @@ use std::{
 use ipnet::IpNet;
 use netd_common::{
     bridge::{ICC, INTERNAL, MASQUERADE},
-    endpoint::{ANY_SOURCE, ISOLATED, NO_GATEWAY, PEER_IN_OTHER_NETNS, VIA_BRIDGE},
+    endpoint::{ANY_SOURCE, EXTERNAL4, EXTERNAL6, ISOLATED, NO_GATEWAY, PEER_IN_OTHER_NETNS, VIA_BRIDGE},
 };
 
 use super::{
     BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Veth,
     VlanMembership, Vlans, World,
 };
-use crate::model::{self, Bridge, DEFAULT_VLAN, Endpoint, Network, Pool, Port, Sandbox, State};
+use crate::model::{
+    self, Bridge, DEFAULT_VLAN, Endpoint, External, Network, Pool, Port, Sandbox, State, Target,
+};
 
 /// What `state` asks of the host for those of its networks and endpoints that are asked about.
 pub fn desired(
@@ -35,7 +37,17 @@ pub fn desired(
         let network = &state.networks[&endpoint.network];
         if let Some(bridge) = &network.bridge {
             add_endpoint(&mut world, network, bridge, endpoint, &routes);
+            for external in state.externals.values().filter(|external| external.is_of(endpoint)) {
+                add_external_flag(&mut world, endpoint, external);
+            }
         }
+    }
+    let touched = |external: &&External| match external.target {
+        Target::Endpoint(id) => state.endpoints.get(&id).is_some_and(&endpoints),
+        Target::Network(id) => state.networks.get(&id).is_some_and(&networks),
+    };
+    for external in state.externals.values().filter(touched) {
+        world.externals.extend(external.internal(state).map(|internal| (external.external, internal)));
     }
     world
 }
@@ -61,6 +73,8 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
         flags,
         gateway4: network.pool4().filter(|_| !bridge.inhibit_ipv4).and_then(|pool| ipv4(pool.gateway?)),
         gateway6: network.pool6().and_then(|pool| ipv6(pool.gateway?)),
+        source4: bridge.host4,
+        source6: bridge.host6,
         mac: bridge.mac,
     };
     world.networks.insert(bridge.number, row);
@@ -160,6 +174,12 @@ fn interface(network: &Network, endpoint: &Endpoint, sandbox: &Sandbox, routes: 
         gateway4: endpoint.gateway4.filter(|_| carries(route4.as_ref())),
         gateway6: endpoint.gateway6.filter(|_| carries(route6.as_ref())),
         routes: endpoint.routes.iter().copied().collect(),
+    }
+}
+
+fn add_external_flag(world: &mut World, endpoint: &Endpoint, external: &External) {
+    if let Some(row) = world.endpoints.get_mut(&endpoint.slot) {
+        row.flags |= if external.is_ipv6() { EXTERNAL6 } else { EXTERNAL4 };
     }
 }
 
@@ -354,5 +374,31 @@ mod tests {
         // Another sandbox has routes of its own.
         let other = endpoint(&beta, 2, "other", 0);
         assert_eq!(carriers(&networks, &[&in_alpha, &other]).0, ["veth1", "veth2"]);
+    }
+
+    #[test]
+    fn an_external_address_is_a_row_and_a_flag() {
+        let network = network(1, "n");
+        let (web, other) = (endpoint(&network, 0, "web", 0), endpoint(&network, 1, "other", 0));
+        let mut state = state(&[&network], &[&web, &other]);
+        let mut add = |external: &str, target| {
+            let external = external.parse().unwrap();
+            state.externals.insert(external, External { external, target, created: Timestamp::now() });
+        };
+        add("203.0.113.9/32", Target::Endpoint(web.id));
+        add("2001:db8:1::/64", Target::Network(network.id));
+        let row = |world: &World, external: &str| {
+            world.externals.get(&external.parse().unwrap()).map(ToString::to_string)
+        };
+        let world = desired(&state, |_| true, |_| true);
+        assert_eq!(row(&world, "203.0.113.9/32").unwrap(), "10.1.0.2/32");
+        assert_eq!(row(&world, "2001:db8:1::/64").unwrap(), "fd00:1::/64");
+        let flags = |slot| world.endpoints[&slot].flags & (EXTERNAL4 | EXTERNAL6);
+        assert_eq!((flags(0), flags(1)), (EXTERNAL4 | EXTERNAL6, EXTERNAL6));
+        // What is not asked about is not touched.
+        let part = desired(&state, |_| false, |it| it.id == other.id);
+        assert_eq!(part.externals.len(), 0);
+        let part = desired(&state, |_| false, |it| it.id == web.id);
+        assert_eq!(part.externals.keys().map(ToString::to_string).collect::<Vec<_>>(), ["203.0.113.9/32"]);
     }
 }

@@ -51,6 +51,15 @@ pub enum Step {
         /// The number of its network as it should be.
         to: Option<u32>,
     },
+    /// Translate an external address or prefix to what it stands for.
+    External {
+        /// What the outside sees.
+        external: IpNet,
+        /// What it stands for as it is.
+        from: Option<IpNet>,
+        /// What it stands for as it should be.
+        to: Option<IpNet>,
+    },
     /// Write or clear an endpoint in the datapath.
     Endpoint {
         /// Its slot.
@@ -95,6 +104,7 @@ impl Step {
             Self::Veth { name, from, to } => Self::Veth { name, from: to, to: from },
             Self::Network { number, from, to } => Self::Network { number, from: to, to: from },
             Self::Subnet { prefix, from, to } => Self::Subnet { prefix, from: to, to: from },
+            Self::External { external, from, to } => Self::External { external, from: to, to: from },
             Self::Endpoint { slot, from, to } => Self::Endpoint { slot, from: to, to: from },
             Self::Port { link, attach } => Self::Port { link, attach: !attach },
             Self::Publication { host, from, to } => Self::Publication { host, from: to, to: from },
@@ -149,6 +159,12 @@ fn remove(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<Stri
     }
     for link in from.ports.difference(&to.ports) {
         steps.push(Step::Port { link: link.clone(), attach: false });
+    }
+    // What changes sides leaves the old one first: an address stands for one thing, and is one thing's stand-in.
+    for (&external, &internal) in
+        from.externals.iter().filter(|(external, is)| to.externals.get(*external) != Some(*is))
+    {
+        steps.push(Step::External { external, from: Some(internal), to: None });
     }
     for (&slot, row) in &from.endpoints {
         // What refers to another link is taken out and put in anew, so that no row refers to a link that is not there.
@@ -208,6 +224,11 @@ fn add(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<String,
         if is != Some(wanted) {
             steps.push(Step::Endpoint { slot, from: is.cloned(), to: Some(wanted.clone()) });
         }
+    }
+    for (&external, &internal) in
+        to.externals.iter().filter(|(external, wanted)| from.externals.get(*external) != Some(*wanted))
+    {
+        steps.push(Step::External { external, from: None, to: Some(internal) });
     }
     for link in to.ports.difference(&from.ports) {
         steps.push(Step::Port { link: link.clone(), attach: true });

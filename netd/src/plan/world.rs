@@ -23,6 +23,8 @@ pub struct World {
     pub networks: BTreeMap<u32, NetworkRow>,
     /// The datapath's prefixes, and the number of the network each belongs to.
     pub subnets: BTreeMap<IpNet, u32>,
+    /// The datapath's external addresses and prefixes, and what they stand for.
+    pub externals: BTreeMap<IpNet, IpNet>,
     /// The datapath's endpoints, by slot.
     pub endpoints: BTreeMap<u32, EndpointRow>,
     /// The links that `from_container` is attached to.
@@ -147,6 +149,10 @@ pub struct NetworkRow {
     pub gateway4: Option<Ipv4Addr>,
     /// The bridge's address.
     pub gateway6: Option<Ipv6Addr>,
+    /// What masquerade takes; an address of the uplink if absent.
+    pub source4: Option<Ipv4Addr>,
+    /// What masquerade takes; an address of the uplink if absent.
+    pub source6: Option<Ipv6Addr>,
     /// The bridge's own.
     pub mac: MacAddress,
 }

@@ -7,13 +7,13 @@ mod lock;
 
 use std::{collections::BTreeSet, path::Path};
 
-use ipnet::Ipv6Net;
+use ipnet::{IpNet, Ipv6Net};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use lock::{Lock, LockError};
 
-use crate::model::{Endpoint, Id, LeasedPool, Network, State};
+use crate::model::{Endpoint, External, Id, LeasedPool, Network, State};
 
 /// Name of the database in the state directory.
 pub const FILE: &str = "netd.redb";
@@ -25,6 +25,7 @@ const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("networks");
 const ENDPOINTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("endpoints");
 const POOLS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pools");
+const EXTERNALS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("externals");
 const JOURNAL: TableDefinition<'_, &str, ()> = TableDefinition::new("journal");
 
 /// Why the store does not serve.
@@ -70,6 +71,10 @@ pub enum Change {
     PutPool(LeasedPool),
     /// An engine's pool is gone.
     RemovePool(String),
+    /// An external address is new.
+    PutExternal(External),
+    /// An external address is gone.
+    RemoveExternal(IpNet),
 }
 
 impl Change {
@@ -82,6 +87,8 @@ impl Change {
             Self::RemoveEndpoint(id) => drop(state.endpoints.remove(&id)),
             Self::PutPool(pool) => drop(state.pools.insert(pool.id.clone(), pool)),
             Self::RemovePool(id) => drop(state.pools.remove(&id)),
+            Self::PutExternal(external) => drop(state.externals.insert(external.external, external)),
+            Self::RemoveExternal(external) => drop(state.externals.remove(&external)),
         }
     }
 }
@@ -117,6 +124,7 @@ impl Store {
             transaction.open_table(NETWORKS)?;
             transaction.open_table(ENDPOINTS)?;
             transaction.open_table(POOLS)?;
+            transaction.open_table(EXTERNALS)?;
             transaction.open_table(JOURNAL)?;
             Ok(())
         })?;
@@ -138,6 +146,7 @@ impl Store {
         let networks: Vec<Network> = records(&transaction, NETWORKS)?;
         let endpoints: Vec<Endpoint> = records(&transaction, ENDPOINTS)?;
         let pools: Vec<LeasedPool> = records(&transaction, POOLS)?;
+        let externals: Vec<External> = records(&transaction, EXTERNALS)?;
         let journal = transaction.open_table(JOURNAL)?;
         let journal = journal.iter()?;
         let journal = journal.map(|entry| Ok(entry?.0.value().to_owned()));
@@ -146,6 +155,7 @@ impl Store {
                 networks: networks.into_iter().map(|network| (network.id, network)).collect(),
                 endpoints: endpoints.into_iter().map(|endpoint| (endpoint.id, endpoint)).collect(),
                 pools: pools.into_iter().map(|pool| (pool.id.clone(), pool)).collect(),
+                externals: externals.into_iter().map(|external| (external.external, external)).collect(),
             },
             journal: journal.collect::<Result<_, Error>>()?,
             ula: get("ula")?.parse().unwrap_or(new_ula),
@@ -172,6 +182,7 @@ impl Store {
             let mut networks = transaction.open_table(NETWORKS)?;
             let mut endpoints = transaction.open_table(ENDPOINTS)?;
             let mut pools = transaction.open_table(POOLS)?;
+            let mut externals = transaction.open_table(EXTERNALS)?;
             let mut journal = transaction.open_table(JOURNAL)?;
             for change in changes {
                 match change {
@@ -185,6 +196,10 @@ impl Store {
                     Change::RemoveEndpoint(id) => drop(endpoints.remove(&*id.to_string())?),
                     Change::PutPool(pool) => drop(pools.insert(&*pool.id, &*json(pool))?),
                     Change::RemovePool(id) => drop(pools.remove(id.as_str())?),
+                    Change::PutExternal(external) => {
+                        externals.insert(&*external.external.to_string(), &*json(external))?;
+                    }
+                    Change::RemoveExternal(external) => drop(externals.remove(&*external.to_string())?),
                 }
             }
             for link in links {

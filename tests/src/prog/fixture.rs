@@ -140,6 +140,8 @@ impl Fixture {
         let entry = UplinkEntry {
             ipv4: ipv4.parse::<Ipv4Addr>().unwrap().into(),
             ipv6: ipv6.parse::<Ipv6Addr>().unwrap().into(),
+            mac: Mac::new(UPLINK),
+            pad: [0; 2],
         };
         self.datapath.put_uplink(index(interface), framing, &entry).unwrap();
     }
@@ -164,6 +166,8 @@ impl Fixture {
             flags,
             gateway4: Ipv4Addr::new(172, net, 0, 1).into(),
             gateway6: gateway6.into(),
+            source4: Default::default(),
+            source6: Default::default(),
             mac: Mac::new(GATEWAY),
             pad: [0; 2],
         };

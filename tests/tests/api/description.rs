@@ -107,6 +107,17 @@ fn every_answer_is_as_described() {
         described.call("POST", "/netd/publish", "", "", Some(&wrong));
         described.call("POST", "/netd/unpublish", "", "", Some(&wrong));
     }
+    let external = |target: &str| json!({"external": "203.0.113.9", "target": target});
+    described.call("POST", "/netd/nat", "", "", Some(&external(a.ns.name())));
+    described.call("POST", "/netd/nat", "", "", Some(&external(a.ns.name())));
+    described.call(
+        "POST",
+        "/netd/nat",
+        "",
+        "",
+        Some(&json!({"external": "203.0.113.8", "target": "absent"})),
+    );
+    described.call("POST", "/netd/nat", "", "", Some(&json!({"external": "x", "target": "absent"})));
     for path in [
         "/netd/nat",
         "/netd/fdb",
@@ -121,6 +132,9 @@ fn every_answer_is_as_described() {
         let answer = described.call("GET", path, "", "", None);
         assert_eq!(answer.status, 200, "{answer:?}");
     }
+    described.call("DELETE", "/netd/nat", "", "?external=203.0.113.9", None);
+    described.call("DELETE", "/netd/nat", "", "?external=203.0.113.9", None);
+    described.call("DELETE", "/netd/nat", "", "?external=x", None);
     described.call("POST", "/netd/unpublish", "", "", Some(&ports));
     described.call("POST", "/netd/unpublish", "", "", Some(&ports));
     let engines = Namespace::new("d");

@@ -9,6 +9,7 @@ mod connections;
 mod daemon;
 mod default_bridge;
 mod endpoint;
+mod external;
 mod forwarding;
 mod fragments;
 mod icmp;

@@ -5,6 +5,7 @@ mod budget;
 mod capacity;
 mod catch_all;
 mod checksum;
+mod external;
 mod fragments;
 mod guard;
 mod icmp;

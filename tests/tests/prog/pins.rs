@@ -10,7 +10,7 @@ use std::{
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use netd::datapath::{Datapath, Error, Mac, PortRange};
-use netd_common::{drop::DropReason, globals::Globals, stats};
+use netd_common::{drop::DropReason, globals::Globals, limits};
 
 use crate::{
     fixture::{A, B, Fixture, entry, index},
@@ -152,12 +152,12 @@ fn maps_of_another_kind_are_refused_and_left_alone() {
     let fixture = Fixture::new();
     let maps = fixture.pins.join("maps");
     let program = attached("up0", TcAttachType::Egress);
-    let entries = [DropReason::ALL.len(), stats::Path::ALL.len()];
+    let entries = [DropReason::ALL.len(), limits::PORT_DRAWS as usize + 2];
     for (wrong, place, complaint) in [
         ("FDB", "NETWORKS", "type is 1, this netd needs 2".to_owned()),
         ("PORTS", "FDB", "key size is 4, this netd needs 12".to_owned()),
         ("GLOBALS", "FLOWS_DRAWN", format!("value size is {}, this netd needs 8", size_of::<Globals>())),
-        ("DROPS", "PATHS", format!("capacity is {}, this netd needs {}", entries[0], entries[1])),
+        ("DROPS", "DRAWS", format!("capacity is {}, this netd needs {}", entries[0], entries[1])),
     ] {
         let kept = maps.join("kept");
         fs::rename(maps.join(place), &kept).unwrap();

@@ -47,6 +47,7 @@ impl World {
             }
             Step::Network { number, from, to } => replace(&mut self.networks, number, from, to)?,
             Step::Subnet { prefix, from, to } => replace(&mut self.subnets, prefix, from, to)?,
+            Step::External { external, from, to } => replace(&mut self.externals, external, from, to)?,
             Step::Endpoint { slot, from, to } => replace(&mut self.endpoints, slot, from, to)?,
             Step::Port { link, attach } => {
                 let changed = if *attach { self.ports.insert(link.clone()) } else { self.ports.remove(link) };
@@ -76,6 +77,10 @@ impl World {
             if !there(link) {
                 return Err(format!("{link:?} is referred to and not there"));
             }
+        }
+        let internals: BTreeSet<_> = self.externals.values().collect();
+        if internals.len() != self.externals.len() {
+            return Err("two external addresses of one thing".into());
         }
         for sandbox in 0..SANDBOXES {
             let routes = |family: fn(&Interface) -> bool| {
@@ -139,6 +144,10 @@ fn veth() -> impl Strategy<Value = Veth> {
     )
 }
 
+fn address(net: u8, host: u8) -> IpNet {
+    IpNet::new([10, 0, net, host].into(), 32).unwrap()
+}
+
 /// A world that the host can be in; `stale` allows for what a dead daemon may have left.
 fn world(stale: bool) -> impl Strategy<Value = World> {
     let keys = |prefix: &'static str, n: u32| (0..n).prop_map(move |i| format!("{prefix}{i}"));
@@ -151,53 +160,66 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
         prop::collection::btree_set(0..5usize, 0..4),
         prop::collection::btree_set(keys("stray", 3), 0..3),
         prop::collection::btree_map(80..84u16, (0..3u16, 0..2u32), 0..3),
+        (prop::collection::btree_set(0..3u8, 0..3), 0..3u8),
     )
-        .prop_map(move |(bridges, mut veths, networks, subnets, endpoints, ports, strays, published)| {
-            let mut routed = BTreeSet::new();
-            for (name, veth) in &mut veths {
-                veth.bridge = veth.bridge.take().and(bridges.keys().next().cloned());
-                // Whose the far end is follows from the name, as it does for endpoints: the last one is an engine's.
-                let FarEnd::Sandbox(interface) = &mut veth.far_end else { continue };
-                if name == "veth3" {
-                    veth.far_end = FarEnd::Engine { name: "peer3".into(), mac: mac(3) };
-                    continue;
+        .prop_map(
+            move |(bridges, mut veths, networks, subnets, endpoints, ports, strays, published, externals)| {
+                let mut routed = BTreeSet::new();
+                for (name, veth) in &mut veths {
+                    veth.bridge = veth.bridge.take().and(bridges.keys().next().cloned());
+                    // Whose the far end is follows from the name, as it does for endpoints: the last one is an engine's.
+                    let FarEnd::Sandbox(interface) = &mut veth.far_end else { continue };
+                    if name == "veth3" {
+                        veth.far_end = FarEnd::Engine { name: "peer3".into(), mac: mac(3) };
+                        continue;
+                    }
+                    interface.sandbox.inode = u64::from(name.as_bytes()[4]) % SANDBOXES;
+                    interface.gateway4 =
+                        interface.gateway4.filter(|_| routed.insert((4, interface.sandbox.inode)));
+                    interface.gateway6 =
+                        interface.gateway6.filter(|_| routed.insert((6, interface.sandbox.inode)));
                 }
-                interface.sandbox.inode = u64::from(name.as_bytes()[4]) % SANDBOXES;
-                interface.gateway4 =
-                    interface.gateway4.filter(|_| routed.insert((4, interface.sandbox.inode)));
-                interface.gateway6 =
-                    interface.gateway6.filter(|_| routed.insert((6, interface.sandbox.inode)));
-            }
-            let link = |names: Vec<&String>, at: usize| match names.get(at) {
-                Some(name) => Some(LinkRef::Name((*name).clone())),
-                None if stale => Some(LinkRef::Gone(at as u32)),
-                None => None,
-            };
-            let networks = networks.into_iter().filter_map(|(number, (at, flags))| {
-                let bridge = link(bridges.keys().collect(), at)?;
-                Some((number, NetworkRow { bridge, flags, gateway4: None, gateway6: None, mac: mac(0) }))
-            });
-            let endpoints = endpoints.into_iter().filter_map(|(slot, (at, flags))| {
-                let port = link(veths.keys().collect(), at)?;
-                Some((
-                    slot,
-                    EndpointRow { port, network: 0, flags, ipv4: None, ipv6: None, mac: mac(0), vlan: 0 },
-                ))
-            });
-            World {
-                strays: if stale { strays } else { Default::default() },
-                networks: networks.collect(),
-                subnets: subnets
-                    .into_iter()
-                    .map(|(third, number)| (IpNet::new([10, 0, third, 0].into(), 24).unwrap(), number))
-                    .collect(),
-                endpoints: endpoints.collect(),
-                ports: ports.into_iter().filter_map(|at| link(veths.keys().collect(), at)).collect(),
-                bridges,
-                veths,
-                publications: published.into_iter().fold(BTreeMap::new(), publish),
-            }
-        })
+                let link = |names: Vec<&String>, at: usize| match names.get(at) {
+                    Some(name) => Some(LinkRef::Name((*name).clone())),
+                    None if stale => Some(LinkRef::Gone(at as u32)),
+                    None => None,
+                };
+                let networks = networks.into_iter().filter_map(|(number, (at, flags))| {
+                    let bridge = link(bridges.keys().collect(), at)?;
+                    let (gateway4, gateway6, source4, source6) = (None, None, None, None);
+                    Some((
+                        number,
+                        NetworkRow { bridge, flags, gateway4, gateway6, source4, source6, mac: mac(0) },
+                    ))
+                });
+                let endpoints = endpoints.into_iter().filter_map(|(slot, (at, flags))| {
+                    let port = link(veths.keys().collect(), at)?;
+                    Some((
+                        slot,
+                        EndpointRow { port, network: 0, flags, ipv4: None, ipv6: None, mac: mac(0), vlan: 0 },
+                    ))
+                });
+                World {
+                    strays: if stale { strays } else { Default::default() },
+                    networks: networks.collect(),
+                    subnets: subnets
+                        .into_iter()
+                        .map(|(third, number)| (IpNet::new([10, 0, third, 0].into(), 24).unwrap(), number))
+                        .collect(),
+                    // Each stands for another.
+                    externals: externals
+                        .0
+                        .iter()
+                        .map(|at| (address(113, *at), address(0, (at + externals.1) % 3)))
+                        .collect(),
+                    endpoints: endpoints.collect(),
+                    ports: ports.into_iter().filter_map(|at| link(veths.keys().collect(), at)).collect(),
+                    bridges,
+                    veths,
+                    publications: published.into_iter().fold(BTreeMap::new(), publish),
+                }
+            },
+        )
 }
 
 /// Publishes ports, unless one of them is published.

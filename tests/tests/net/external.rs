@@ -1,0 +1,435 @@
+//! 1:1 translation: containers with an address of their own outside, and networks with a prefix of theirs. The numbers are
+//! those of the list of cases that the behaviour was specified by.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::IpNumber;
+use netd_tests::lab::{
+    Capture, Container, Datagram, Family, Lab, Namespace, PATIENCE, Packet, Ping, RawSocket, TcpEcho,
+    UdpEcho, ask, at, connect, ping, set_offloads, transfer, udp, until,
+};
+
+/// An address of the uplink's own prefix that nobody has.
+fn external(family: Family, last: u8) -> IpAddr {
+    match family {
+        Family::V4 => [203, 0, 113, last].into(),
+        Family::V6 => format!("2001:db8::{last}").parse().expect("an address"),
+    }
+}
+
+/// Gives a container the external addresses that end in `last`.
+fn give(lab: &Lab, container: &Container, last: u8) {
+    for family in Family::BOTH {
+        lab.host.netd(&format!("nat add {} netns:{}", external(family, last), container.ns.name()));
+    }
+}
+
+/// A lab with a container that is known outside as .9 and ::9.
+fn known() -> (Lab, Container) {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    give(&lab, &a, 9);
+    (lab, a)
+}
+
+/// Speaks TCP and UDP to a server; who it was to each. What the host sends from any of its addresses would come from another,
+/// so there the server has the one that is dialled.
+fn speak(from: &Namespace, family: Family, server: &Namespace, to: IpAddr) -> [SocketAddr; 2] {
+    let has_it = server.ip("-oneline address show").contains(&format!(" {to}/"));
+    let bound = |port| if has_it { at(to, port) } else { family.any(port) };
+    let datagrams = UdpEcho::new(server, bound(5300));
+    ask(&udp(from, family, 40_000), at(to, 5300), b"hello");
+    let streams = TcpEcho::new(server, bound(8000));
+    let mut stream =
+        connect(from, 40_001, at(to, 8000)).unwrap_or_else(|e| panic!("connecting to {to}: {e}"));
+    stream.write_all(b"hello").expect("sending");
+    stream.read_exact(&mut [0; 5]).expect("the echo");
+    [datagrams.peers()[0], streams.peers()[0]]
+}
+
+#[test]
+fn case_52_both_ways_under_the_external_address() {
+    let (lab, a) = known();
+    for family in Family::BOTH {
+        let (own, external, outside) = (a.address(family), external(family, 9), family.outside());
+        let mut there = Capture::new(&lab.outside, "eth0");
+        assert!(ping(&a.ns, outside, Ping::default()));
+        let request = there.expect("the echo request", |p| p.destination == outside);
+        assert_eq!((request.source, request.ttl), (external, 63), "one hop, the gateway");
+        // All ports are its own, those of the host's range included.
+        let peers = speak(&a.ns, family, &lab.outside, outside);
+        assert_eq!(peers, [at(external, 40_000), at(external, 40_001)]);
+
+        let mut here = Capture::new(&a.ns, "eth0");
+        assert!(ping(&lab.outside, external, Ping::default()));
+        let request = here.expect("the echo request", |p| matches!(p.icmp_type(), Some((8 | 128, 0))));
+        assert_eq!((request.source, request.destination, request.ttl), (outside, own, 63));
+        let peers = speak(&lab.outside, family, &a.ns, external);
+        assert_eq!(peers, [at(outside, 40_000), at(outside, 40_001)], "the remote's own address is seen");
+    }
+    let drops = lab.host.netd_json("stats")["drops"].clone();
+    assert_eq!(drops["direct_access"], 0, "{drops}");
+}
+
+#[test]
+fn case_52_every_protocol() {
+    let (lab, a) = known();
+    for family in Family::BOTH {
+        let (own, external, outside) = (a.address(family), external(family, 9), family.outside());
+        // A neighbour that is not resolved yet keeps only the last few packets.
+        assert!(ping(&lab.outside, external, Ping::default()));
+        let (mut there, mut here) = (Capture::new(&lab.outside, "eth0"), Capture::new(&a.ns, "eth0"));
+        let (inside, beyond) = (RawSocket::new(&a.ns, outside), RawSocket::new(&lab.outside, external));
+        // GRE, ESP, AH, SCTP, DCCP, UDP-Lite, and one that nobody has heard of.
+        for number in [47, 50, 132, 33, 136, 200] {
+            let protocol = IpNumber(number);
+            let payload: Vec<u8> = (0..64).map(|byte| byte ^ number).collect();
+            let datagram = |source, destination| Datagram {
+                source,
+                destination,
+                ttl: 64,
+                protocol,
+                payload: payload.clone(),
+            };
+            inside.send(&datagram(own, outside).bytes(), outside);
+            let left = there.expect("the packet outside", |p| p.protocol == protocol);
+            assert_eq!((left.source, left.destination, left.ttl), (external, outside, 63), "{number}");
+            beyond.send(&datagram(outside, external).bytes(), external);
+            let came = here.expect("the packet inside", |p| p.protocol == protocol && p.destination == own);
+            assert_eq!((came.source, came.ttl), (outside, 63), "{number}");
+            if !matches!(number, 33 | 136) {
+                assert_eq!(
+                    (&left.payload, &came.payload),
+                    (&payload, &payload),
+                    "{number}: nothing but the address changes"
+                );
+            }
+        }
+    }
+}
+
+/// The ICMP error that arrives.
+fn error(capture: &mut Capture) -> (Packet, Packet) {
+    let packet = capture.expect("an ICMP error", |p| p.icmp_error().is_some());
+    let about = packet.icmp_error().expect("an error").about;
+    (packet, about)
+}
+
+#[test]
+fn case_52_icmp_errors_both_ways() {
+    let (lab, a) = known();
+    for family in Family::BOTH {
+        let (own, external, outside) = (a.address(family), external(family, 9), family.outside());
+        let mut here = Capture::new(&a.ns, "eth0");
+        let socket = udp(&a.ns, family, 5000);
+        socket.connect(at(outside, 5399)).expect("connecting");
+        socket.send(b"anybody?").expect("sending");
+        let refused = socket.recv(&mut [0; 64]).expect_err("nobody is there");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{refused}");
+        let (packet, about) = error(&mut here);
+        assert_eq!((packet.source, packet.destination), (outside, own));
+        assert_eq!((about.source, about.destination, about.ports()), (own, outside, Some((5000, 5399))));
+
+        let mut there = Capture::new(&lab.outside, "eth0");
+        let socket = udp(&lab.outside, family, 5001);
+        socket.connect(at(external, 5398)).expect("connecting");
+        socket.send(b"anybody?").expect("sending");
+        let refused = socket.recv(&mut [0; 64]).expect_err("nobody is there");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{refused}");
+        let (packet, about) = error(&mut there);
+        assert_eq!(
+            (packet.source, packet.destination),
+            (external, outside),
+            "RFC 5508 REQ-5: the mapped address"
+        );
+        assert_eq!((about.source, about.destination, about.ports()), (outside, external, Some((5001, 5398))));
+    }
+}
+
+#[test]
+fn case_52_hairpin() {
+    let (lab, a) = known();
+    let (b, e) = (lab.container("b"), lab.container("e"));
+    give(&lab, &e, 8);
+    let c = lab.container_on("bridge", "c");
+    for family in Family::BOTH {
+        let to = external(family, 9);
+        // From itself, from a neighbour with an external address, from one without, and from the host.
+        assert_eq!(speak(&a.ns, family, &a.ns, to).map(|peer| peer.ip()), [to; 2]);
+        assert_eq!(speak(&e.ns, family, &a.ns, to).map(|peer| peer.ip()), [external(family, 8); 2]);
+        assert_eq!(speak(&b.ns, family, &a.ns, to).map(|peer| peer.ip()), [family.host(); 2]);
+        assert_eq!(speak(&lab.host.ns, family, &a.ns, to).map(|peer| peer.ip()), [family.host(); 2]);
+        for from in [&a.ns, &e.ns, &b.ns, &lab.host.ns] {
+            assert!(ping(from, to, Ping::default()), "from {}", from.name());
+            let socket = udp(from, family, 5002);
+            socket.connect(at(to, 5398)).expect("connecting");
+            socket.send(b"anybody?").expect("sending");
+            let refused = socket.recv(&mut [0; 64]).expect_err("nobody is there");
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "from {}: {refused}", from.name());
+        }
+        // What the container sends to the host unasked is seen under its own address.
+        assert_eq!(
+            speak(&a.ns, family, &lab.host.ns, family.host()).map(|peer| peer.ip()),
+            [a.address(family); 2]
+        );
+    }
+    // From another network.
+    assert_eq!(
+        speak(&c.ns, Family::V4, &a.ns, external(Family::V4, 9)).map(|peer| peer.ip()),
+        [Family::V4.host(); 2]
+    );
+    assert!(ping(&c.ns, external(Family::V4, 9), Ping::default()));
+    assert!(!ping(
+        &c.ns,
+        a.ipv4.into(),
+        Ping { patience: std::time::Duration::from_millis(300), ..Ping::default() }
+    ));
+}
+
+#[test]
+fn case_52_fragments_and_narrow_uplinks() {
+    let (lab, a) = known();
+    let b = lab.container("b");
+    for family in Family::BOTH {
+        let (external, outside) = (external(family, 9), family.outside());
+        let large = Ping { size: 4000, ..Ping::default() };
+        assert!(ping(&a.ns, outside, large));
+        assert!(ping(&lab.outside, external, large));
+        let _here = UdpEcho::new(&a.ns, family.any(5300));
+        let _there = UdpEcho::new(&lab.outside, family.any(5301));
+        assert_eq!(ask(&udp(&lab.outside, family, 0), at(external, 5300), &[7; 4000]), [7; 4000]);
+        assert_eq!(ask(&udp(&a.ns, family, 0), at(outside, 5301), &[7; 4000]), [7; 4000]);
+        assert_eq!(ask(&udp(&b.ns, family, 0), at(external, 5300), &[7; 4000]), [7; 4000], "hairpin");
+    }
+    lab.narrow_uplink(1400);
+    for offloads in [true, false] {
+        set_offloads(&a.ns, "eth0", offloads);
+        set_offloads(&lab.host.ns, "up0", offloads);
+        for family in Family::BOTH {
+            let mut there = Capture::new(&lab.outside, "eth0");
+            // In IPv6 nobody on the way fragments: the first is lost, and its sender learns.
+            let large = Ping { size: 3000, ..Ping::default() };
+            assert!(family == Family::V6 || ping(&a.ns, family.outside(), large));
+            transfer(&a.ns, &lab.outside, at(family.outside(), 5001), 1_000_000);
+            assert!(ping(&a.ns, family.outside(), large));
+            let leaked: Vec<_> =
+                there.drain().into_iter().filter(|p| p.source == a.address(family)).collect();
+            assert!(leaked.is_empty(), "{leaked:#?}");
+        }
+    }
+}
+
+/// What a namespace knows of a neighbour: its MAC, or the state that it is in without one.
+fn neighbour(ns: &Namespace, address: IpAddr) -> Option<String> {
+    let json = ns.ip(&format!("-json neighbour show {address} dev eth0"));
+    let entries: serde_json::Value = serde_json::from_str(&json).expect("ip -json");
+    entries[0]["lladdr"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn case_53_the_uplink_answers_for_external_addresses_alone() {
+    let (lab, _a) = known();
+    let json = lab.host.ns.ip("-json link show dev up0");
+    let links: serde_json::Value = serde_json::from_str(&json).expect("ip -json");
+    let mac = links[0]["address"].as_str().expect("a MAC").to_owned();
+    let quick = Ping { patience: std::time::Duration::from_millis(500), ..Ping::default() };
+    for family in Family::BOTH {
+        assert!(ping(&lab.outside, external(family, 9), Ping::default()));
+        assert_eq!(neighbour(&lab.outside, external(family, 9)), Some(mac.clone()));
+        // The kernel asks the neighbour itself, now and then.
+        lab.outside.ip(&format!("neighbour change {} dev eth0 lladdr {mac} nud probe", external(family, 9)));
+        until("the neighbour is confirmed", || {
+            let shown = lab.outside.ip(&format!("neighbour show {} dev eth0", external(family, 9)));
+            shown.contains("REACHABLE")
+        });
+        // Nobody answers for an address that is nobody's; the kernel may say so itself.
+        let unknown = external(family, 77);
+        let answered = lab.outside.enter(|| std::panic::catch_unwind(|| ping_here(unknown, quick)));
+        assert!(!matches!(answered, Ok(true)));
+        assert_eq!(neighbour(&lab.outside, unknown), None);
+        lab.host.netd(&format!("nat rm {}", external(family, 9)));
+        lab.outside.ip("neighbour flush dev eth0");
+        let answered =
+            lab.outside.enter(|| std::panic::catch_unwind(|| ping_here(external(family, 9), quick)));
+        assert!(!matches!(answered, Ok(true)));
+        assert_eq!(neighbour(&lab.outside, external(family, 9)), None, "it was taken back");
+    }
+}
+
+/// Whether anybody answers, from the namespace that the thread is in.
+fn ping_here(to: IpAddr, quick: Ping) -> bool {
+    let socket =
+        std::net::UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).expect("binding");
+    socket.set_read_timeout(Some(quick.patience)).expect("a socket's timeout");
+    let _ = socket.send_to(b"anybody?", at(to, 5398));
+    socket.recv_from(&mut [0; 8]).is_ok()
+}
+
+/// What the outside knows an endpoint by, as the table shows it.
+fn shown(lab: &Lab, container: &Container) -> Vec<String> {
+    let nat = lab.host.netd_json("nat ls");
+    let externals = nat["externals"].as_array().expect("a list").iter();
+    let of = externals.filter(|row| row["endpoint"].as_str() == Some(container.ns.name()));
+    of.map(|row| row["external"].as_str().expect("an address").to_owned()).collect()
+}
+
+#[test]
+fn a_network_has_a_prefix_outside() {
+    let lab = Lab::new();
+    let (a, b) = (lab.container("a"), lab.container("b"));
+    lab.host.netd("nat add 2001:db8:9::/64 dual");
+    lab.outside.ip("-6 route add 2001:db8:9::/64 via 2001:db8::1");
+    let address = |container: &Container| -> IpAddr {
+        let [shown] = &shown(&lab, container)[..] else { panic!("{:?}", shown(&lab, container)) };
+        shown.strip_suffix("/128").expect("one address").parse().expect("an address")
+    };
+    let outside = Family::V6.outside();
+    for container in [&a, &b] {
+        let external = address(container);
+        assert!(external.to_string().starts_with("2001:db8:9:"), "{external}");
+        let peers = speak(&container.ns, Family::V6, &lab.outside, outside);
+        assert_eq!(peers, [at(external, 40_000), at(external, 40_001)]);
+        let peers = speak(&lab.outside, Family::V6, &container.ns, external);
+        assert_eq!(peers, [at(outside, 40_000), at(outside, 40_001)]);
+        assert!(ping(&lab.outside, external, Ping { size: 4000, ..Ping::default() }));
+    }
+    assert_ne!(address(&a), address(&b));
+    assert_eq!(speak(&b.ns, Family::V6, &a.ns, address(&a))[0].ip(), address(&b), "hairpin");
+    // A container that comes later has its share; one that goes leaves nothing.
+    let c = lab.container("c");
+    assert!(ping(&lab.outside, address(&c), Ping::default()));
+    // IPv4 goes out as before.
+    assert_eq!(speak(&a.ns, Family::V4, &lab.outside, Family::V4.outside())[0].ip(), Family::V4.host());
+    lab.host.netd("nat rm 2001:db8:9::/64");
+    assert_eq!(speak(&a.ns, Family::V6, &lab.outside, outside)[0].ip(), Family::V6.host());
+}
+
+#[test]
+fn it_outlives_the_daemon_and_not_its_endpoint() {
+    let (lab, a) = known();
+    let works = || {
+        for family in Family::BOTH {
+            assert_eq!(speak(&a.ns, family, &lab.outside, family.outside())[0].ip(), external(family, 9));
+            assert_eq!(speak(&lab.outside, family, &a.ns, external(family, 9))[0].ip(), family.outside());
+        }
+    };
+    lab.host.kill();
+    works();
+    lab.host.start(&[]);
+    works();
+    assert_eq!(shown(&lab, &a), ["203.0.113.9/32", "2001:db8::9/128"]);
+    lab.host.netd(&format!("network disconnect dual netns:{}", a.ns.name()));
+    assert_eq!(lab.host.netd_json("nat ls")["externals"], serde_json::json!([]));
+    // They are free again, for another.
+    let b = lab.container("b");
+    give(&lab, &b, 9);
+    assert!(ping(&lab.outside, external(Family::V4, 9), Ping::default()));
+    // One whose endpoint died with the daemon is forgotten.
+    lab.host.kill();
+    drop(b);
+    lab.host.start(&[]);
+    assert_eq!(lab.host.netd_json("nat ls")["externals"], serde_json::json!([]));
+}
+
+#[test]
+fn what_cannot_be_given_is_refused() {
+    let (lab, a) = known();
+    let (name, b) = (a.ns.name(), lab.container("b"));
+    lab.host.netd("network create --internal inner");
+    let fails = |arguments: &str, why: &str| {
+        let said = lab.host.netd_fails(arguments);
+        assert!(said.contains(why), "{arguments}: {said}");
+    };
+    fails(&format!("nat add 203.0.113.1 {name}"), "external address 203.0.113.1 is the host's own, on up0");
+    fails("nat add 2001:db8::/64 dual", "external prefix 2001:db8::/64");
+    fails(&format!("nat add 172.30.0.77 {name}"), "is in the subnet 172.30.0.0/24 of network dual");
+    fails(&format!("nat add 203.0.113.9 {}", b.ns.name()), &format!("is given to endpoint {name} already"));
+    fails(&format!("nat add 203.0.113.7 {name}"), "is 203.0.113.9 outside already");
+    fails("nat add 203.0.113.7 nobody", "no such endpoint: nobody");
+    fails("nat add 203.0.113.7 dual", "a network takes a prefix");
+    fails("nat add 2001:db8:9::/64 inner", "is internal: it has no outside");
+    fails("nat add 2001:db8:9::/64 bridge", "has no IPv6 subnet");
+    fails("nat add 2001:db8:9::/48 dual", "is not as long as fd00:30::/64");
+    fails("nat add 2001:db8:9::/64 dual", "is 2001:db8::9 outside already");
+    fails(&format!("nat add 224.0.0.9 {name}"), "no router leads to such an address");
+    fails("nat rm 203.0.113.77", "no such external address: 203.0.113.77");
+    assert_eq!(shown(&lab, &a), ["203.0.113.9/32", "2001:db8::9/128"], "nothing has changed");
+}
+
+#[test]
+fn t64_a_network_leaves_by_the_address_that_was_chosen() {
+    let lab = Lab::new();
+    for family in Family::BOTH {
+        // Of several IPv6 addresses the kernel prefers the last, unless that is deprecated.
+        let length = if family == Family::V4 { "24" } else { "64 nodad preferred_lft 0" };
+        lab.host.ns.ip(&format!("address add {}/{length} dev up0", external(family, 9)));
+    }
+    lab.host.netd(
+        "network create --ipv6 --subnet 172.31.0.0/24 --subnet fd00:31::/64 --opt com.docker.network.host_ipv4=203.0.113.9 \
+         --opt com.docker.network.host_ipv6=2001:db8::9 chosen",
+    );
+    lab.host.netd(
+        "network create --ipv6 --subnet 172.32.0.0/24 --subnet fd00:32::/64 \
+         --opt com.docker.network.bridge.enable_ip_masquerade=false bare",
+    );
+    lab.outside.ip("route add 172.32.0.0/24 via 203.0.113.1");
+    lab.outside.ip("-6 route add fd00:32::/64 via 2001:db8::1");
+    let [a, b] = ["a", "b"].map(|role| lab.container_on("chosen", role));
+    let (other, bare) = (lab.container("other"), lab.container_on("bare", "bare"));
+    for family in Family::BOTH {
+        let (chosen, outside) = (external(family, 9), family.outside());
+        // Ports are kept when they are free, those of the host's own range too: the address is this network's.
+        assert_eq!(speak(&a.ns, family, &lab.outside, outside), [at(chosen, 40_000), at(chosen, 40_001)]);
+        assert!(ping(&a.ns, outside, Ping::default()));
+        assert_eq!(speak(&other.ns, family, &lab.outside, outside)[0].ip(), family.host());
+        assert_eq!(speak(&bare.ns, family, &lab.outside, outside)[0].ip(), bare.address(family));
+        // Two containers with one port to one remote.
+        let echo = UdpEcho::new(&lab.outside, at(outside, 5305));
+        let sockets = [udp(&a.ns, family, 45_000), udp(&b.ns, family, 45_000)];
+        for _ in 0..3 {
+            for (socket, word) in sockets.iter().zip([b"of a", b"of b"]) {
+                assert_eq!(ask(socket, echo.address, word), word);
+            }
+        }
+        let mut peers = echo.peers();
+        peers.sort_unstable();
+        peers.dedup();
+        assert_eq!(peers.len(), 2, "{peers:?}");
+        assert!(
+            peers.iter().all(|peer| peer.ip() == chosen) && peers.contains(&at(chosen, 45_000)),
+            "{peers:?}"
+        );
+        // A route that changes does not change the address of a flow.
+        lab.host.ns.ip("route add 192.0.2.0/24 dev up0");
+        lab.host.ns.ip("route delete 192.0.2.0/24 dev up0");
+        assert_eq!(ask(&sockets[0], echo.address, b"still"), b"still");
+        assert_eq!(echo.peers().last(), Some(&at(chosen, 45_000)));
+        // The host, which has the address, keeps what is its own.
+        let own = lab.host.ns.enter(|| std::net::UdpSocket::bind(at(chosen, 46_000))).expect("binding");
+        own.set_read_timeout(Some(PATIENCE)).expect("a socket's timeout");
+        let theirs = udp(&a.ns, family, 46_000);
+        for _ in 0..2 {
+            assert_eq!(ask(&theirs, echo.address, b"theirs"), b"theirs");
+            assert_eq!(ask(&own, echo.address, b"own"), b"own");
+        }
+    }
+    let rules = lab.host.netd("nat ls");
+    assert!(rules.lines().any(|line| line.starts_with("chosen") && line.contains("203.0.113.9")), "{rules}");
+}
+
+#[test]
+fn t65_what_stays_within_the_host_keeps_its_source() {
+    let (lab, a) = known();
+    let b = lab.container("b");
+    for family in Family::BOTH {
+        assert_eq!(speak(&b.ns, family, &a.ns, a.address(family))[0].ip(), b.address(family));
+        assert_eq!(
+            speak(&a.ns, family, &b.ns, b.address(family))[0].ip(),
+            a.address(family),
+            "an external address or not"
+        );
+        assert_eq!(speak(&a.ns, family, &lab.host.ns, a.gateway(family))[0].ip(), a.address(family));
+        assert_eq!(speak(&b.ns, family, &lab.host.ns, family.host())[0].ip(), b.address(family));
+    }
+}
