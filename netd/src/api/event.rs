@@ -25,9 +25,10 @@ use super::{
     error::{JSON, Refusal},
     filter::Filters,
     parameter::Parameters,
+    system::read,
     time,
 };
-use crate::engine::Event;
+use crate::engine::{Event, Happened, Reloaded};
 
 /// Events that are kept for those who ask for what has been: as many as Docker keeps.
 const KEPT: usize = 256;
@@ -170,15 +171,33 @@ const NAMED: [&str; 9] =
     ["config", "container", "daemon", "network", "node", "plugin", "secret", "service", "volume"];
 
 impl From<Event> for Message {
-    fn from(event: Event) -> Self {
-        let mut attributes = BTreeMap::from([
-            ("name".to_owned(), event.name),
-            ("type".to_owned(), event.driver.name().to_owned()),
-        ]);
-        attributes.extend(event.container.map(|container| ("container".to_owned(), container)));
-        let actor = Actor { id: event.network.to_string(), attributes };
-        Self::new("network", event.action.name(), actor, event.time.system_time())
+    fn from(Event { happened, time }: Event) -> Self {
+        let time = time.system_time();
+        match happened {
+            Happened::Network { action, id, name, driver, container } => {
+                let driver = driver.name().to_owned();
+                let mut attributes = BTreeMap::from([("name".to_owned(), name), ("type".to_owned(), driver)]);
+                attributes.extend(container.map(|container| ("container".to_owned(), container)));
+                Self::new("network", action.name(), Actor { id: id.to_string(), attributes }, time)
+            }
+            Happened::Reload { daemon, reloaded } => {
+                let attributes = attributes(&reloaded);
+                Self::new("daemon", "reload", Actor { id: daemon, attributes }, time)
+            }
+        }
     }
+}
+
+/// What Docker tells of itself when it has read its configuration anew, of the keys that netd has as well.
+fn attributes(Reloaded { debug, labels }: &Reloaded) -> BTreeMap<String, String> {
+    let labels = serde_json::to_string(&labels[..]).expect("strings are JSON");
+    let attributes = [
+        ("debug", debug.to_string()),
+        ("labels", labels),
+        ("live-restore", true.to_string()),
+        ("name", read("/proc/sys/kernel/hostname")),
+    ];
+    attributes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// The stream of events: those since `since`, if it is given, until `until`, or else until either side goes away.
@@ -240,14 +259,14 @@ mod tests {
     };
 
     fn event(action: Action, name: &str) -> Event {
-        Event {
+        let happened = Happened::Network {
             action,
-            network: Id::new([1; 32]),
+            id: Id::new([1; 32]),
             name: name.into(),
             driver: Driver::Bridge,
             container: (action == Action::Connect).then(|| "netns:web".into()),
-            time: (UNIX_EPOCH + Duration::new(1_748_772_000, 123_456_789)).into(),
-        }
+        };
+        Event { happened, time: (UNIX_EPOCH + Duration::new(1_748_772_000, 123_456_789)).into() }
     }
 
     fn message(action: Action, name: &str) -> Message {

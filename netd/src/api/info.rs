@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{Config, Host},
-    model::{State, Timestamp},
+    model::Timestamp,
 };
 
 /// What the daemon was told, as far as it is shown.
@@ -155,7 +155,7 @@ pub(crate) async fn info<E: Networks>(Extracted(api): Extracted<Api<E>>, version
         warnings.push("WARNING: IPv4 forwarding is disabled".to_owned());
     }
     Json(Info {
-        id: id(&state),
+        id: state.daemon_id(),
         containers: endpoints,
         containers_running: endpoints,
         containers_paused: 0,
@@ -200,14 +200,6 @@ pub(crate) async fn info<E: Networks>(Extracted(api): Extracted<Api<E>>, version
     .into_response()
 }
 
-/// The daemon's id, in the form of a UUID. It comes and goes with the state directory, as the network `none` does, whose
-/// id is as random as one could be.
-fn id(state: &State) -> String {
-    let none = state.network_named("none").map(|network| network.id.to_string()).unwrap_or_default();
-    let part = |range: std::ops::Range<usize>| none.get(range).unwrap_or_default();
-    [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
-}
-
 /// A field of an os-release(5).
 fn of_release<'a>(os_release: &'a str, field: &str) -> &'a str {
     let value = os_release.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix('='));
@@ -236,6 +228,6 @@ mod tests {
 
     #[test]
     fn the_daemons_id_has_the_form_of_a_uuid() {
-        assert_eq!(id(&sample::state()), "05050505-0505-0505-0505-050505050505");
+        assert_eq!(sample::state().daemon_id(), "05050505-0505-0505-0505-050505050505");
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::{Api, Networks, body, departed::Total, docker, info::Told, sample};
 use crate::{
-    engine::{Action, Created, Error, Event},
+    engine::{Action, Created, Error, Event, Happened},
     model::{Driver, Id, State, Timestamp, request},
 };
 
@@ -47,14 +47,14 @@ impl Networks for Fake {
             "broken" => panic!("a bug"),
             _ => {
                 assert_eq!(request.options, BTreeMap::from([("k".into(), "v".into())]));
-                let _ = self.events.send(Event {
+                let happened = Happened::Network {
                     action: Action::Create,
-                    network: Id::new([7; 32]),
+                    id: Id::new([7; 32]),
                     name: request.name,
                     driver: Driver::Bridge,
                     container: None,
-                    time: Timestamp::now(),
-                });
+                };
+                let _ = self.events.send(Event { happened, time: Timestamp::now() });
                 Ok(Created { id: Id::new([7; 32]), warning: String::new() })
             }
         }

@@ -141,6 +141,11 @@ impl Config {
         })
     }
 
+    /// Whether somebody said that TCP is to be served in the clear, which it also is where nobody said anything.
+    pub fn is_clear_on_purpose(&self) -> bool {
+        self.settings.0.get("tls").is_some_and(|tls| *tls == false) && self.tls.is_none()
+    }
+
     fn read(settings: Settings, flags: &Flags, certificates: &Path) -> Result<Self, Invalid> {
         let tls = Tls::read(&settings, certificates)?;
         let socket = flags.run_dir.join("netd.sock");
@@ -329,6 +334,19 @@ mod tests {
             read(r#"{"hosts": ["tcp://:5555/"]}"#).unwrap_err(),
             "invalid bind address (tcp://:5555/): should not contain a path element"
         );
+    }
+
+    #[test]
+    fn the_clear_is_meant_where_somebody_said_so() {
+        for (json, meant) in [
+            ("{}", false),
+            (r#"{"tls": null}"#, false),
+            (r#"{"tls": false}"#, true),
+            (r#"{"tls": true}"#, false),
+            (r#"{"tls": false, "tlsverify": false}"#, false),
+        ] {
+            assert_eq!(read(json).unwrap().is_clear_on_purpose(), meant, "{json}");
+        }
     }
 
     #[test]

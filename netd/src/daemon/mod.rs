@@ -8,7 +8,7 @@ mod refusals;
 mod reload;
 mod service;
 
-use std::{future::Future, path::Path, time::Duration};
+use std::{future::Future, path::Path, pin::pin, time::Duration};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,12 +51,15 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     }
     kernel::check_version()?;
 
-    // Caught from here on, so that a signal during the start stops the daemon when it has started.
-    let shutdown = shutdown()?;
+    // Caught from here on: a signal before anything is changed ends the daemon at once, a later one when it has started.
+    let mut shutdown = pin!(shutdown()?);
     let hangup = signal(SignalKind::hangup())?;
     kernel::allow_many_files()?;
     // First of all: an address that is taken must be told before anything is changed.
-    let listeners = Listeners::bind(&config).await?;
+    let listeners = tokio::select! {
+        listeners = Listeners::bind(&config) => listeners?,
+        () = &mut shutdown => return Ok(()),
+    };
     let bpffs = bpffs::find_or_mount(&config.run_dir)?;
     let pins = bpffs::pins(&bpffs, &config.state_dir)?;
     let host_ports = sysctl::local_port_range()?;

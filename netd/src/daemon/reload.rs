@@ -5,7 +5,7 @@ use tokio::signal::unix::Signal;
 use super::{log, service};
 use crate::{
     config::{Config, Flags},
-    engine::Engine,
+    engine::{Engine, Reloaded},
     serve::Acceptor,
 };
 
@@ -36,7 +36,8 @@ fn reload(flags: &Flags, old: &Config, engine: &Engine, tls: Option<&Acceptor>) 
         acceptor.reload(tls)?;
     }
     log::change(config.log);
-    engine.relabel(config.labels.clone().into());
+    let debug = config.log.level >= ::log::LevelFilter::Debug;
+    engine.reload(Reloaded { debug, labels: config.labels.clone().into() });
     ::log::info!("the configuration is read anew");
     for change in old.changes(&new) {
         let (key, from, to) = (change.key, change.from, change.to);

@@ -5,6 +5,7 @@ mod attachment;
 mod bridge;
 mod configuration;
 mod endpoint;
+mod event;
 mod external;
 mod forward;
 mod handover;
@@ -31,53 +32,12 @@ use crate::{
     config::Config,
     datapath::{Datapath, UplinkEntry},
     ipam::Pools,
-    model::{Driver, Endpoint, Id, Network, State, Timestamp, request},
+    model::{Endpoint, Id, Network, State, request},
     plan::{self, World},
     store::{self, Change, Store},
 };
+pub use event::{Action, Event, Happened, Reloaded};
 pub use host::{HostView, RouteView};
-
-/// What happened to a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// It was made.
-    Create,
-    /// It was removed.
-    Destroy,
-    /// A container joined it.
-    Connect,
-    /// A container left it.
-    Disconnect,
-}
-
-impl Action {
-    /// The name in Docker's API.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Destroy => "destroy",
-            Self::Connect => "connect",
-            Self::Disconnect => "disconnect",
-        }
-    }
-}
-
-/// Word of a change, sent when it is in force and stored.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// What happened.
-    pub action: Action,
-    /// To which network.
-    pub network: Id,
-    /// The network's name.
-    pub name: String,
-    /// The network's driver.
-    pub driver: Driver,
-    /// Who joined or left, as `netns:NAME`, `pid:N` or a path.
-    pub container: Option<String>,
-    /// When.
-    pub time: Timestamp,
-}
 
 /// The answer to a request for a new network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,9 +92,10 @@ impl Engine {
         self.0.labels.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Gives the daemon other labels.
-    pub fn relabel(&self, labels: Arc<[String]>) {
-        *self.0.labels.write().unwrap_or_else(PoisonError::into_inner) = labels;
+    /// The daemon goes by something else from now on.
+    pub fn reload(&self, reloaded: Reloaded) {
+        *self.0.labels.write().unwrap_or_else(PoisonError::into_inner) = reloaded.labels.clone();
+        self.send(Happened::Reload { daemon: self.state().daemon_id(), reloaded });
     }
 
     /// The programs and maps.
@@ -258,26 +219,6 @@ impl Engine {
                 Err(error.unwrap_or_else(|| Error::internal("the action failed")))
             }
         }
-    }
-
-    fn tell(&self, action: Action, network: &Network, container: Option<String>) {
-        let event = Event {
-            action,
-            network: network.id,
-            name: network.name.clone(),
-            driver: network.driver,
-            container,
-            time: Timestamp::now(),
-        };
-        log::info!(
-            "{} network {} ({}){}",
-            action.name(),
-            network.name,
-            network.id.short(),
-            event.container.as_ref().map(|container| format!(", {container}")).unwrap_or_default()
-        );
-        // Nobody listening is no failure.
-        drop(self.0.events.send(event));
     }
 }
 

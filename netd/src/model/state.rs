@@ -48,6 +48,14 @@ impl State {
         self.networks.values().find(|network| network.name == name)
     }
 
+    /// The daemon's id, in the form of a UUID. It comes and goes with the state, as the network `none` does, whose id is as
+    /// random as one could be.
+    pub fn daemon_id(&self) -> String {
+        let none = self.network_named("none").map(|network| network.id.to_string()).unwrap_or_default();
+        let part = |range: std::ops::Range<usize>| none.get(range).unwrap_or_default();
+        [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
+    }
+
     /// Whether any network brings IPv6 to its endpoints.
     pub fn has_ipv6(&self) -> bool {
         self.networks.values().any(|network| network.bridge.is_some() && network.enable_ipv6)

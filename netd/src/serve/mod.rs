@@ -54,6 +54,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests under way may take once the daemon is to end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a start is held up that opens the host to whoever comes, unless somebody said that this is meant: as long as
+/// Docker's.
+const HESITATION: Duration = Duration::from_secs(15);
 /// The most bytes of a request's head.
 const HEAD_LIMIT: usize = 64 << 10;
 /// The most fields of a request's head.
@@ -74,7 +77,7 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Listens where the configuration says.
+    /// Listens where the configuration says, and takes its time where that should be thought over.
     ///
     /// # Errors
     /// A listener cannot be had, or a certificate; then none is left behind.
@@ -82,6 +85,7 @@ impl Listeners {
         let tls = config.tls.as_ref().map(Acceptor::new).transpose().map_err(anyhow::Error::msg)?;
         let mut listeners = Self { api: Vec::new(), metrics: None, plugin: None, tls };
         let group = gid(&config.group)?;
+        let mut hesitation = Duration::ZERO;
         let mut activation = Activation::of_this_process().context("taking over sockets")?;
         for host in &config.hosts {
             let bound = bind(host, group, &mut activation).await;
@@ -89,7 +93,7 @@ impl Listeners {
                 bound.with_context(|| format!("failed to load listeners: cannot listen at {host}"))?;
             log::info!("API at {host}");
             if bound.iter().any(Listener::is_exposed) {
-                warn_of_strangers(host, config);
+                hesitation = hesitation.max(warn_of_strangers(host, config));
             }
             listeners.api.extend(bound);
         }
@@ -97,6 +101,7 @@ impl Listeners {
         if let Some(address) = config.metrics_addr {
             listeners.metrics = Some(metrics(address).await?);
         }
+        tokio::time::sleep(hesitation).await;
         Ok(listeners)
     }
 
@@ -172,17 +177,29 @@ async fn bind(host: &Host, group: Option<Gid>, activation: &mut Activation) -> i
     }
 }
 
-/// Whoever reaches the API is root on this host.
-fn warn_of_strangers(host: &Host, config: &Config) {
+/// Whoever reaches the API is root on this host. Returns for how long the warning should be read.
+fn warn_of_strangers(host: &Host, config: &Config) -> Duration {
     let reach = "whoever can connect to it has the power of root on this host";
     match &config.tls {
-        None => log::warn!(
-            "THE API AT {host} IS IN THE CLEAR AND ASKS NOBODY WHO HE IS: {reach}. Use `tlsverify`."
-        ),
-        Some(tls) if !tls.verify => {
-            log::warn!("THE API AT {host} ASKS NOBODY WHO HE IS: {reach}. Use `tlsverify`.");
+        None => {
+            log::warn!(
+                "THE API AT {host} IS IN THE CLEAR AND ASKS NOBODY WHO HE IS: {reach}. Use `tlsverify`."
+            );
+            if config.is_clear_on_purpose() {
+                return Duration::ZERO;
+            }
+            log::warn!(
+                "the daemon goes on in {} s; at once if `tls` is set to false, which says that this is meant",
+                HESITATION.as_secs()
+            );
+            HESITATION
         }
-        Some(_) => {}
+        Some(tls) => {
+            if !tls.verify {
+                log::warn!("THE API AT {host} ASKS NOBODY WHO HE IS: {reach}. Use `tlsverify`.");
+            }
+            Duration::ZERO
+        }
     }
 }
 

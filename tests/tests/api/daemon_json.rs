@@ -5,6 +5,8 @@ use std::process::Output;
 use netd_tests::lab::{Host, until};
 use serde_json::{Value, json};
 
+use crate::now;
+
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
@@ -133,6 +135,21 @@ fn a_hangup_reloads_what_can_be_reloaded() {
         host.log().contains("mtu: 1500 (was 1400) takes effect at the next start")
     });
     assert!(host.log().contains("labels: [a=2 b=] (was [a=1])"), "{}", host.log());
+    let told = || {
+        let line =
+            format!("events --since 1 --until {} --filter type=daemon --format '{{{{json .}}}}'", now());
+        host.docker()
+            .ok(&line)
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect::<Vec<Value>>()
+    };
+    let [event] = &told()[..] else { panic!("{:?}", told()) };
+    assert_eq!((&event["Type"], &event["Action"]), (&json!("daemon"), &json!("reload")));
+    let attributes = json!({
+        "debug": "true", "labels": r#"["a=2","b="]"#, "live-restore": "true", "name": info()["Name"],
+    });
+    assert_eq!(event["Actor"], json!({"ID": info()["ID"], "Attributes": attributes}));
     let bridge = host.docker().json("network inspect bridge");
     assert_eq!(bridge[0]["Options"]["com.docker.network.driver.mtu"], "1400");
 
@@ -145,6 +162,7 @@ fn a_hangup_reloads_what_can_be_reloaded() {
     host.configure(r#"{"labels": ["a"]}"#);
     host.hang_up();
     until("the bad label is told of", || host.log().contains("bad attribute format: a"));
+    assert_eq!(told().len(), 1, "what was refused is no news");
     assert_eq!(info()["Labels"], json!(["a=2", "b="]));
 }
 

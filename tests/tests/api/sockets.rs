@@ -1,7 +1,7 @@
 //! Where the daemon listens, and who gets in.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -79,8 +79,9 @@ fn a_socket_that_asks_nobody_is_warned_of() {
     let daemon = authority.daemon();
     let host = Host::new();
     let unix = format!("unix://{}", host.socket().display());
-    host.start(&["--host", &unix, "--host", "tcp://0.0.0.0"]);
+    host.start(&["--host", &unix, "--host", "tcp://0.0.0.0", "--tls=false"]);
     assert!(host.log().contains("THE API AT tcp://0.0.0.0:2375 IS IN THE CLEAR"), "{}", host.log());
+    assert!(!host.log().contains("goes on in"), "{}", host.log());
     host.stop();
 
     let file = |name: &str| daemon.path().join(name).display().to_string();
@@ -90,6 +91,21 @@ fn a_socket_that_asks_nobody_is_warned_of() {
     assert!(host.log().contains("THE API AT tcp://0.0.0.0:2376 ASKS NOBODY"), "{}", host.log());
     let names = docker(&host, authority.stranger().path(), "network ls --format {{.Name}}").unwrap();
     assert_eq!(names, "bridge\nhost\nnone\n", "no certificate is asked for");
+}
+
+#[test]
+fn a_start_that_nobody_may_have_meant_can_still_be_stopped() {
+    let host = Host::new();
+    host.configure("{}");
+    let mut command = host.daemon_command(&["--host", "tcp://0.0.0.0"]);
+    let mut daemon = Service(command.stderr(Stdio::piped()).spawn().expect("starting netd"));
+    let mut lines = BufReader::new(daemon.0.stderr.take().expect("piped")).lines();
+    let held_up = lines.by_ref().any(|line| line.expect("a line").contains("the daemon goes on in 15 s"));
+    assert!(held_up, "the start is not held up");
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.0.wait().expect("waiting for netd").success());
+    assert!(!host.ns.ip("link show").contains("netd0"), "nothing was begun");
+    assert_eq!(fs::read_dir(host.state_dir()).expect("the state").count(), 1, "the lock alone");
 }
 
 #[test]

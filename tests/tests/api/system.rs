@@ -106,7 +106,13 @@ fn info_tells_of_the_host_and_what_the_daemon_was_told() {
             "default-address-pools": [{"base": "10.64.0.0/16", "size": 24}, {"base": "fd00:64::/48", "size": 64}]
         }"#,
     );
-    host.start(&["--host", &format!("unix://{}", host.socket().display()), "--host", "tcp://0.0.0.0:2375"]);
+    host.start(&[
+        "--host",
+        &format!("unix://{}", host.socket().display()),
+        "--host",
+        "tcp://0.0.0.0:2375",
+        "--tls=false",
+    ]);
     let docker = host.docker();
     let output = docker.run("info --format '{{json .}}'");
     let info: Value = serde_json::from_slice(&output.stdout).expect("JSON");
