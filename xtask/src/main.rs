@@ -7,6 +7,7 @@ mod lab;
 mod packages;
 mod process;
 mod run;
+mod services;
 mod setup;
 mod test;
 mod tool;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::process;
+use crate::{process, services::Quiet};
 
 /// What compiles and links the datapath: a stable Rust with a prebuilt core library for eBPF, and the LLVM that bpf-linker is built on.
 pub(crate) const COMPILER: &[&str] =
@@ -45,15 +45,17 @@ pub(crate) fn missing_programs(programs: &[(&str, &'static str)]) -> Vec<&'stati
         .collect()
 }
 
-/// Installs `packages`, removing none.
+/// Installs `packages`, removing none and starting no service.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    let quiet = Quiet::new()?;
     process::step("Debian's package lists", apt_get(&["update"]))?;
     let mut install = apt_get(&["install", "--yes", "--no-install-recommends", "--no-remove"]);
     install.args(packages);
     process::step(&format!("Debian packages {}", packages.join(" ")), install).context(
         "cannot install what is missing. It is all in Debian 12 with its security suite; a Rust of Debian's own \
          (rustc, rustup) conflicts with rustc-web and would have to be removed first",
-    )
+    )?;
+    quiet.end()
 }
 
 fn apt_get(arguments: &[&str]) -> std::process::Command {

@@ -84,13 +84,19 @@ impl Docker<'_> {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("docker {line} printed no JSON: {e}: {text}"))
     }
 
+    /// Whether this version of it has a flag of one of its commands.
+    pub fn has_flag(&self, command: &str, flag: &str) -> bool {
+        self.ok(&format!("{command} --help")).split_whitespace().any(|word| word == flag)
+    }
+
     /// Runs it, which must fail with status 1, as it does where the daemon refuses, and returns what it complained of
-    /// without the line feed at the end.
+    /// without the line feed at the end, nor the line about its own status that some versions add.
     pub fn fails(&self, line: &str) -> String {
         let output = self.run(line);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "docker {line}: {output:?}");
-        error.trim_end().to_owned()
+        let error = error.trim_end();
+        error.strip_suffix("\nexit status 1").unwrap_or(error).to_owned()
     }
 }
 
