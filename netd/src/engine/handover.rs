@@ -4,7 +4,11 @@
 //! The engine repeats a call whose answer it did not get, and forgets what it could not tell netd of. So what is there
 //! already is as good as made, and a network goes with whatever is left in it.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+};
 
 use netd_common::limits;
 
@@ -13,8 +17,8 @@ use crate::{
     ipam,
     link::Namespace,
     model::{
-        Endpoint, EndpointOrder, Error, FarEnd, Handover, Id, Network, NetworkOrder, Pool, PoolOrder, Port,
-        State, Timestamp, request,
+        Endpoint, EndpointOrder, Error, FarEnd, Handover, Id, Ipam, Network, NetworkOrder, Pool, PoolOrder,
+        Port, State, Timestamp, request,
     },
     store::Change,
 };
@@ -141,6 +145,54 @@ impl Engine {
         .await
     }
 
+    /// Publishes the ports that an engine's endpoint options ask for, in the place of those that are published.
+    ///
+    /// # Errors
+    /// In Docker's words; then none is published.
+    pub async fn publish_for_engine(
+        &self,
+        network: &str,
+        id: &str,
+        options: BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        let (network, id) = (network.to_owned(), id.to_owned());
+        self.act(move |engine, mut writer| async move {
+            let specs = Self::specs(&options)?;
+            let state = engine.state();
+            let network = state.network_of_engine(&network)?;
+            let bare = engine.unpublish_all(&mut writer, state.endpoint_of_engine(network.id, &id)?).await?;
+            let publications = engine.resolve(&mut writer, &engine.state(), network, &bare, specs).await?;
+            if publications.is_empty() {
+                return Ok(());
+            }
+            engine.put_endpoint(&mut writer, &Endpoint { publications, ..bare }).await
+        })
+        .await
+    }
+
+    /// Ends the publication of an engine's endpoint's ports, whoever published them.
+    ///
+    /// # Errors
+    /// If there is no such endpoint, or the host refuses.
+    pub async fn unpublish_for_engine(&self, network: &str, id: &str) -> Result<(), Error> {
+        let (network, id) = (network.to_owned(), id.to_owned());
+        self.act(move |engine, mut writer| async move {
+            let state = engine.state();
+            let network = state.network_of_engine(&network)?;
+            engine.unpublish_all(&mut writer, state.endpoint_of_engine(network.id, &id)?).await.map(drop)
+        })
+        .await
+    }
+
+    async fn unpublish_all(&self, writer: &mut Writer, endpoint: &Endpoint) -> Result<Endpoint, Error> {
+        let bare = Endpoint { publications: Vec::new(), ..endpoint.clone() };
+        // One whose veth went with its container is there no more for the datapath either, and is soon returned.
+        if bare != *endpoint && self.has_veth(endpoint).await? {
+            self.put_endpoint(writer, &bare).await?;
+        }
+        Ok(bare)
+    }
+
     /// Notes where the far end of an engine's endpoint is.
     async fn place(
         &self,
@@ -168,12 +220,12 @@ impl Engine {
         let is_for_it = |subnet| order.pools.iter().any(|pool| pool.leased && pool.subnet == subnet);
         others.pools.retain(|_, leased| !is_for_it(leased.pool.subnet));
 
-        let has = |ipv6: bool| order.pools.iter().any(|pool| pool.subnet.addr().is_ipv6() == ipv6);
         let request = request::NetworkCreate {
             name: name(state, &order.id),
-            enable_ipv4: Some(has(false)),
-            enable_ipv6: Some(has(true)),
+            enable_ipv4: Some(order.ipv4),
+            enable_ipv6: Some(order.ipv6),
             ipam: Some(request::IpamRequest {
+                driver: if order.pools.is_empty() { Ipam::NULL.to_owned() } else { String::new() },
                 config: order.pools.iter().map(pool_request).collect(),
                 ..Default::default()
             }),
@@ -236,7 +288,8 @@ fn pool_request(pool: &PoolOrder) -> request::PoolRequest {
 fn same_network(network: &Network, order: &NetworkOrder) -> Result<(), Error> {
     let has: BTreeSet<_> = network.ipam.pools.iter().map(|pool| (pool.subnet, pool.gateway)).collect();
     let wanted = order.pools.iter().map(|pool| (pool.subnet, pool.gateway)).collect();
-    if has == wanted && network.internal == order.internal {
+    let families = (network.enable_ipv4, network.enable_ipv6) == (order.ipv4, order.ipv6);
+    if has == wanted && families && network.internal == order.internal {
         Ok(())
     } else {
         Err(Error::conflict(format!("network {} already exists, and is another one", order.id)))

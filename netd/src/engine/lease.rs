@@ -79,7 +79,7 @@ impl Engine {
             requested: order.subnet.is_some(),
             last: None,
         };
-        let leased = LeasedPool { id, pool, leases: BTreeSet::new() };
+        let leased = LeasedPool { id, pool, serial: order.serial, leases: BTreeSet::new() };
         self.put_pool(writer, leased.clone()).await?;
         Ok(leased)
     }
@@ -97,7 +97,7 @@ impl Engine {
         .await
     }
 
-    /// Leases an address of a leased subnet: this one, or the lowest that is free; `gateway` asks for any of the subnet,
+    /// Leases an address of a leased subnet: this one, or one that is free; `gateway` asks for any of the subnet,
     /// else it is one of its range.
     ///
     /// # Errors
@@ -126,7 +126,14 @@ impl Engine {
                     // An engine that lost a lease may still have its endpoint.
                     used.extend(networks.flat_map(|network| attach::addresses_in_use(&state, network.id)));
                     let range = leased.pool.range.filter(|_| !gateway);
-                    ipam::lowest_free(&Pool { range, ..leased.pool.clone() }, &used)?
+                    let pool = Pool { range, ..leased.pool.clone() };
+                    if leased.serial && !gateway {
+                        let next = ipam::next_free(&pool, &used, pool.last)?;
+                        leased.pool.last = Some(next);
+                        next
+                    } else {
+                        ipam::lowest_free(&pool, &used)?
+                    }
                 }
             };
             leased.leases.insert(address);

@@ -13,6 +13,8 @@ pub struct LeasedPool {
     pub id: String,
     /// The subnet, and where addresses come from. The gateway is a lease like any other.
     pub pool: Pool,
+    /// Whether addresses are given out one after the other, and not the lowest that is free.
+    pub serial: bool,
     /// The addresses held.
     pub leases: BTreeSet<IpAddr>,
 }

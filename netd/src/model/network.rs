@@ -107,9 +107,12 @@ impl Ipam {
     /// The IPAM driver that gives no addresses.
     pub const NULL: &str = "null";
 
+    /// The option by which addresses are given out one after the other.
+    pub const SERIAL: &str = "com.docker.network.ipam.serial";
+
     /// Whether endpoints get the next address after the last one, and not the lowest that is free.
     pub fn is_serial(&self) -> bool {
-        let option = self.options.as_ref().and_then(|options| options.get("com.docker.network.ipam.serial"));
+        let option = self.options.as_ref().and_then(|options| options.get(Self::SERIAL));
         option.is_some_and(|value| value == "true")
     }
 

@@ -15,7 +15,11 @@ pub struct NetworkOrder {
     pub internal: bool,
     /// Driver options.
     pub options: BTreeMap<String, String>,
-    /// At most one of each family. A network has the families of its pools.
+    /// Whether it brings IPv4.
+    pub ipv4: bool,
+    /// Whether it brings IPv6.
+    pub ipv6: bool,
+    /// One of each family; none if the addresses in it are nobody's business.
     pub pools: Vec<PoolOrder>,
 }
 
@@ -84,4 +88,6 @@ pub struct LeaseOrder {
     pub range: Option<IpNet>,
     /// Of which family.
     pub ipv6: bool,
+    /// Whether addresses are given out one after the other, and not the lowest that is free.
+    pub serial: bool,
 }

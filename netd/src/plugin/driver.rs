@@ -132,11 +132,25 @@ impl CreateNetwork {
         if self.ipv4.len() > 1 || self.ipv6.len() > 1 {
             return Err(Error::forbidden("bridge driver doesn't support multiple subnets"));
         }
-        let pools = self.ipv4.into_iter().chain(self.ipv6).map(IpamData::order).collect::<Result<_, _>>()?;
+        let (ipv4, ipv6) = (!self.ipv4.is_empty(), !self.ipv6.is_empty());
+        let all = self.ipv4.into_iter().chain(self.ipv6).map(IpamData::order);
+        let mut pools = all.collect::<Result<Vec<_>, _>>()?;
+        // Everything there is: what the IPAM driver `null` has to give.
+        let nothing = |pool: &PoolOrder| pool.subnet.prefix_len() == 0;
+        if pools.iter().all(nothing) {
+            pools.clear();
+        } else if let Some(pool) = pools.iter().find(|pool| nothing(pool)) {
+            return Err(Error::invalid(format!(
+                "invalid pool {}: the other family has a subnet",
+                pool.subnet
+            )));
+        }
         Ok(NetworkOrder {
             id,
             internal: message::flag(&self.options, INTERNAL)?,
             options: message::driver_options(&self.options)?,
+            ipv4,
+            ipv6,
             pools,
         })
     }
@@ -145,12 +159,6 @@ impl CreateNetwork {
 impl IpamData {
     fn order(self) -> Result<PoolOrder, Error> {
         let subnet: IpNet = message::net("pool", &self.pool)?.trunc();
-        if subnet.prefix_len() == 0 {
-            return Err(Error::invalid(format!(
-                "invalid pool {subnet}: netd lets an endpoint send from its own address alone, so it needs one; the IPAM \
-                 driver \"null\" gives none"
-            )));
-        }
         let mut auxiliary = BTreeMap::new();
         for (name, text) in self.aux_addresses {
             if let Some(address) = message::address("auxiliary address", &text)? {
@@ -265,8 +273,14 @@ struct EndpointInfo {
 async fn endpoint_info(engine: Engine, id: EndpointId) -> Result<EndpointInfo, Error> {
     let state = engine.state();
     let network = state.network_of_engine(&id.network)?;
-    state.endpoint_of_engine(network.id, &id.endpoint)?;
-    Ok(EndpointInfo { value: Options::new() })
+    let endpoint = state.endpoint_of_engine(network.id, &id.endpoint)?;
+    let mut value = Options::new();
+    if !endpoint.publications.is_empty() {
+        let ports: Vec<_> =
+            endpoint.publications.iter().flat_map(|it| message::port_bindings(endpoint, it)).collect();
+        value.insert(PORTMAP.to_owned(), Value::from(ports));
+    }
+    Ok(EndpointInfo { value })
 }
 
 async fn delete_endpoint(engine: Engine, id: EndpointId) -> Result<Done, Error> {
@@ -350,20 +364,13 @@ struct ExternalConnectivity {
 
 /// The endpoint has become its sandbox's way out: its ports are published here.
 async fn program(engine: Engine, request: ExternalConnectivity) -> Result<Done, Error> {
-    let state = engine.state();
-    let network = state.network_of_engine(&request.network)?;
-    state.endpoint_of_engine(network.id, &request.endpoint)?;
-    let empty = |ports: &Value| ports.as_array().is_some_and(Vec::is_empty);
-    match request.options.get(PORTMAP) {
-        Some(ports) if !empty(ports) => Err(Error::not_implemented("published ports are not supported")),
-        _ => Ok(Done {}),
-    }
+    let ports = request.options.get(PORTMAP).map(|ports| (PORTMAP.to_owned(), message::text(ports)));
+    engine.publish_for_engine(&request.network, &request.endpoint, ports.into_iter().collect()).await?;
+    Ok(Done {})
 }
 
 async fn revoke(engine: Engine, id: EndpointId) -> Result<Done, Error> {
-    let state = engine.state();
-    let network = state.network_of_engine(&id.network)?;
-    state.endpoint_of_engine(network.id, &id.endpoint)?;
+    engine.unpublish_for_engine(&id.network, &id.endpoint).await?;
     Ok(Done {})
 }
 

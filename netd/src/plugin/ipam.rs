@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     engine::Engine,
-    model::{AddressSpace, Error, LeaseOrder},
+    model::{AddressSpace, Error, Ipam, LeaseOrder},
 };
 
 /// What an address is for, among the options of a request for one.
@@ -68,6 +68,7 @@ struct RequestPool {
     address_space: String,
     pool: String,
     sub_pool: String,
+    options: Options,
     v6: bool,
 }
 
@@ -100,6 +101,7 @@ impl RequestPool {
         if let Some(subnet) = subnet.filter(|subnet| subnet.addr().is_ipv6() != self.v6) {
             return Err(Error::invalid(format!("invalid pool {subnet}: an {family} block is asked for")));
         }
+        let serial = message::flag(&self.options, Ipam::SERIAL)?;
         match (subnet, range) {
             (Some(subnet), _) if subnet.prefix_len() == 0 => {
                 Err(Error::invalid(format!("invalid pool {subnet}: it is everything there is")))
@@ -110,7 +112,7 @@ impl RequestPool {
             (None, Some(range)) => {
                 Err(Error::invalid(format!("invalid sub-pool {range}: there is no pool that it is part of")))
             }
-            _ => Ok(LeaseOrder { space, subnet, range, ipv6: self.v6 }),
+            _ => Ok(LeaseOrder { space, subnet, range, ipv6: self.v6, serial }),
         }
     }
 }
@@ -175,8 +177,8 @@ mod tests {
     use super::*;
 
     fn order(space: &str, pool: &str, sub_pool: &str, v6: bool) -> Result<LeaseOrder, String> {
-        let request =
-            RequestPool { address_space: space.into(), pool: pool.into(), sub_pool: sub_pool.into(), v6 };
+        let (address_space, pool, sub_pool) = (space.into(), pool.into(), sub_pool.into());
+        let request = RequestPool { address_space, pool, sub_pool, options: Options::new(), v6 };
         request.order().map_err(|error| error.message)
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-use crate::model::Error;
+use crate::model::{Endpoint, Error, Publication};
 
 /// Options as the engine passes them on: by label, some of them structured.
 pub(super) type Options = Map<String, Value>;
@@ -55,6 +55,30 @@ pub(super) fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+/// The ports of one publication, as the engine has them: one by one.
+pub(super) fn port_bindings(endpoint: &Endpoint, publication: &Publication) -> Vec<Value> {
+    let host = publication.host;
+    let own = if host.address.is_ipv4() {
+        endpoint.ipv4.map(|net| net.addr().to_string())
+    } else {
+        endpoint.ipv6.map(|net| net.addr().to_string())
+    };
+    // Where the endpoint's own address is what is reached, no port of the host's leads to it.
+    let routed = own.as_ref().is_some_and(|own| *own == host.address.to_string());
+    let binding = |port: u16| {
+        let host_port = if routed { 0 } else { port };
+        serde_json::json!({
+            "Proto": host.protocol.number(),
+            "IP": own.as_deref().unwrap_or_default(),
+            "Port": publication.container + (port - host.first),
+            "HostIP": if routed { String::new() } else { host.address.to_string() },
+            "HostPort": host_port,
+            "HostPortEnd": host_port,
+        })
+    };
+    (host.first..=host.last).map(binding).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,12 @@
 //! A real Docker Engine that runs its containers on netd.
 
-use netd_tests::lab::{Engine, Family, Lab, Namespace, Ping, UdpEcho, UdpStream, at, ping};
-use serde_json::Value;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+
+use netd_tests::lab::{
+    Engine, Family, Lab, Namespace, Ping, TcpEcho, UdpEcho, UdpStream, ask, at, connect, ping, udp,
+};
+use serde_json::{Value, json};
 
 /// Networks of both families: one with the engine's addresses, one with netd's.
 const ENGINES: &str = "network create --driver netd --ipv6 --subnet 10.40.0.0/24 --subnet fd00:40::/64 \
@@ -92,6 +97,28 @@ fn an_engine_runs_its_containers_on_netd() {
     assert!(!third.ip("link").contains("eth1"));
     assert!(!ping(&third, "10.40.0.77".parse().expect("an address"), lonely));
     reaches_the_outside(&third);
+
+    // Where nobody manages addresses, containers have what they give themselves.
+    docker.ok("network create --driver netd --ipam-driver null bare");
+    let bare = ["bare1", "bare2"].map(|name| engine.container(name, "--network bare --cap-add NET_ADMIN"));
+    for (container, address) in bare.iter().zip(["192.0.2.1/24", "192.0.2.2/24"]) {
+        assert!(container.ip("route show default").is_empty());
+        container.ip(&format!("address add {address} dev eth0"));
+    }
+    assert!(ping(&bare[0], "192.0.2.2".parse().expect("an address"), Ping::default()));
+    docker.ok("rm --force bare1 bare2");
+    docker.ok("network rm bare");
+    drop(bare);
+
+    // Serially, an address has its turn again when all others have had theirs.
+    docker.ok("network create --driver netd --ipam-driver netd --subnet 10.42.0.0/29 \
+         --ipam-opt com.docker.network.ipam.serial=true serial");
+    let turn = || docker.ok("run --rm --network serial busybox ip -4 -o address show dev eth0");
+    for last in [2, 3, 4, 5, 6, 2] {
+        let shown = turn();
+        assert!(shown.contains(&format!(" 10.42.0.{last}/29 ")), "{last}: {shown}");
+    }
+    docker.ok("network rm serial");
 
     let inside = engine.container("inside", "--network inside");
     assert!(inside.ip("route show default").is_empty());
@@ -206,4 +233,127 @@ fn an_engine_without_bridges_and_rules_of_its_own() {
     engine.docker().ok("network rm netds");
     drop((a, b, again));
     assert_eq!(lab.host.ns.configuration(), before, "nothing is left");
+}
+
+/// Whether a port answers the outside, whose own address the container sees.
+fn answers(lab: &Lab, echo: &TcpEcho, to: SocketAddr) -> bool {
+    let Ok(mut stream) = connect(&lab.outside, 0, to) else { return false };
+    let mut answer = [0; 5];
+    let answered = stream.write_all(b"hello").and_then(|()| stream.read_exact(&mut answer));
+    let client = stream.local_addr().expect("a connected socket");
+    let seen = |peer: &SocketAddr| at(peer.ip().to_canonical(), peer.port()) == client;
+    answered.is_ok() && answer == *b"hello" && echo.peers().iter().any(seen)
+}
+
+/// The host's ports at one of its addresses that lead to a port of a container's, as netd tells them.
+fn leading_to(lab: &Lab, address: IpAddr, container: u16) -> Vec<u16> {
+    let published = lab.host.netd_json("publish ls");
+    let all = published.as_array().expect("publications").iter();
+    let is_it = |it: &&Value| it["host_ip"] == address.to_string() && it["container_port"] == container;
+    let mut ports: Vec<_> =
+        all.filter(is_it).map(|it| it["host_port"].as_u64().expect("a port") as u16).collect();
+    ports.sort_unstable();
+    ports
+}
+
+#[test]
+fn an_engine_publishes_ports() {
+    let lab = Lab::wired();
+    lab.host.start(&[]);
+    let mut engine = lab.host.engine(&["--live-restore", "--shutdown-timeout", "1"]);
+    engine.docker().ok(ENGINES);
+    let (host4, host6) = (Family::V4.host(), Family::V6.host());
+    let forms = format!(
+        "--publish 8080:80 --publish 127.0.0.1:8081:81 --publish 8090-8092:90-92/udp --publish {host4}::83 \
+         --publish [{host6}]:8084:84 --publish 8100-8110:85 --publish 86 --publish 8093:93/sctp"
+    );
+    let refused = |engine: &Engine, line: &str, reason: &str| {
+        let output = engine.docker().run(line);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(reason), "{line}: {error}");
+        engine.docker().ok("container prune --force");
+    };
+    let run = |forms: &str| format!("run --network engines {forms} busybox sleep 0");
+    let published = || lab.host.netd_json("publish ls");
+    refused(&engine, &run(&forms), "the checksum of SCTP covers its ports");
+    assert_eq!(published(), json!([]), "what was refused left nothing");
+
+    let served = engine.container("served", &format!("--network engines {}", forms.replace("8093", "93")));
+    let echoes = |ns: &Namespace| [80, 83, 84, 85, 86].map(|port| TcpEcho::new(ns, Family::V6.any(port)));
+    let tcp = echoes(&served);
+    let _udp = UdpEcho::new(&served, Family::V6.any(91));
+    let any = |family: Family| family.any(0).ip();
+    let one = |address, port| match leading_to(&lab, address, port)[..] {
+        [port] => port,
+        ref other => panic!("{port} at {address}: {other:?}"),
+    };
+    let works = |tcp: &[TcpEcho; 5]| {
+        for family in Family::BOTH {
+            for (echo, port) in [(&tcp[0], 80), (&tcp[3], 85), (&tcp[4], 86)] {
+                let to = at(family.host(), one(any(family), port));
+                assert!(answers(&lab, echo, to), "{to} to {port}");
+            }
+            assert_eq!(ask(&udp(&lab.outside, family, 0), at(family.host(), 8091), b"hello"), b"hello");
+        }
+        assert!(answers(&lab, &tcp[1], at(host4, one(host4, 83))), "any port of one address");
+        assert!(answers(&lab, &tcp[2], at(host6, 8084)), "IPv6 alone");
+        assert!(connect(&lab.outside, 0, at(host4, 8081)).is_err(), "the loopback's alone");
+    };
+    works(&tcp);
+    assert_eq!(one(any(Family::V4), 80), 8080);
+    assert_eq!(one(any(Family::V6), 85), 8100, "the first of a range that is free");
+    assert_eq!(one(Ipv4Addr::LOCALHOST.into(), 81), 8081);
+    assert_eq!(one(any(Family::V4), 86), one(any(Family::V6), 86), "one port at all addresses");
+    let bindings = engine.docker().json("inspect --format '{{json .HostConfig.PortBindings}}' served");
+    assert_eq!(bindings["80/tcp"][0]["HostPort"], "8080");
+
+    // What is taken is refused, in the engine's own words, and leaves nothing.
+    let allocated = "Bind for 0.0.0.0:8080 failed: port is already allocated";
+    let before = published();
+    let holder = lab.host.ns.enter(|| TcpListener::bind("0.0.0.0:8200")).expect("listening");
+    let in_use = "address already in use";
+    let check = |engine: &Engine| {
+        refused(engine, &run("--publish 8300:80 --publish 8080:80"), allocated);
+        refused(engine, &run("--publish 8200:80"), in_use);
+        refused(engine, &run("--publish 8100:80"), "0.0.0.0:8100 failed: port is already allocated");
+        assert_eq!(published(), before);
+    };
+    check(&engine);
+    let next = engine.container("next", "--network engines --publish 8100-8110:85");
+    assert_eq!(leading_to(&lab, any(Family::V4), 85), [8100, 8101]);
+    engine.docker().ok("rm --force next");
+    drop((next, holder));
+
+    // Ports outlive the daemons, whichever of them goes.
+    lab.host.kill();
+    assert!(answers(&lab, &tcp[0], at(host4, 8080)) && answers(&lab, &tcp[0], at(host6, 8080)));
+    lab.host.start(&[]);
+    works(&tcp);
+    engine.kill();
+    engine.start();
+    works(&tcp);
+    assert_eq!(published(), before);
+    refused(&engine, &run("--publish 8080:80"), allocated);
+
+    // A container that ends gives them back, and has them again when it comes back, as one that leaves the network.
+    drop(tcp);
+    engine.docker().ok("stop served");
+    assert_eq!(published(), json!([]));
+    engine.docker().ok(&run("--rm --publish 8080:80"));
+    engine.docker().ok("start served");
+    drop(served);
+    let served = engine.namespace_of("served");
+    let tcp = echoes(&served);
+    let _udp = UdpEcho::new(&served, Family::V6.any(91));
+    works(&tcp);
+    engine.docker().ok("network disconnect engines served");
+    assert_eq!(published(), json!([]));
+    assert!(connect(&lab.outside, 0, at(host4, 8080)).is_err());
+    engine.docker().ok("network connect engines served");
+    works(&tcp);
+
+    engine.docker().ok("rm --force served");
+    assert_eq!(published(), json!([]));
+    engine.docker().ok(&run("--rm --publish 8080:80 --publish 8200:80"));
+    engine.docker().ok("network rm engines");
 }

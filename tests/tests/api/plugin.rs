@@ -172,7 +172,20 @@ fn t69_a_network_from_hello_to_goodbye() {
     );
     let id = json!({"NetworkID": NETWORK, "EndpointID": ENDPOINT});
     assert_eq!(engine.call("NetworkDriver.ProgramExternalConnectivity", &id), json!({}));
-    assert!(engine.call("NetworkDriver.EndpointOperInfo", &id)["Value"].is_object());
+    assert_eq!(engine.call("NetworkDriver.EndpointOperInfo", &id), json!({"Value": {}}));
+    // Again with ports, in the place of those before; the engine sees them one by one.
+    let mut ports = id.clone();
+    let map = json!([{"Proto": 6, "IP": "", "Port": 80, "HostIP": "203.0.113.1", "HostPort": 8080, "HostPortEnd": 8080}]);
+    ports["Options"] =
+        json!({"com.docker.network.portmap": map, "com.docker.network.endpoint.exposedports": []});
+    for _ in 0..2 {
+        assert_eq!(engine.call("NetworkDriver.ProgramExternalConnectivity", &ports), json!({}));
+    }
+    let told = json!([{
+        "Proto": 6, "IP": "10.9.0.2", "Port": 80, "HostIP": "203.0.113.1", "HostPort": 8080, "HostPortEnd": 8080
+    }]);
+    let told = json!({"Value": {"com.docker.network.portmap": told}});
+    assert_eq!(engine.call("NetworkDriver.EndpointOperInfo", &id), told);
     assert!(a.ip("link show dev eth0").contains("mtu 1400"));
     assert!(a.ip("link show dev eth0").contains("02:00:00:00:00:01"));
 
@@ -300,8 +313,10 @@ fn t69_what_an_engine_cannot_have_is_refused_and_changes_nothing() {
     ] {
         assert_eq!(engine.refused("NetworkDriver.CreateNetwork", &create(pool, options)), reason);
     }
-    let null = engine.refused("NetworkDriver.CreateNetwork", &create("0.0.0.0/0", json!({})));
-    assert!(null.contains("the IPAM driver \"null\" gives none"), "{null}");
+    let mut halves = create("0.0.0.0/0", json!({}));
+    halves["IPv6Data"] = json!([{"AddressSpace": "LocalDefault", "Pool": "fd00:7::/64", "Gateway": ""}]);
+    let reason = engine.refused("NetworkDriver.CreateNetwork", &halves);
+    assert_eq!(reason, "invalid pool 0.0.0.0/0: the other family has a subnet");
 
     let address = |address: &str| json!({"PoolID": pools[0]["PoolID"], "Address": address});
     for (wanted, reason) in [
@@ -379,6 +394,49 @@ fn t69_pools_nobody_named_are_told_apart_until_they_are_given_back() {
     assert_eq!(engine.gateway(&part, ""), "10.9.0.1/16");
     assert_eq!(engine.address(&part, "", &json!({}))["Address"], "10.9.5.0/16");
     assert_eq!(engine.address(&part, "10.9.77.7", &json!({}))["Address"], "10.9.77.7/16");
+
+    // Serially, an address that was given back has its turn again when all others have had theirs.
+    let options = json!({"com.docker.network.ipam.serial": "true"});
+    let serial = json!({"AddressSpace": "netd-local", "Pool": "10.10.0.0/29", "Options": options});
+    let serial = engine.call("IpamDriver.RequestPool", &serial);
+    assert_eq!(engine.gateway(&serial, ""), "10.10.0.1/29");
+    let turn = || {
+        let address = engine.address(&serial, "", &json!({}))["Address"].clone();
+        let bare =
+            address.as_str().and_then(|address| address.split('/').next()).expect("an address").to_owned();
+        let body = json!({"PoolID": serial["PoolID"], "Address": bare});
+        assert_eq!(engine.call("IpamDriver.ReleaseAddress", &body), json!({}));
+        bare
+    };
+    let turns: Vec<_> = (0..6).map(|_| turn()).collect();
+    assert_eq!(turns, [2, 3, 4, 5, 6, 2].map(|last| format!("10.10.0.{last}")));
+    let bad = json!({"AddressSpace": "netd-local", "Options": {"com.docker.network.ipam.serial": "perhaps"}});
+    assert!(engine.refused("IpamDriver.RequestPool", &bad).contains("com.docker.network.ipam.serial"));
+}
+
+#[test]
+fn t69_a_network_without_address_management() {
+    let host = super::daemon();
+    let engine = Engine { host: &host };
+    engine.activate();
+    let everything =
+        |pool: &str| json!([{"AddressSpace": "", "Pool": pool, "Gateway": "", "AuxAddresses": null}]);
+    let body = json!({
+        "NetworkID": NETWORK, "Options": {}, "IPv4Data": everything("0.0.0.0/0"), "IPv6Data": everything("::/0")
+    });
+    for _ in 0..2 {
+        assert_eq!(engine.call("NetworkDriver.CreateNetwork", &body), json!({}), "once, or once more");
+    }
+    let network = host.call("GET", &format!("/networks/{NETWORK}"), None).json();
+    assert_eq!(network["IPAM"], json!({"Driver": "null", "Options": null, "Config": null}));
+    let (a, b) = (Namespace::new("a"), Namespace::new("b"));
+    for (id, ns, address) in [(ENDPOINT, &a, "192.0.2.1/24"), (OTHER, &b, "192.0.2.2/24")] {
+        engine.create(id, &json!(""), &json!(""), "");
+        let joined = engine.join(id, ns, &[&json!(address)]);
+        assert_eq!((&joined["Gateway"], &joined["DisableGatewayService"]), (&json!(""), &json!(true)));
+    }
+    until("they hear each other", || ping(&a, "192.0.2.2".parse().expect("an address"), Ping::default()));
+    assert_eq!(engine.call("NetworkDriver.DeleteNetwork", &json!({"NetworkID": NETWORK})), json!({}));
 }
 
 #[test]
