@@ -17,6 +17,7 @@ mod pod {
         globals::Globals,
         nat::Flow,
         publish::{Publication, PublishedPort},
+        socket::Socket,
         stats::{EndpointTraffic, Traffic},
         tuple::Tuple,
     };
@@ -50,6 +51,7 @@ mod pod {
         PublishedPort<Ipv4>,
         PublishedPort<Ipv6>,
         Publication,
+        Socket,
     );
 }
 
@@ -72,6 +74,7 @@ mod tests {
         globals::Globals,
         nat::{Flow, PortRange, PortRanges},
         publish::{Publication, PublishedPort},
+        socket::{Dialled, Socket},
         stats::{EndpointTraffic, Traffic},
         tuple::Tuple,
     };
@@ -108,7 +111,7 @@ mod tests {
         layout!(out, Held, since: u64, length: u64, frame: [u8; 2064]);
         layout!(out, PortRange, first: u16, last: u16);
         layout!(out, PortRanges, privileged: PortRange, below: PortRange, above: PortRange);
-        layout!(out, Globals, fib_generation: u32, hz: u32, ports: PortRanges, flows_per_endpoint: u32, fib_source: u32);
+        layout!(out, Globals, netns: u64, fib_generation: u32, hz: u32, ports: PortRanges, flows_per_endpoint: u32, fib_source: u32, pad: u32);
         layout!(out, Traffic, packets: u64, bytes: u64);
         layout!(out, EndpointTraffic, sent: Traffic, delivered: Traffic);
         layout!(out, Flow<Ipv4>, clock: u64, created: u64, outbound: Traffic, inbound: Traffic, next_hop: NextHop,
@@ -120,6 +123,8 @@ mod tests {
         layout!(out, PublishedPort<Ipv4>, address: Ipv4, protocol: u8, pad: u8, port: u16);
         layout!(out, PublishedPort<Ipv6>, address: Ipv6, protocol: u8, pad: u8, port: u16);
         layout!(out, Publication, endpoint: u32, ports: PortRange, container: u16, pad: [u8; 2]);
+        layout!(out, Dialled, container: Ipv6, published: Ipv6, container_port: u16, published_port: u16);
+        layout!(out, Socket, connected: Dialled, sent: [Dialled; 7], oldest: u32);
         layout!(out, Refused, endpoint: u32, reason: u32, remote: [u32; 4], family: u32, remote_port: u16, protocol: u8, pad: u8);
         layout!(out, Sweep, family: u32, first: u32, now: u64, count: u32, endpoint: u32);
         for path in crate::stats::Path::ALL {

@@ -91,6 +91,22 @@ impl Ipv6 {
         self.0[0] | self.0[1] | self.0[2] | (self.0[3] ^ 1u32.to_be()) == 0
     }
 
+    /// The IPv4-mapped address (RFC 4291 section 2.5.5.2).
+    #[inline(always)]
+    pub const fn mapped(address: Ipv4) -> Self {
+        Self([0, 0, 0xffffu32.to_be(), address.0])
+    }
+
+    /// The IPv4 address that is mapped into it.
+    #[inline(always)]
+    pub const fn to_mapped(self) -> Option<Ipv4> {
+        if self.0[0] | self.0[1] == 0 && self.0[2] == 0xffffu32.to_be() {
+            Some(Ipv4(self.0[3]))
+        } else {
+            None
+        }
+    }
+
     /// Whether the address is in fe80::/10.
     #[inline(always)]
     pub const fn is_link_local(self) -> bool {
@@ -218,6 +234,10 @@ mod tests {
         assert!(!Ipv4::from(Ipv4Addr::new(169, 253, 255, 255)).is_link_local());
         assert!(Ipv4::from(Ipv4Addr::BROADCAST).is_multicast_or_broadcast());
         assert!(!Ipv4::from(Ipv4Addr::new(223, 255, 255, 255)).is_multicast_or_broadcast());
+        let mapped = Ipv6::from("::ffff:192.0.2.1".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(mapped.to_mapped(), Some(Ipv4Addr::new(192, 0, 2, 1).into()));
+        assert_eq!(Ipv6::mapped(Ipv4Addr::new(192, 0, 2, 1).into()), mapped);
+        assert_eq!(Ipv6::from(Ipv6Addr::LOCALHOST).to_mapped(), None);
         assert!(Mac::new([0x33, 0x33, 0, 0, 0, 1]).is_multicast());
         assert!(!Mac::new([0x02, 0x33, 0, 0, 0, 1]).is_multicast());
     }

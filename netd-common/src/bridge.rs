@@ -10,6 +10,8 @@ pub const INTERNAL: u32 = 1 << 0;
 pub const MASQUERADE: u32 = 1 << 1;
 /// Endpoints of the network may talk to each other.
 pub const ICC: u32 = 1 << 2;
+/// netd itself answers for names at the gateway's address, whatever is published there.
+pub const NAMES: u32 = 1 << 3;
 
 /// One network: a value of `NETWORKS`, an array indexed by the network's number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -17,7 +19,7 @@ pub const ICC: u32 = 1 << 2;
 pub struct Network {
     /// The kernel bridge; 0 while the number is unused.
     pub bridge: IfIndex,
-    /// [`INTERNAL`], [`MASQUERADE`], [`ICC`].
+    /// [`INTERNAL`], [`MASQUERADE`], [`ICC`], [`NAMES`].
     pub flags: u32,
     /// The bridge's IPv4 address; 0.0.0.0 if it has none.
     pub gateway4: Ipv4,

@@ -8,6 +8,8 @@ use crate::nat::PortRanges;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Globals {
+    /// The cookie of the daemon's network namespace: sockets of others are none of netd's business.
+    pub netns: u64,
     /// Bumped when a route, an address or a link changes: next hops of older generations are looked up anew.
     pub fib_generation: u32,
     /// Jiffies in a second (CONFIG_HZ).
@@ -18,4 +20,6 @@ pub struct Globals {
     pub flows_per_endpoint: u32,
     /// 1 where `bpf_fib_lookup` knows BPF_FIB_LOOKUP_SRC (6.7), else 0.
     pub fib_source: u32,
+    /// Always zero.
+    pub pad: u32,
 }

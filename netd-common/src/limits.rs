@@ -22,6 +22,8 @@ pub const FLOWS6: u32 = 65_536;
 pub const FLOWS_PER_ENDPOINT: u32 = 65_536;
 /// Prefixes of published ports, per family.
 pub const PUBLICATIONS: u32 = 131_072;
+/// Prefixes of the host's own addresses, per family.
+pub const LOCALS: u32 = 65_536;
 /// Datagrams whose fragments are under way, per family.
 pub const FRAGMENTS: u32 = 8192;
 /// Fragments that wait for the first of their datagram.

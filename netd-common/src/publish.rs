@@ -8,6 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     addr::{Be16, Ipv4, Ipv6},
     nat::PortRange,
+    tuple::protocol::{TCP, UDP},
 };
 
 /// Key of `PUBLICATIONS4/6`, without its prefix length: a port of the host.
@@ -42,6 +43,23 @@ impl<A> PublishedPort<A> {
     pub const fn new(address: A, protocol: u8, port: Be16) -> Self {
         Self { address, protocol, pad: 0, port }
     }
+}
+
+/// Words of one protocol's ports in `PUBLISHED`, a bit for each that is published at some address.
+pub const WORDS: u32 = 65_536 / 64;
+/// Words of all: TCP and UDP, IPv4 and IPv6.
+pub const ALL_WORDS: u32 = 4 * WORDS;
+
+/// The word of `PUBLISHED` that tells of a port, and its bit. `None` for a protocol whose ports nobody can be refused.
+#[inline(always)]
+pub const fn published_bit(is_ipv6: bool, protocol: u8, port: u16) -> Option<(u32, u64)> {
+    let kind = match protocol {
+        TCP => 0,
+        UDP => 1,
+        _ => return None,
+    };
+    let part = 2 * is_ipv6 as u32 + kind;
+    Some((part * WORDS + port as u32 / 64, 1 << (port % 64)))
 }
 
 /// Where a published port leads: a value of `PUBLICATIONS4/6`. All prefixes of one range have the same value.
@@ -111,6 +129,14 @@ mod tests {
         assert_eq!(prefixes(0, 65535), [PortPrefix { first: 0, bits: 0 }]);
         assert_eq!(prefixes(10000, 12000).len(), 10);
         assert_eq!(prefixes(2, 1), []);
+    }
+
+    #[test]
+    fn each_port_has_a_bit_of_its_own() {
+        assert_eq!(published_bit(false, TCP, 0), Some((0, 1)));
+        assert_eq!(published_bit(false, UDP, 64), Some((WORDS + 1, 1)));
+        assert_eq!(published_bit(true, UDP, 65535), Some((ALL_WORDS - 1, 1 << 63)));
+        assert_eq!(published_bit(true, 132, 80), None);
     }
 
     #[test]

@@ -80,6 +80,10 @@ paths! {
     FlowCreated = "flow_created",
     /// A flow was made by who came to a published port.
     FlowAccepted = "flow_accepted",
+    /// A socket of the host was led to a published port.
+    Dialled = "host_dialled",
+    /// A socket of the host wanted a port that is published.
+    BindRefused = "bind_refused",
     /// A flow was ended: expired, taken over, or its endpoint removed.
     FlowEnded = "flow_ended",
 }

@@ -7,6 +7,7 @@
 mod arp;
 mod atomic;
 mod bridge;
+mod call;
 mod conntrack;
 mod endpoint;
 mod external;
@@ -26,11 +27,15 @@ mod publish;
 mod redirect;
 mod refuse;
 mod rewrite;
+mod socket;
 mod stats;
 mod trace;
 mod verdict;
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    macros::{cgroup_sock_addr, classifier},
+    programs::{SockAddrContext, TcContext},
+};
 
 #[classifier]
 #[inline(always)]
@@ -65,6 +70,56 @@ pub fn to_tunnel(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn sweep(ctx: TcContext) -> i32 {
     hook::sweep::run(&ctx) as i32
+}
+
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    hook::socket::connect4(&ctx)
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    hook::socket::connect6(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    hook::socket::sendmsg4(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    hook::socket::sendmsg6(&ctx)
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+pub fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    hook::socket::recvmsg4(&ctx)
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+pub fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    hook::socket::recvmsg6(&ctx)
+}
+
+#[cgroup_sock_addr(getpeername4)]
+pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+    hook::socket::getpeername4(&ctx)
+}
+
+#[cgroup_sock_addr(getpeername6)]
+pub fn getpeername6(ctx: SockAddrContext) -> i32 {
+    hook::socket::getpeername6(&ctx)
+}
+
+#[cgroup_sock_addr(bind4)]
+pub fn bind4(ctx: SockAddrContext) -> i32 {
+    hook::socket::bind4(&ctx)
+}
+
+#[cgroup_sock_addr(bind6)]
+pub fn bind6(ctx: SockAddrContext) -> i32 {
+    hook::socket::bind6(&ctx)
 }
 
 #[cfg(not(test))]

@@ -2,7 +2,8 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    macros::map,
+    btf_maps::SkStorage,
+    macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, Queue, RingBuf},
 };
 use netd_common::{
@@ -17,7 +18,8 @@ use netd_common::{
     globals::Globals,
     limits,
     nat::Flow,
-    publish::{Publication, PublishedPort},
+    publish::{self, Publication, PublishedPort},
+    socket::Socket,
     stats::{EndpointTraffic, Path},
     tuple::Tuple,
 };
@@ -81,6 +83,17 @@ pub static PUBLICATIONS6: LpmTrie<PublishedPort<Ipv6>, Publication> =
 /// Where a packet without a flow leaves, from one stage to the next: a program's stack has no room for it.
 #[map]
 pub static WAYS: PerCpuArray<NextHop> = PerCpuArray::with_max_entries(1, 0);
+/// A bit for each port that is published at some address, see [`publish::published_bit`].
+#[map]
+pub static PUBLISHED: Array<u64> = Array::with_max_entries(publish::ALL_WORDS, 0);
+/// The host's own addresses, loopback's too, by the prefixes of its local routes.
+#[map]
+pub static LOCALS4: LpmTrie<Ipv4, u32> = LpmTrie::with_max_entries(limits::LOCALS, NO_PREALLOC);
+#[map]
+pub static LOCALS6: LpmTrie<Ipv6, u32> = LpmTrie::with_max_entries(limits::LOCALS, NO_PREALLOC);
+/// Sockets of the host that have dialled published ports.
+#[btf_map]
+pub static SOCKETS: SkStorage<Socket> = SkStorage::new();
 
 /// Flow records. Memory-mapped by the daemon, which lists them without a system call each.
 #[map]

@@ -2,7 +2,10 @@
 
 use netd_common::{drop::DropReason, stats::Path};
 
-use crate::maps::{DRAWS, DROPS, PATHS, TRAFFIC};
+use crate::{
+    atomic::Word,
+    maps::{DRAWS, DROPS, PATHS, TRAFFIC},
+};
 
 #[inline(always)]
 pub fn dropped(reason: DropReason) {
@@ -17,6 +20,15 @@ pub fn took(path: Path) {
     if let Some(count) = PATHS.get_ptr_mut(path as u32) {
         // SAFETY: as in `dropped`.
         unsafe { *count += 1 };
+    }
+}
+
+/// As `took`, by a program that runs for a task: others may come in between.
+#[inline(always)]
+pub fn took_by_task(path: Path) {
+    if let Some(count) = PATHS.get_ptr_mut(path as u32) {
+        // SAFETY: an aligned word of a map value.
+        unsafe { Word::new(count) }.add(1);
     }
 }
 

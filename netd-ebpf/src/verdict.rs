@@ -1,7 +1,8 @@
-//! What becomes of a packet. Only this file knows the kernel's numbers for it.
+//! What becomes of a packet, or of a call on a socket. Only this file knows the kernel's numbers for it.
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::generated::bpf_set_retval,
     programs::TcContext,
 };
 use netd_common::drop::DropReason;
@@ -47,4 +48,20 @@ pub fn action(ctx: &TcContext, outcome: Outcome) -> i32 {
             TC_ACT_SHOT
         }
     }
+}
+
+/// What a program says of a call on a socket, for the kernel.
+pub type Answer = i32;
+
+/// The call goes on.
+pub const ALLOW: Answer = 1;
+
+/// The call ends: its address is in use.
+#[inline(always)]
+pub fn in_use() -> Answer {
+    const REFUSE: Answer = 0;
+    const EADDRINUSE: i32 = 98;
+    // SAFETY: a plain helper call.
+    unsafe { bpf_set_retval(-EADDRINUSE) };
+    REFUSE
 }

@@ -2,5 +2,6 @@
 
 pub mod from_container;
 pub mod from_uplink;
+pub mod socket;
 pub mod sweep;
 pub mod to_uplink;

@@ -83,7 +83,10 @@ pub(super) fn status(state: &Model, host: &HostView, status: datapath::Status, u
             .into_iter()
             .map(|link| Link {
                 program: link.program.into(),
-                interface: interface_name(host, IfIndex(link.interface)),
+                interface: match link.interface {
+                    Some(index) => interface_name(host, IfIndex(index)),
+                    None => "cgroup".into(),
+                },
             })
             .collect(),
         maps: status

@@ -330,12 +330,12 @@ pub struct Program {
     pub jited_bytes: u32,
 }
 
-/// A program's attachment to an interface.
+/// A program's attachment to an interface, or to the root of the control groups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// Name of the program.
     pub program: String,
-    /// Name of the interface, or its index where it has gone.
+    /// Name of the interface, or its index where it has gone; `cgroup` for a program that sockets call.
     pub interface: String,
 }
 

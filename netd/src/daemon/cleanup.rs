@@ -9,6 +9,7 @@ use super::{bpffs, open_store};
 use crate::{
     config::{Config, Host, PluginSocket},
     datapath::Datapath,
+    engine::release,
     link::Links,
     store::{self, Lock},
 };
@@ -53,6 +54,7 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<()> {
 async fn remove_links(state_dir: &Path) -> anyhow::Result<()> {
     let (_store, stored) = open_store(state_dir)?;
     let links = Links::here()?;
+    release(&stored.state.reserved)?;
     let mut names = stored.journal;
     let veths = stored.state.endpoints.values().map(|endpoint| endpoint.host_interface.clone());
     let bridges = stored.state.networks.values().filter_map(|network| network.bridge.as_ref());

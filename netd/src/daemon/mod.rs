@@ -2,6 +2,7 @@
 
 mod bpffs;
 mod cleanup;
+mod control_group;
 mod kernel;
 mod log;
 mod refusals;
@@ -67,6 +68,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let log_level = if verbose { ::log::Level::Debug as u8 } else { 0 };
     let datapath =
         Datapath::open(&Options { pins, host_ports, log_level }).context("starting the datapath")?;
+    control_group::attach(&datapath, &config.run_dir);
     let (store, stored) = open_store(&config.state_dir)?;
 
     let watch = Watch::new()?;

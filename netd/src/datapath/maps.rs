@@ -27,7 +27,8 @@ use netd_common::{
     globals::Globals,
     limits,
     nat::{Flow, PortRange, PortRanges},
-    publish::{Publication, PublishedPort},
+    publish::{self, Publication, PublishedPort},
+    socket::Socket,
     stats::{EndpointTraffic, Path as Way},
     tuple::Tuple,
 };
@@ -52,7 +53,7 @@ const fn map<K, V>(name: &'static str, kind: MapType, max_entries: u32) -> Defin
 type Prefix<A> = (u32, A);
 
 /// Every map of netd-ebpf/src/maps.rs.
-pub(super) const MAPS: [Definition; 36] = [
+pub(super) const MAPS: [Definition; 40] = [
     map::<u32, Globals>("GLOBALS", MapType::Array, 1),
     map::<u32, Network>("NETWORKS", MapType::Array, limits::NETWORKS),
     map::<u32, Endpoint>("ENDPOINTS", MapType::Array, limits::ENDPOINTS),
@@ -72,6 +73,10 @@ pub(super) const MAPS: [Definition; 36] = [
     map::<Prefix<PublishedPort<Ipv4>>, Publication>("PUBLICATIONS4", MapType::LpmTrie, limits::PUBLICATIONS),
     map::<Prefix<PublishedPort<Ipv6>>, Publication>("PUBLICATIONS6", MapType::LpmTrie, limits::PUBLICATIONS),
     map::<u32, NextHop>("WAYS", MapType::PerCpuArray, 1),
+    map::<u32, u64>("PUBLISHED", MapType::Array, publish::ALL_WORDS),
+    map::<Prefix<Ipv4>, u32>("LOCALS4", MapType::LpmTrie, limits::LOCALS),
+    map::<Prefix<Ipv6>, u32>("LOCALS6", MapType::LpmTrie, limits::LOCALS),
+    map::<i32, Socket>("SOCKETS", MapType::SkStorage, 0),
     map::<u32, Flow<Ipv4>>("FLOWS4", MapType::Array, limits::FLOWS4),
     map::<u32, Flow<Ipv6>>("FLOWS6", MapType::Array, limits::FLOWS6),
     map::<Tuple<Ipv4>, u32>("FLOW_KEYS4", MapType::Hash, 2 * limits::FLOWS4),
@@ -162,6 +167,8 @@ pub(super) struct Maps {
     internals4: LpmTrie<MapData, Ipv4, External<Ipv4>>,
     internals6: LpmTrie<MapData, Ipv6, External<Ipv6>>,
     uplinks: HashMap<MapData, IfIndex, Uplink>,
+    locals4: LpmTrie<MapData, Ipv4, u32>,
+    locals6: LpmTrie<MapData, Ipv6, u32>,
     traffic: PerCpuArray<MapData, EndpointTraffic>,
     ways: PerCpuArray<MapData, u64>,
     drops: PerCpuArray<MapData, u64>,
@@ -213,6 +220,8 @@ impl Maps {
             internals4: take(ebpf, "INTERNALS4")?,
             internals6: take(ebpf, "INTERNALS6")?,
             uplinks: take(ebpf, "UPLINKS")?,
+            locals4: take(ebpf, "LOCALS4")?,
+            locals6: take(ebpf, "LOCALS6")?,
             traffic: take(ebpf, "TRAFFIC")?,
             ways: take(ebpf, "PATHS")?,
             drops: take(ebpf, "DROPS")?,
@@ -225,13 +234,15 @@ impl Maps {
     }
 
     /// Writes what holds for all networks; the FIB generation goes on from where it was.
-    pub(super) fn set_globals(&mut self, hz: u32, host_ports: PortRange) -> Result<(), Error> {
+    pub(super) fn set_globals(&mut self, hz: u32, host_ports: PortRange, netns: u64) -> Result<(), Error> {
         let globals = Globals {
+            netns,
             fib_generation: self.globals()?.fib_generation.wrapping_add(1),
             hz,
             ports: PortRanges::beside(host_ports),
             flows_per_endpoint: limits::FLOWS_PER_ENDPOINT,
             fib_source: u32::from(super::status::kernel_is_at_least(6, 7)),
+            pad: 0,
         };
         self.globals.set(0, globals, 0).map_err(failed("GLOBALS"))
     }
@@ -290,6 +301,31 @@ impl Maps {
             Some(IpNet::V6(internal)) => gone("INTERNALS6", self.internals6.remove(&key6(internal))),
             None => Ok(()),
         }
+    }
+
+    pub(super) fn put_local(&mut self, prefix: IpNet) -> Result<(), Error> {
+        match prefix {
+            IpNet::V4(prefix) => self.locals4.insert(&key4(prefix), 0, 0).map_err(failed("LOCALS4")),
+            IpNet::V6(prefix) => self.locals6.insert(&key6(prefix), 0, 0).map_err(failed("LOCALS6")),
+        }
+    }
+
+    pub(super) fn remove_local(&mut self, prefix: IpNet) -> Result<(), Error> {
+        match prefix {
+            IpNet::V4(prefix) => gone("LOCALS4", self.locals4.remove(&key4(prefix))),
+            IpNet::V6(prefix) => gone("LOCALS6", self.locals6.remove(&key6(prefix))),
+        }
+    }
+
+    pub(super) fn locals(&self) -> Result<BTreeSet<IpNet>, Error> {
+        let mut locals = BTreeSet::new();
+        for key in self.locals4.keys() {
+            locals.extend(net4(&key.map_err(failed("LOCALS4"))?));
+        }
+        for key in self.locals6.keys() {
+            locals.extend(net6(&key.map_err(failed("LOCALS6"))?));
+        }
+        Ok(locals)
     }
 
     pub(super) fn put_uplink(&mut self, uplink: IfIndex, entry: &Uplink) -> Result<(), Error> {
@@ -375,13 +411,11 @@ impl Maps {
         }
         for entry in self.subnets4.iter() {
             let (key, network) = entry.map_err(failed("SUBNETS4"))?;
-            let prefix = Ipv4Net::new(Ipv4Addr::from(key.data()), key.prefix_len() as u8);
-            observed.subnets.extend(prefix.ok().map(|prefix| (prefix.into(), network)));
+            observed.subnets.extend(net4(&key).map(|prefix| (prefix, network)));
         }
         for entry in self.subnets6.iter() {
             let (key, network) = entry.map_err(failed("SUBNETS6"))?;
-            let prefix = Ipv6Net::new(Ipv6Addr::from(key.data()), key.prefix_len() as u8);
-            observed.subnets.extend(prefix.ok().map(|prefix| (prefix.into(), network)));
+            observed.subnets.extend(net6(&key).map(|prefix| (prefix, network)));
         }
         for entry in self.externals4.iter() {
             let (_, row) = entry.map_err(failed("EXTERNALS4"))?;
@@ -439,6 +473,8 @@ impl Maps {
             "EXTERNALS4" | "INTERNALS4" => Some(self.externals4.keys().count() as u64),
             "EXTERNALS6" | "INTERNALS6" => Some(self.externals6.keys().count() as u64),
             "UPLINKS" => Some(self.uplinks.keys().count() as u64),
+            "LOCALS4" => Some(self.locals4.keys().count() as u64),
+            "LOCALS6" => Some(self.locals6.keys().count() as u64),
             _ => None,
         }
     }
@@ -458,4 +494,12 @@ fn key4(prefix: Ipv4Net) -> Key<Ipv4> {
 
 fn key6(prefix: Ipv6Net) -> Key<Ipv6> {
     Key::new(u32::from(prefix.prefix_len()), prefix.network().into())
+}
+
+fn net4(key: &Key<Ipv4>) -> Option<IpNet> {
+    Some(Ipv4Net::new(Ipv4Addr::from(key.data()), key.prefix_len() as u8).ok()?.into())
+}
+
+fn net6(key: &Key<Ipv6>) -> Option<IpNet> {
+    Some(Ipv6Net::new(Ipv6Addr::from(key.data()), key.prefix_len() as u8).ok()?.into())
 }

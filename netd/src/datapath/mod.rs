@@ -3,7 +3,8 @@
 //! ```text
 //! <pins>/maps/NAME             every map of netd-ebpf/src/maps.rs
 //! <pins>/programs/NAME         the programs in force
-//! <pins>/links/NAME-IFINDEX    their attachments
+//! <pins>/links/NAME-IFINDEX    their attachments to interfaces
+//! <pins>/links/NAME            their attachments to the control groups' root
 //! ```
 //!
 //! `<pins>` carries [`netd_common::ABI_VERSION`], and maps that are found there are compared with what this build expects
@@ -15,11 +16,13 @@ mod flows;
 mod maps;
 mod programs;
 mod publish;
+mod sockets;
 mod status;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -177,7 +180,11 @@ impl Datapath {
         let logger = if options.log_level == 0 { None } else { Some(EbpfLogger::init(&mut ebpf)?) };
         let programs = Programs::load(ebpf, &pins)?;
         let hz = clock::hz(&maps, &programs)?;
-        maps.set_globals(hz, options.host_ports)?;
+        maps.set_globals(
+            hz,
+            options.host_ports,
+            sockets::netns_cookie().map_err(at("SO_NETNS_COOKIE".as_ref()))?,
+        )?;
         let datapath = Self {
             pins,
             programs: Mutex::new(programs),
@@ -189,6 +196,7 @@ impl Datapath {
             hz,
         };
         datapath.programs().adopt_links()?;
+        datapath.programs().adopt_calls()?;
         Ok(datapath)
     }
 
@@ -265,6 +273,27 @@ impl Datapath {
             programs.detach(hook, uplink)?;
         }
         Ok(())
+    }
+
+    /// Has the host's own sockets call: those of all processes in a control group and below it, as far as they are in the network
+    /// namespace of whoever opened the datapath. Attaching twice is attaching once.
+    pub fn attach_sockets(&self, control_group: impl AsFd) -> Result<(), Error> {
+        self.programs().attach_calls(control_group)
+    }
+
+    /// Tells that addresses are the host's own.
+    pub fn put_local(&self, prefix: ipnet::IpNet) -> Result<(), Error> {
+        self.maps().put_local(prefix)
+    }
+
+    /// Tells that addresses are not the host's own any more. Not an error if they were not.
+    pub fn remove_local(&self, prefix: ipnet::IpNet) -> Result<(), Error> {
+        self.maps().remove_local(prefix)
+    }
+
+    /// The addresses that are known as the host's own.
+    pub fn locals(&self) -> Result<BTreeSet<ipnet::IpNet>, Error> {
+        self.maps().locals()
     }
 
     /// Writes a network's entry.

@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions,
+        LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions,
         links::{FdLink, LinkError, PinnedLink},
         tc::{SchedClassifierLink, TcAttachOptions},
     },
@@ -55,8 +55,8 @@ impl Programs {
     }
 
     /// The program, loaded and pinned in the place of its predecessor.
-    fn loaded(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
-        let program = classifier(&mut self.ebpf, name)?;
+    pub(super) fn loaded(&mut self, name: &'static str) -> Result<&mut Program, Error> {
+        let program = self.ebpf.program_mut(name).ok_or(Error::NoProgram(name))?;
         if program.fd().is_err() {
             load(program).map_err(|source| Error::Program { name, source })?;
             let path = self.pins.join(name);
@@ -69,11 +69,19 @@ impl Programs {
         Ok(program)
     }
 
+    /// The same, of a program for packets.
+    fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, Error> {
+        self.loaded(name)?.try_into().map_err(|source| Error::Program { name, source })
+    }
+
     /// The loaded programs by name.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &SchedClassifier)> {
-        let programs =
-            self.ebpf.programs().filter_map(|(name, program)| Some((name, program.try_into().ok()?)));
-        programs.filter(|(_, program): &(_, &SchedClassifier)| program.fd().is_ok())
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Program)> {
+        self.ebpf.programs().filter(|(_, program)| program.fd().is_ok())
+    }
+
+    /// Where the link of a program that sockets call is pinned.
+    pub(super) fn call_pin(&self, name: &str) -> PathBuf {
+        self.links.join(name)
     }
 
     fn pin(&self, hook: Hook, interface: IfIndex) -> PathBuf {
@@ -89,7 +97,7 @@ impl Programs {
                     .map_err(|source| Error::Link { path: path.clone(), source })?;
                 let link = SchedClassifierLink::try_from(FdLink::from(link))
                     .map_err(|source| Error::Link { path: path.clone(), source })?;
-                match self.loaded(hook.name)?.attach_to_link(link) {
+                match self.classifier(hook.name)?.attach_to_link(link) {
                     Ok(_) => {}
                     // The interface is gone, and took the attachment with it: only the pin is left.
                     Err(error) if is_defunct(&error) => fs::remove_file(&path).map_err(at(&path))?,
@@ -116,7 +124,7 @@ impl Programs {
             TcAttachType::Egress => LinkOrder::last(),
             _ => LinkOrder::first(),
         };
-        let program = self.loaded(hook.name)?;
+        let program = self.classifier(hook.name)?;
         let failed = |source| Error::Program { name: hook.name, source };
         let link = program
             .attach_with_options(&name, hook.direction, TcAttachOptions::TcxOrder(order))
@@ -155,29 +163,31 @@ impl Programs {
 
     /// Has the kernel carry out a sweep. Returns how many flows it ended, and the kernel's time in jiffies.
     pub(super) fn sweep(&self, order: &Sweep) -> Result<(u32, u64), Error> {
-        let (_, program) = self.iter().find(|(name, _)| *name == SWEEP).ok_or(Error::NoProgram(SWEEP))?;
+        let failed = |source| Error::Program { name: SWEEP, source };
+        let program = self.ebpf.program(SWEEP).ok_or(Error::NoProgram(SWEEP))?;
+        let program: &SchedClassifier = program.try_into().map_err(failed)?;
         let mut answer = Sweep::default();
         let options = TestRunOptions {
             data_in: Some(bytemuck::bytes_of(order)),
             data_out: Some(bytemuck::bytes_of_mut(&mut answer)),
             ..TestRunOptions::new()
         };
-        let result = program.test_run(options).map_err(|source| Error::Program { name: SWEEP, source })?;
+        let result = program.test_run(options).map_err(failed)?;
         Ok((result.return_value, answer.now))
     }
 }
 
-fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
-    let program = ebpf.program_mut(name).ok_or(Error::NoProgram(name))?;
-    program.try_into().map_err(|source| Error::Program { name, source })
-}
-
 /// Loads a program. A signal to this process, the end of a child's for instance, makes the verifier give up with EAGAIN:
 /// <https://github.com/torvalds/linux/blob/v6.18/kernel/bpf/verifier.c>
-fn load(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+fn load(program: &mut Program) -> Result<(), ProgramError> {
     let mut attempts = 1;
     loop {
-        match program.load() {
+        let loaded = match program {
+            Program::SchedClassifier(program) => program.load(),
+            Program::CgroupSockAddr(program) => program.load(),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        };
+        match loaded {
             Err(ProgramError::LoadError { io_error, .. })
                 if io_error.raw_os_error() == Some(libc::EAGAIN) && attempts < LOAD_ATTEMPTS =>
             {

@@ -1,18 +1,18 @@
 //! Published ports, in the longest-prefix tables of both families.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use aya::{
     Ebpf, Pod,
-    maps::{LpmTrie, MapData, lpm_trie::Key},
+    maps::{Array, LpmTrie, MapData, lpm_trie::Key},
 };
 use netd_common::{
     addr::{Address, Be16, Ipv4, Ipv6},
     nat::PortRange,
-    publish::{PortPrefix, Publication, PublishedPort},
+    publish::{PortPrefix, Publication, PublishedPort, published_bit},
 };
 
 use super::{
@@ -30,10 +30,16 @@ where
     map: LpmTrie<MapData, PublishedPort<A>, Publication>,
 }
 
-/// Both tables.
+/// The map that tells of ports without an address.
+const BITS: &str = "PUBLISHED";
+
+/// Both tables, and what can be told of a port without an address.
 pub(super) struct Publications {
     v4: Table<Ipv4>,
     v6: Table<Ipv6>,
+    bits: Array<MapData, u64>,
+    /// All that is in the tables.
+    known: BTreeSet<HostPorts>,
 }
 
 impl<A: Address> Table<A>
@@ -84,22 +90,65 @@ where
 
 impl Publications {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        Ok(Self { v4: Table::take(ebpf, "PUBLICATIONS4")?, v6: Table::take(ebpf, "PUBLICATIONS6")? })
+        let (v4, v6) = (Table::take(ebpf, "PUBLICATIONS4")?, Table::take(ebpf, "PUBLICATIONS6")?);
+        let mut this = Self { v4, v6, bits: take(ebpf, BITS)?, known: BTreeSet::new() };
+        this.known = this.observe()?.into_keys().collect();
+        for protocol in Protocol::ALL {
+            for address in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
+                this.mark(&HostPorts { protocol, address, first: 0, last: u16::MAX })?;
+            }
+        }
+        Ok(this)
     }
 
     pub(super) fn put(&mut self, host: &HostPorts, endpoint: u32, container: u16) -> Result<(), Error> {
         let entry = Publication { endpoint, ports: ports(host), container, pad: [0; 2] };
         match host.address {
-            IpAddr::V4(address) => self.v4.put(address.into(), host, entry),
-            IpAddr::V6(address) => self.v6.put(address.into(), host, entry),
+            IpAddr::V4(address) => self.v4.put(address.into(), host, entry)?,
+            IpAddr::V6(address) => self.v6.put(address.into(), host, entry)?,
         }
+        self.known.insert(*host);
+        self.mark(host)
     }
 
     pub(super) fn remove(&mut self, host: &HostPorts) -> Result<(), Error> {
         match host.address {
-            IpAddr::V4(address) => self.v4.remove(address.into(), host),
-            IpAddr::V6(address) => self.v6.remove(address.into(), host),
+            IpAddr::V4(address) => self.v4.remove(address.into(), host)?,
+            IpAddr::V6(address) => self.v6.remove(address.into(), host)?,
         }
+        self.known.remove(host);
+        self.mark(host)
+    }
+
+    /// Says of ports, whatever their address, whether they are published.
+    fn mark(&mut self, host: &HostPorts) -> Result<(), Error> {
+        let is_ipv6 = host.address.is_ipv6();
+        let beside = |other: &&HostPorts| {
+            other.protocol == host.protocol
+                && other.address.is_ipv6() == is_ipv6
+                && other.first / 64 <= host.last / 64
+                && host.first / 64 <= other.last / 64
+        };
+        let mut words = BTreeMap::new();
+        for port in (host.first / 64..=host.last / 64).map(|word| 64 * word) {
+            let Some((index, _)) = published_bit(is_ipv6, host.protocol.number(), port) else {
+                return Ok(());
+            };
+            words.insert(index, 0u64);
+        }
+        for other in self.known.iter().filter(beside) {
+            for port in other.first.max(host.first / 64 * 64)..=other.last.min(host.last | 63) {
+                if let Some((index, bit)) = published_bit(is_ipv6, host.protocol.number(), port) {
+                    *words.entry(index).or_default() |= bit;
+                }
+            }
+        }
+        for (index, word) in words {
+            if self.bits.get(&index, 0).map_err(failed(BITS))? != word {
+                self.bits.set(index, word, 0).map_err(failed(BITS))?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn observe(&self) -> Result<BTreeMap<HostPorts, (u32, u16)>, Error> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use aya::{maps::MapInfo, util::KernelVersion};
+use netd_common::addr::IfIndex;
 
 use super::{
     Error,
@@ -48,8 +49,8 @@ pub struct ProgramStatus {
 pub struct LinkStatus {
     /// The program's name.
     pub program: &'static str,
-    /// The interface's index.
-    pub interface: u32,
+    /// The interface's index; `None` for a program that sockets call.
+    pub interface: Option<u32>,
 }
 
 /// A map.
@@ -101,10 +102,10 @@ pub(super) fn read(
     }
     for hook in HOOKS {
         let attached = programs.attached(hook)?;
-        status
-            .links
-            .extend(attached.into_iter().map(|index| LinkStatus { program: hook.name, interface: index.0 }));
+        let link = |index: IfIndex| LinkStatus { program: hook.name, interface: Some(index.0) };
+        status.links.extend(attached.into_iter().map(link));
     }
+    status.links.extend(programs.attached_calls().map(|program| LinkStatus { program, interface: None }));
     let (v4, v6) = flows.count()?;
     for definition in &MAPS {
         let name = definition.name;

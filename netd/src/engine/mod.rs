@@ -11,9 +11,11 @@ mod forward;
 mod handover;
 mod host;
 mod lease;
+mod local;
 mod options;
 mod predefined;
 mod publish;
+mod reserve;
 mod spec;
 mod start;
 mod uplinks;
@@ -23,6 +25,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use ipnet::IpNet;
 use netd_common::addr::IfIndex;
 use tokio::sync::{OwnedMutexGuard, broadcast};
 
@@ -32,12 +35,13 @@ use crate::{
     config::Config,
     datapath::{Datapath, UplinkEntry},
     ipam::Pools,
-    model::{Endpoint, Id, Network, State, request},
+    model::{Endpoint, Id, Network, PortSet, State, request},
     plan::{self, World},
     store::{self, Change, Store},
 };
 pub use event::{Action, Event, Happened, Reloaded};
 pub use host::{HostView, RouteView};
+pub use reserve::release;
 
 /// The answer to a request for a new network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +78,10 @@ struct Writer {
     replay: lease::Replay,
     /// The ports that were published last of those that nobody named.
     ports: publish::Cursor,
+    /// The host's own addresses that the datapath knows.
+    locals: BTreeSet<IpNet>,
+    /// What the host's own sockets are kept from.
+    reserved: Option<PortSet>,
 }
 
 impl Engine {
@@ -201,6 +209,7 @@ impl Engine {
         match (taken, stored) {
             (Ok(_), Ok(())) => {
                 *self.0.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+                self.reserve(writer).await;
                 Ok(())
             }
             (taken, stored) => {
@@ -219,6 +228,12 @@ impl Engine {
                 Err(error.unwrap_or_else(|| Error::internal("the action failed")))
             }
         }
+    }
+
+    /// Shows everyone a change that the store has and the host needs nothing more for.
+    fn remember(&self, change: Change) {
+        let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
+        change.make(Arc::make_mut(&mut state));
     }
 }
 

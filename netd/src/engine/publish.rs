@@ -12,8 +12,8 @@ use super::{Engine, Writer, external, internal};
 use crate::{
     link::{port, sysctl},
     model::{
-        Bridge, Endpoint, Error, GatewayMode, HostPorts, Network, PortSpec, Ports, Protocol, Publication,
-        State, request,
+        Bridge, Endpoint, Error, GatewayMode, HostPorts, Network, PortSet, PortSpec, Ports, Protocol,
+        Publication, State, request,
     },
     plan,
     store::Change,
@@ -21,6 +21,9 @@ use crate::{
 
 /// Endpoint option: ports to publish, as libnetwork tells a driver.
 const PORTMAP: &str = "com.docker.network.portmap";
+
+/// The port of name servers.
+const DOMAIN: u16 = 53;
 
 /// Where the search for a free port goes on, by protocol: behind the port that was given last.
 pub(super) type Cursor = BTreeMap<Protocol, u16>;
@@ -109,12 +112,15 @@ impl Engine {
         for address in specs.iter().filter_map(|spec| spec.address.or(bridge.host_binding)) {
             external::not_external(state, address)?;
         }
+        // An address that has just come is the host's already.
+        self.refresh_locals(writer).await?;
         let mut allocator = Allocator {
             taken: Taken::of(state),
             cursor: writer.ports.clone(),
             range: sysctl::local_port_range().map(|range| Ports { first: range.first, last: range.last }),
             endpoint: endpoint.clone(),
             bridge,
+            name_servers: name_servers(state),
         };
         // Whether a port is free is asked of the kernel, port by port.
         let resolved = tokio::task::spawn_blocking(move || {
@@ -128,6 +134,12 @@ impl Engine {
         writer.ports = cursor;
         Ok(publications)
     }
+}
+
+/// The addresses at which netd itself answers for names.
+fn name_servers(state: &State) -> Vec<IpAddr> {
+    let networks = state.networks.values().filter(|network| network.engine_id.is_none());
+    networks.flat_map(|network| &network.ipam.pools).filter_map(|pool| pool.gateway).collect()
 }
 
 /// Reads specs, and says which one is wrong where there are several.
@@ -195,9 +207,9 @@ fn find<'a>(state: &'a State, text: &str) -> Result<&'a Endpoint, Error> {
     }
 }
 
-/// Ports that are published, a bit each.
+/// Ports that are published.
 #[derive(Default)]
-struct Taken(BTreeMap<(Protocol, IpAddr), Box<[u64]>>);
+struct Taken(BTreeMap<(Protocol, IpAddr), PortSet>);
 
 impl Taken {
     fn of(state: &State) -> Self {
@@ -209,10 +221,7 @@ impl Taken {
     }
 
     fn add(&mut self, host: &HostPorts) {
-        let ports = self.0.entry((host.protocol, host.address)).or_insert_with(|| vec![0; 1024].into());
-        for port in host.first..=host.last {
-            ports[usize::from(port) / 64] |= 1 << (port % 64);
-        }
+        self.0.entry((host.protocol, host.address)).or_default().add(host.ports());
     }
 
     /// Whether a socket at the address could not have the port: one of all addresses is in the way of each, and the other
@@ -221,7 +230,7 @@ impl Taken {
         self.0.iter().any(|((its_protocol, its), ports)| {
             let same_family = its.is_ipv4() == address.is_ipv4();
             let meets = *its == address || same_family && (its.is_unspecified() || address.is_unspecified());
-            *its_protocol == protocol && meets && ports[usize::from(port) / 64] & 1 << (port % 64) != 0
+            *its_protocol == protocol && meets && ports.has(port)
         })
     }
 }
@@ -234,6 +243,8 @@ struct Allocator {
     range: Result<Ports, crate::link::Error>,
     endpoint: Endpoint,
     bridge: Bridge,
+    /// Where netd itself answers for names.
+    name_servers: Vec<IpAddr>,
 }
 
 impl Allocator {
@@ -367,7 +378,15 @@ impl Allocator {
             let bind = shown(address, port);
             return Err(Error::conflict(format!("Bind for {bind} failed: port is already allocated")));
         }
-        port::try_bind(protocol, address, port).map_err(|error| {
+        let bound = port::try_bind(protocol, address, port);
+        if bound.is_err() && port == DOMAIN && address.is_unspecified() {
+            // The servers of names are in nobody's way: they are asked at their addresses, whatever is published.
+            let is_free = port::is_free_beside(protocol, address, port, &self.name_servers);
+            if is_free.is_ok_and(|is_free| is_free) {
+                return Ok(());
+            }
+        }
+        bound.map_err(|error| {
             let host = shown(address, port);
             let own = self.own(address).map(|own| shown(own, inner).to_string()).unwrap_or_default();
             Error::conflict(format!(

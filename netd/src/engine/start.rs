@@ -37,6 +37,7 @@ impl Engine {
         let uplinks =
             host.datapath.observe().map_err(internal)?.uplinks.into_keys().map(|index| (index, None));
         let uplinks = uplinks.collect();
+        let locals = host.datapath.locals().map_err(internal)?;
         let engine = Self(Arc::new(Inner {
             pools: Pools::new(&config.address_pools, stored.ula),
             labels: RwLock::new(config.labels.clone().into()),
@@ -48,6 +49,8 @@ impl Engine {
                 uplinks,
                 replay: Replay::of(&stored.state),
                 ports: Default::default(),
+                locals,
+                reserved: None,
             })),
             state: RwLock::new(Arc::new(stored.state)),
             events: broadcast::channel(EVENTS).0,
@@ -60,6 +63,8 @@ impl Engine {
             engine.forward(network).await?;
         }
         engine.refresh_uplinks(&mut writer).await?;
+        engine.refresh_locals(&mut writer).await?;
+        engine.reserve(&mut writer).await;
         // Nobody listened to the kernel since the last daemon.
         engine.datapath().bump_fib_generation().map_err(internal)?;
         drop(writer);

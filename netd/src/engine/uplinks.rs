@@ -30,8 +30,10 @@ impl Engine {
         let uplinks = async {
             loop {
                 change.notified().await;
-                let refresh =
-                    self.act(|engine, mut writer| async move { engine.refresh_uplinks(&mut writer).await });
+                let refresh = self.act(|engine, mut writer| async move {
+                    engine.refresh_uplinks(&mut writer).await?;
+                    engine.refresh_locals(&mut writer).await
+                });
                 if let Err(error) = refresh.await {
                     log::error!("following the uplinks: {error}");
                 }

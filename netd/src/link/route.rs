@@ -1,6 +1,9 @@
 //! Routes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
@@ -37,14 +40,9 @@ impl Route {
         if message.header.kind != RouteType::Unicast {
             return Vec::new();
         }
-        let any: IpAddr = if message.header.address_family == AddressFamily::Inet {
-            Ipv4Addr::UNSPECIFIED.into()
-        } else {
-            Ipv6Addr::UNSPECIFIED.into()
-        };
-        let mut destination = any;
+        let Some(destination) = destination(message) else { return Vec::new() };
         let mut route = Self {
-            destination: IpNet::from(any),
+            destination,
             gateway: None,
             index: 0,
             source: None,
@@ -54,7 +52,6 @@ impl Route {
         let mut hops = Vec::new();
         for attribute in &message.attributes {
             match attribute {
-                RouteAttribute::Destination(to) => destination = address(to).unwrap_or(any),
                 RouteAttribute::PrefSource(from) => route.source = address(from),
                 RouteAttribute::Priority(metric) => route.metric = *metric,
                 RouteAttribute::Table(table) => route.table = *table,
@@ -65,16 +62,26 @@ impl Route {
                 _ => {}
             }
         }
-        let Ok(net) = IpNet::new(destination, message.header.destination_prefix_length) else {
-            return Vec::new();
-        };
-        route.destination = net;
         if hops.is_empty() {
             hops.push((route.index, gateway(&message.attributes)));
         }
         let hops = hops.into_iter().filter(|(index, _)| *index != 0);
         hops.map(|(index, gateway)| Self { index, gateway, ..route.clone() }).collect()
     }
+}
+
+/// Where a route leads to; everywhere, if it does not say.
+fn destination(message: &RouteMessage) -> Option<IpNet> {
+    let any: IpAddr = if message.header.address_family == AddressFamily::Inet {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    let named = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(to) => address(to),
+        _ => None,
+    });
+    IpNet::new(named.unwrap_or(any), message.header.destination_prefix_length).ok()
 }
 
 fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
@@ -98,15 +105,26 @@ fn address(address: &RouteAddress) -> Option<IpAddr> {
 impl Links {
     /// The unicast routes of all tables and both families.
     pub async fn routes(&self) -> Result<Vec<Route>, Error> {
+        Ok(self.route_messages().await?.iter().flat_map(Route::read).collect())
+    }
+
+    async fn route_messages(&self) -> Result<Vec<RouteMessage>, Error> {
         let mut routes = Vec::new();
         let requests =
             [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
         for request in requests {
             let messages: Vec<RouteMessage> =
                 self.list("routes", |handle| handle.route().get(request).execute().try_collect()).await?;
-            routes.extend(messages.iter().flat_map(Route::read));
+            routes.extend(messages);
         }
         Ok(routes)
+    }
+
+    /// What routes of the host itself lead to: its own addresses, loopback's among them.
+    pub async fn locals(&self) -> Result<BTreeSet<IpNet>, Error> {
+        let messages = self.route_messages().await?;
+        let locals = messages.iter().filter(|message| message.header.kind == RouteType::Local);
+        Ok(locals.filter_map(destination).collect())
     }
 
     /// Makes `gateway`, a neighbour on the link, the default route of its family.

@@ -1,10 +1,14 @@
 //! Kernel settings under net.*, each in the network namespace of the calling thread.
 
-use std::{fs, io};
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+};
 
 use netd_common::nat::PortRange;
 
 use super::{Doing as _, Error};
+use crate::model::PortSet;
 
 /// Reads a setting, for instance `ipv4/ip_forward`. `None` where the kernel has no such setting.
 pub fn read(name: &str) -> Result<Option<String>, Error> {
@@ -33,6 +37,46 @@ pub fn local_port_range() -> Result<PortRange, Error> {
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is `{text}`")))
             .doing(|| format!("read net/{name}")),
     }
+}
+
+const RESERVED_PORTS: &str = "ipv4/ip_local_reserved_ports";
+
+/// The ports that the host's own sockets are never given unless they ask for them.
+pub fn reserved_ports() -> Result<PortSet, Error> {
+    // The kernel writes it all at once or not at all: a second read finds the end.
+    let mut text = vec![0; 512 * 1024];
+    let read =
+        fs::File::open(format!("/proc/sys/net/{RESERVED_PORTS}")).and_then(|mut file| file.read(&mut text));
+    let length = read.doing(|| format!("read net/{RESERVED_PORTS}"))?;
+    let text = String::from_utf8_lossy(&text[..length]);
+    let parsed = text.trim().parse();
+    parsed
+        .map_err(|reason: String| io::Error::new(io::ErrorKind::InvalidData, reason))
+        .doing(|| format!("read net/{RESERVED_PORTS}"))
+}
+
+/// Reserves these ports and no others.
+pub fn reserve_ports(ports: &PortSet) -> Result<(), Error> {
+    /// The kernel takes less than a page at once, and adds what comes later by the same descriptor.
+    const CHUNK: usize = 4000;
+    let mut chunks = vec![String::new()];
+    for range in ports.ranges() {
+        let text = range.to_string();
+        match chunks.last_mut() {
+            Some(chunk) if chunk.len() + text.len() < CHUNK => {
+                if !chunk.is_empty() {
+                    chunk.push(',');
+                }
+                chunk.push_str(&text);
+            }
+            _ => chunks.push(text),
+        }
+    }
+    let write = || {
+        let mut file = fs::File::options().write(true).open(format!("/proc/sys/net/{RESERVED_PORTS}"))?;
+        chunks.iter().try_for_each(|chunk| file.write_all(format!("{chunk}\n").as_bytes()))
+    };
+    write().doing(|| format!("set net/{RESERVED_PORTS}"))
 }
 
 /// Switches IPv4 forwarding on, for present and future links. Says whether it was off.

@@ -73,7 +73,7 @@ impl Ports {
     }
 
     /// As Docker reads them: `80` or `80-90`.
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let number = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
             if digits { text.parse::<u16>().ok() } else { None }
@@ -204,6 +204,11 @@ pub struct HostPorts {
 }
 
 impl HostPorts {
+    /// The ports, wherever they are.
+    pub const fn ports(&self) -> Ports {
+        Ports { first: self.first, last: self.last }
+    }
+
     /// Whether a socket could not be bound to a port of both: bind(2)'s rules.
     pub fn overlaps(&self, other: &Self) -> bool {
         let same_family = self.address.is_ipv4() == other.address.is_ipv4();
@@ -217,7 +222,7 @@ impl HostPorts {
 
 impl fmt::Display for HostPorts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ports = Ports { first: self.first, last: self.last };
+        let ports = self.ports();
         match self.address {
             IpAddr::V4(address) => write!(f, "{address}:{ports}"),
             IpAddr::V6(address) => write!(f, "[{address}]:{ports}"),
@@ -242,7 +247,7 @@ impl Publication {
 
     /// Whether `spec` names this publication: what it leaves open it does not ask for.
     pub fn is_meant_by(&self, spec: &PortSpec) -> bool {
-        let host = Ports { first: self.host.first, last: self.host.last };
+        let host = self.host.ports();
         let own = self.container_ports();
         // Of ranges of one length the ports that stand in the same place.
         let in_place = |ports: Ports| {

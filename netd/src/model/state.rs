@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{Endpoint, Error, External, Id, LeasedPool, Network, Sandbox};
+use super::{Endpoint, Error, External, Id, LeasedPool, Network, PortSet, Sandbox};
 
 /// All that the store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct State {
     pub pools: BTreeMap<String, LeasedPool>,
     /// By what the outside sees.
     pub externals: BTreeMap<IpNet, External>,
+    /// Ports that netd has reserved, beside the administrator's.
+    pub reserved: PortSet,
 }
 
 impl State {

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use netd_common::{
-    bridge::{ICC, INTERNAL, MASQUERADE},
+    bridge::{ICC, INTERNAL, MASQUERADE, NAMES},
     endpoint::{ANY_SOURCE, EXTERNAL4, EXTERNAL6, ISOLATED, NO_GATEWAY, PEER_IN_OTHER_NETNS, VIA_BRIDGE},
 };
 
@@ -65,7 +65,12 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
     };
     world.bridges.insert(bridge.interface.clone(), link);
     let mut flags = 0;
-    for (flag, on) in [(INTERNAL, network.internal), (MASQUERADE, bridge.masquerade), (ICC, bridge.icc)] {
+    for (flag, on) in [
+        (INTERNAL, network.internal),
+        (MASQUERADE, bridge.masquerade),
+        (ICC, bridge.icc),
+        (NAMES, network.engine_id.is_none()),
+    ] {
         flags |= if on { flag } else { 0 };
     }
     let row = NetworkRow {
@@ -338,7 +343,7 @@ mod tests {
         let addresses: Vec<_> = bridge.addresses.iter().map(ToString::to_string).collect();
         assert_eq!((addresses, bridge.mtu), (vec!["10.3.0.1/16".into(), "fd00:3::1/64".into()], 1400));
         let row = &world.networks[&3];
-        assert_eq!((row.flags, row.gateway4), (INTERNAL | ICC, Some([10, 3, 0, 1].into())));
+        assert_eq!((row.flags, row.gateway4), (INTERNAL | ICC | NAMES, Some([10, 3, 0, 1].into())));
         assert_eq!(world.subnets.values().collect::<Vec<_>>(), [&3, &3]);
         assert_eq!(desired(&state(&[&network], &[]), |_| false, |_| true), World::default());
     }

@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use lock::{Lock, LockError};
 
-use crate::model::{Endpoint, External, Id, LeasedPool, Network, State};
+use crate::model::{Endpoint, External, Id, LeasedPool, Network, PortSet, State};
 
 /// Name of the database in the state directory.
 pub const FILE: &str = "netd.redb";
@@ -27,6 +27,9 @@ const ENDPOINTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("endpoi
 const POOLS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pools");
 const EXTERNALS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("externals");
 const JOURNAL: TableDefinition<'_, &str, ()> = TableDefinition::new("journal");
+
+/// Key of the ports that netd has reserved.
+const RESERVED: &str = "reserved";
 
 /// Why the store does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +78,8 @@ pub enum Change {
     PutExternal(External),
     /// An external address is gone.
     RemoveExternal(IpNet),
+    /// The ports that netd has reserved are others.
+    Reserve(PortSet),
 }
 
 impl Change {
@@ -89,6 +94,7 @@ impl Change {
             Self::RemovePool(id) => drop(state.pools.remove(&id)),
             Self::PutExternal(external) => drop(state.externals.insert(external.external, external)),
             Self::RemoveExternal(external) => drop(state.externals.remove(&external)),
+            Self::Reserve(ports) => state.reserved = ports,
         }
     }
 }
@@ -156,6 +162,7 @@ impl Store {
                 endpoints: endpoints.into_iter().map(|endpoint| (endpoint.id, endpoint)).collect(),
                 pools: pools.into_iter().map(|pool| (pool.id.clone(), pool)).collect(),
                 externals: externals.into_iter().map(|external| (external.external, external)).collect(),
+                reserved: get(RESERVED)?.parse().unwrap_or_default(),
             },
             journal: journal.collect::<Result<_, Error>>()?,
             ula: get("ula")?.parse().unwrap_or(new_ula),
@@ -200,6 +207,9 @@ impl Store {
                         externals.insert(&*external.external.to_string(), &*json(external))?;
                     }
                     Change::RemoveExternal(external) => drop(externals.remove(&*external.to_string())?),
+                    Change::Reserve(ports) => {
+                        transaction.open_table(META)?.insert(RESERVED, &*ports.to_string())?;
+                    }
                 }
             }
             for link in links {

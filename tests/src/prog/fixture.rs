@@ -122,6 +122,16 @@ impl Fixture {
         Options { pins: pins.to_owned(), host_ports: PortRange { first: 32768, last: 60999 }, log_level: 0 }
     }
 
+    /// Has the sockets of the thread's network namespace call the programs.
+    pub fn sockets(&self) {
+        let groups = self.bpffs.with_file_name("cgroup");
+        fs::create_dir(&groups).unwrap();
+        mount(Some("cgroup2"), &groups, Some("cgroup2"), MsFlags::empty(), None::<&str>).unwrap();
+        let root = fs::File::open(&groups).unwrap();
+        umount2(&groups, MntFlags::MNT_DETACH).unwrap();
+        self.datapath.attach_sockets(root).unwrap();
+    }
+
     fn fill(&self) {
         self.network(0, "br0", 17, MASQUERADE | ICC);
         self.network(1, "br1", 18, MASQUERADE | ICC);

@@ -12,6 +12,7 @@ mod endpoint;
 mod external;
 mod forwarding;
 mod fragments;
+mod host_sockets;
 mod icmp;
 mod ipam;
 mod kernel;

@@ -35,7 +35,9 @@ fn series(kernel: &str) -> Vec<&str> {
 #[test]
 fn verified_instructions_are_those_in_the_table() {
     let fixture = Fixture::new();
-    fixture.tunnel(); // Its programs are loaded when there is one.
+    // These programs are loaded when there is something to attach them to.
+    fixture.tunnel();
+    fixture.sockets();
     let programs = fixture.datapath.status().unwrap().programs;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let kernel = kernel.trim();

@@ -2,14 +2,19 @@
 
 use std::{
     fs,
+    net::UdpSocket,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::{
+    SchedClassifier, TcAttachType,
+    links::{FdLink, PinnedLink},
+};
 use netd::datapath::{Datapath, Error, Mac, PortRange};
+use netd::model::{HostPorts, Protocol};
 use netd_common::{drop::DropReason, globals::Globals, limits};
 
 use crate::{
@@ -107,6 +112,47 @@ fn the_next_daemon_takes_over_what_is_pinned() {
         fixture.assert_returns(A, &back(v6, L4::Tcp(80, port, SYN)));
     }
     assert_eq!(next.status().unwrap().links.len(), 3);
+}
+
+#[test]
+fn sockets_call_the_next_daemons_programs() {
+    let fixture = Fixture::new();
+    fixture.datapath.put_local("127.0.0.0/8".parse().unwrap()).unwrap();
+    let host =
+        HostPorts { protocol: Protocol::Udp, address: "127.0.0.1".parse().unwrap(), first: 8080, last: 8080 };
+    fixture.datapath.put_publication(&host, A.slot, 80).unwrap();
+    let dial = || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect("127.0.0.1:8080").unwrap();
+        assert_eq!(socket.peer_addr().unwrap().to_string(), "127.0.0.1:8080");
+        socket.local_addr().unwrap().ip().to_string()
+    };
+    crate::fixture::ip("link set lo up");
+    assert_eq!(dial(), "127.0.0.1", "nothing is attached yet");
+    fixture.sockets();
+    assert_eq!(dial(), "172.17.0.1", "the way to the container is by its bridge");
+    let calls = |datapath: &Datapath| {
+        let links = datapath.status().unwrap().links;
+        links.iter().filter(|link| link.interface.is_none()).count()
+    };
+    assert_eq!(calls(&fixture.datapath), 10);
+    let links = fixture.pins.join("links");
+    let runs = |name: &str| {
+        let link = PinnedLink::from_pin(links.join(name)).unwrap();
+        FdLink::from(link).info().unwrap().program_id()
+    };
+    let before = runs("connect4");
+    let next = Datapath::open(&Fixture::options(&fixture.pins)).unwrap();
+    assert_eq!((calls(&next), runs("connect4")), (10, program(&next, "connect4")));
+    assert_ne!(runs("connect4"), before);
+    assert_eq!(dial(), "172.17.0.1");
+    next.remove_publication(&host).unwrap();
+    assert_eq!(dial(), "127.0.0.1");
+    next.put_publication(&host, A.slot, 80).unwrap();
+    // A namespace of another kind is none of the daemon's business.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    crate::fixture::ip("link set lo up");
+    assert_eq!(dial(), "127.0.0.1");
 }
 
 #[test]

@@ -1,0 +1,19 @@
+//! The host's own addresses, at which its own sockets reach published ports.
+
+use super::{Engine, Writer, internal};
+use crate::model::Error;
+
+impl Engine {
+    /// Tells the datapath of addresses that came or went.
+    pub(super) async fn refresh_locals(&self, writer: &mut Writer) -> Result<(), Error> {
+        let found = self.0.host.links.locals().await.map_err(internal)?;
+        for prefix in found.difference(&writer.locals) {
+            self.datapath().put_local(*prefix).map_err(internal)?;
+        }
+        for prefix in writer.locals.difference(&found) {
+            self.datapath().remove_local(*prefix).map_err(internal)?;
+        }
+        writer.locals = found;
+        Ok(())
+    }
+}
