@@ -2,20 +2,21 @@
 
 mod floor;
 mod load;
+mod ports;
 mod prog;
 mod report;
 mod setup;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use floor::Floor;
 pub use load::{End, Load};
+pub use ports::{Ports, ports};
 pub use prog::{Cost, costs};
-pub use report::{Machine, report, report_costs};
-pub use setup::{Direct, Docker, Netd, Setup};
+pub use report::{Machine, report, report_costs, report_ports};
+pub use setup::{Direct, Docker, Ends, Netd, Setup};
 
-use crate::lab::{Family, at};
+use crate::lab::Family;
 
 /// From where to where a load runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,17 +25,23 @@ pub enum Route {
     Bridge,
     /// From a container to the outside, behind the host's address.
     Masquerade,
+    /// From the outside to a container's port, published by the host.
+    Published,
+    /// From the host itself to the same port, by its loopback address.
+    Loopback,
 }
 
 impl Route {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Bridge, Self::Masquerade];
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Bridge, Self::Masquerade, Self::Published, Self::Loopback];
 
     /// Its name in the report.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bridge => "same bridge",
             Self::Masquerade => "masquerade",
+            Self::Published => "published port",
+            Self::Loopback => "published port, by loopback",
         }
     }
 }
@@ -53,6 +60,9 @@ pub struct Sample {
     /// Transactions a second, or bits a second for a stream.
     pub rate: f64,
 }
+
+/// The port that servers listen on, and that is published for those which have to be.
+const PORT: u16 = 7000;
 
 /// How to measure.
 #[derive(Clone, Copy, Debug)]
@@ -74,15 +84,12 @@ pub fn run(
     families: &[Family],
     mut progress: impl FnMut(&Sample),
 ) -> Vec<Sample> {
-    const PORT: u16 = 7000;
     let mut samples = Vec::new();
     for _ in 0..plan.rounds {
         for (family, load) in families.iter().flat_map(|family| Load::ALL.map(|load| (*family, load))) {
             for setup in setups {
                 for &route in setup.routes() {
-                    let (client, server, address) = setup.ends(family, route);
-                    let address: SocketAddr = at(address, PORT);
-                    let rate = load.run(client, server, address, plan.time, plan.core);
+                    let rate = load.run(&setup.ends(family, route), plan.time, plan.core);
                     let sample = Sample { family, route, setup: setup.name(), load, rate };
                     progress(&sample);
                     samples.push(sample);

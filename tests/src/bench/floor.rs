@@ -2,12 +2,11 @@
 //! is slower than a direct pair is the way itself, two devices more and the kernel's redirect; no program can win it back.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use nix::net::if_::if_nametoindex;
 
-use super::{Route, Setup};
+use super::{Ends, Route, Setup};
 use crate::lab::{Container, Family, Namespace};
 
 /// The kernel's numbers of the helpers that redirect: to a device, and to the far end of a veth.
@@ -104,18 +103,20 @@ fn bpf<T>(command: i32, order: &T) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(descriptor as i32) }
 }
 
-/// A redirect and nothing else, on the ways of both routes.
+/// A redirect and nothing else, on the ways of the routes through the host.
 pub struct Floor {
     bridge: Wire,
     masquerade: Wire,
+    published: Wire,
 }
 
 impl Floor {
-    /// Makes both wires.
+    /// Makes the wires.
     pub fn new() -> Self {
         Self {
             bridge: Wire::new(REDIRECT_PEER, REDIRECT_PEER),
             masquerade: Wire::new(REDIRECT, REDIRECT_PEER),
+            published: Wire::new(REDIRECT_PEER, REDIRECT),
         }
     }
 }
@@ -135,8 +136,12 @@ impl Setup for Floor {
         super::setup::ROUTES
     }
 
-    fn ends(&self, family: Family, route: Option<Route>) -> (&Namespace, &Namespace, IpAddr) {
-        let wire = if route == Some(Route::Masquerade) { &self.masquerade } else { &self.bridge };
-        (&wire.client.ns, &wire.server.ns, wire.server.address(family))
+    fn ends(&self, family: Family, route: Option<Route>) -> Ends<'_> {
+        let wire = match route {
+            Some(Route::Masquerade) => &self.masquerade,
+            Some(Route::Published) => &self.published,
+            _ => &self.bridge,
+        };
+        Ends::plain(&wire.client.ns, &wire.server.ns, wire.server.address(family))
     }
 }

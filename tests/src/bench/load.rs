@@ -13,6 +13,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use socket2::SockRef;
 
+use super::Ends;
 use crate::lab::{Family, Namespace};
 
 /// What runs.
@@ -53,19 +54,14 @@ impl Load {
     ///
     /// # Panics
     /// If an end fails, or the path lets nothing through.
-    pub fn run(
-        self,
-        client: &Namespace,
-        server: &Namespace,
-        at: SocketAddr,
-        time: Duration,
-        core: usize,
-    ) -> f64 {
-        let spawn =
-            |role, ns| Process::spawn(&End { load: self, role, at, seconds: time.as_secs_f64(), core }, ns);
-        let mut server = spawn(Role::Server, server);
-        assert_eq!(server.line(STALLED), READY, "the server of {} at {at}", self.name());
-        let mut client = spawn(Role::Client, client);
+    pub fn run(self, ends: &Ends<'_>, time: Duration, core: usize) -> f64 {
+        let spawn = |role, ns, at| {
+            Process::spawn(&End { load: self, role, at, seconds: time.as_secs_f64(), core }, ns)
+        };
+        let at = ends.dial;
+        let mut server = spawn(Role::Server, ends.server, ends.listen);
+        assert_eq!(server.line(STALLED), READY, "the server of {} at {}", self.name(), ends.listen);
+        let mut client = spawn(Role::Client, ends.client, at);
         let mut rate = 0.0;
         for end in [&mut client, &mut server] {
             let line = end.line(WARM_UP + time + STALLED);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
-use super::{Cost, Load, Plan, Route, Sample};
+use super::{Cost, Load, Plan, Ports, Route, Sample};
 use crate::lab::Family;
 
 /// Where and when.
@@ -40,14 +40,17 @@ struct Spread {
 
 impl Spread {
     fn of(samples: &[Sample], family: Family, route: Option<Route>, setup: &str, load: Load) -> Option<Self> {
-        let mut rates: Vec<f64> = samples
+        let rates = samples
             .iter()
             .filter(|s| {
                 (s.family, s.setup, s.load) == (family, setup, load)
                     && (s.route == route || s.route.is_none())
             })
-            .map(|s| s.rate)
-            .collect();
+            .map(|s| s.rate);
+        Self::among(rates.collect())
+    }
+
+    fn among(mut rates: Vec<f64>) -> Option<Self> {
         rates.sort_by(f64::total_cmp);
         let middle = rates.len() / 2;
         let median = match rates.len() {
@@ -79,7 +82,8 @@ Written by `{command}` on {date}: {processor}, {cores} cores, Linux {kernel}.
 Client and server are pinned to one core. Each figure is the median (least to greatest) of {rounds} rounds of {time:?};
 all set-ups run in turn in each round. Requests and responses are one byte. Ratios are of medians.
 The measure is a veth pair between two namespaces; the kernel's figures are its bridge and conntrack with the rules
-that dockerd 28 writes for its default bridge. The floor is a redirect alone: netd's ways, with programs of four
+that dockerd 28 writes for its default bridge, with one port published and no proxy (on loopback Docker has nothing but the
+proxy, which is not here). The floor is a redirect alone: netd's ways, with programs of four
 instructions that redirect whatever comes, and neither look at it nor translate it.
 "
     );
@@ -99,6 +103,32 @@ instructions that redirect whatever comes, and neither look at it nor translate 
             page += &table(samples, family, route, &setups);
         }
     }
+    page
+}
+
+/// The part of the page about many published ports.
+pub fn report_ports(ports: &[Ports]) -> String {
+    let mut page = "
+## Many published ports
+
+Published by one `netd publish`; connect, request and close from the outside through one port of them, IPv4; the daemon's
+resident memory afterwards.
+
+"
+    .to_owned();
+    let head = ["", "published in", "TCP connect/request/close", "of one port's", "memory"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let spreads: Vec<_> = ports.iter().filter_map(|ports| Spread::among(ports.rates.clone())).collect();
+    for (ports, spread) in ports.iter().zip(&spreads) {
+        rows.push(vec![
+            ports.what.to_owned(),
+            format!("{:.0?}", ports.published),
+            spread.show(Load::TcpConnect),
+            format!("{:.2}", spread.median / spreads[0].median),
+            format!("{:.1} MB", ports.memory as f64 / 1e6),
+        ]);
+    }
+    page += &align(rows);
     page
 }
 

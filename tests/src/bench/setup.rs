@@ -1,11 +1,11 @@
 //! What is compared: a direct veth pair, the kernel's bridge with Docker's rules, and netd.
 
 use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
 
-use super::Route;
-use crate::lab::{Container, Family, Host, Lab, Namespace};
+use super::{PORT, Route};
+use crate::lab::{Container, Family, Host, Lab, Namespace, at};
 
 /// Namespaces, and a path between them.
 pub trait Setup {
@@ -15,11 +15,33 @@ pub trait Setup {
     /// The routes that it has; `None` is the way between the ends of a direct pair.
     fn routes(&self) -> &'static [Option<Route>];
 
-    /// Client, server, and the server's address.
-    fn ends(&self, family: Family, route: Option<Route>) -> (&Namespace, &Namespace, IpAddr);
+    /// Who talks to whom.
+    fn ends(&self, family: Family, route: Option<Route>) -> Ends<'_>;
 }
 
-pub(super) const ROUTES: &[Option<Route>] = &[Some(Route::Bridge), Some(Route::Masquerade)];
+/// The two ends of a load.
+#[derive(Clone, Copy)]
+pub struct Ends<'a> {
+    /// Where the client is.
+    pub client: &'a Namespace,
+    /// Where the server is.
+    pub server: &'a Namespace,
+    /// Where the server listens.
+    pub listen: SocketAddr,
+    /// Where the client knocks.
+    pub dial: SocketAddr,
+}
+
+impl<'a> Ends<'a> {
+    /// The client knocks where the server listens.
+    pub(super) fn plain(client: &'a Namespace, server: &'a Namespace, address: IpAddr) -> Self {
+        let address = at(address, PORT);
+        Self { client, server, listen: address, dial: address }
+    }
+}
+
+pub(super) const ROUTES: &[Option<Route>] =
+    &[Some(Route::Bridge), Some(Route::Masquerade), Some(Route::Published)];
 
 /// Two namespaces joined by a veth pair: the measure of the others.
 pub struct Direct {
@@ -58,8 +80,8 @@ impl Setup for Direct {
         &[None]
     }
 
-    fn ends(&self, family: Family, _: Option<Route>) -> (&Namespace, &Namespace, IpAddr) {
-        (&self.client.ns, &self.server.ns, self.server.address(family))
+    fn ends(&self, family: Family, _: Option<Route>) -> Ends<'_> {
+        Ends::plain(&self.client.ns, &self.server.ns, self.server.address(family))
     }
 }
 
@@ -71,10 +93,17 @@ struct Hosted {
 }
 
 impl Hosted {
-    fn ends(&self, family: Family, route: Option<Route>) -> (&Namespace, &Namespace, IpAddr) {
+    fn ends(&self, family: Family, route: Option<Route>) -> Ends<'_> {
+        let (client, server) = (&self.client.ns, &self.server.ns);
+        let published = |client, host| Ends {
+            dial: at(host, PORT),
+            ..Ends::plain(client, server, self.server.address(family))
+        };
         match route {
-            Some(Route::Masquerade) => (&self.client.ns, &self.lab.outside, family.outside()),
-            Some(Route::Bridge) | None => (&self.client.ns, &self.server.ns, self.server.address(family)),
+            Some(Route::Masquerade) => Ends::plain(client, &self.lab.outside, family.outside()),
+            Some(Route::Bridge) | None => Ends::plain(client, server, self.server.address(family)),
+            Some(Route::Published) => published(&self.lab.outside, family.host()),
+            Some(Route::Loopback) => published(&self.lab.host.ns, family.loopback()),
         }
     }
 }
@@ -115,9 +144,10 @@ impl Docker {
         restore(
             host,
             "iptables-restore",
-            &rules("172.17.0.0/16", "127.0.0.0/8", &["172.17.0.2", "172.17.0.3"]),
+            &rules("172.17.0.0/16", "127.0.0.0/8", &["172.17.0.2", "172.17.0.3"], "172.17.0.3"),
         );
-        restore(host, "ip6tables-restore", &rules("fd00:17::/64", "::1/128", &["fd00:17::2", "fd00:17::3"]));
+        let containers = &["fd00:17::2", "fd00:17::3"];
+        restore(host, "ip6tables-restore", &rules("fd00:17::/64", "::1/128", containers, "[fd00:17::3]"));
         Self(Hosted { lab, client, server })
     }
 }
@@ -129,13 +159,25 @@ impl Default for Docker {
 }
 
 /// The rules of one family, as moby v28's `libnetwork/drivers/bridge/internal/iptabler` writes them for a network of
-/// gateway mode `nat` with `icc` and masquerade on, and no published ports.
+/// gateway mode `nat` with `icc` and masquerade on, and one port of `server` published without a proxy.
 /// <https://github.com/moby/moby/tree/v28.2.2/libnetwork/drivers/bridge/internal/iptabler>
-fn rules(subnet: &str, loopback: &str, containers: &[&str]) -> String {
+fn rules(subnet: &str, loopback: &str, containers: &[&str], server: &str) -> String {
     let direct_access: String = containers
         .iter()
         .map(|address| format!("-A PREROUTING -d {address} ! -i docker0 -j DROP\n"))
         .collect();
+    let address = server.trim_matches(['[', ']']);
+    let per_protocol = |rule: &dyn Fn(&str) -> String| ["tcp", "udp"].map(rule).concat();
+    let translate = per_protocol(&|protocol| {
+        format!(
+            "-A DOCKER ! -i docker0 -p {protocol} -m {protocol} --dport {PORT} -j DNAT --to-destination {server}:{PORT}\n"
+        )
+    });
+    let accept = per_protocol(&|protocol| {
+        format!(
+            "-A DOCKER -d {address} ! -i docker0 -o docker0 -p {protocol} -m {protocol} --dport {PORT} -j ACCEPT\n"
+        )
+    });
     format!(
         "*raw
 {direct_access}COMMIT
@@ -144,7 +186,7 @@ fn rules(subnet: &str, loopback: &str, containers: &[&str]) -> String {
 -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
 -A OUTPUT ! -d {loopback} -m addrtype --dst-type LOCAL -j DOCKER
 -A POSTROUTING -s {subnet} ! -o docker0 -j MASQUERADE
-COMMIT
+{translate}COMMIT
 *filter
 :FORWARD DROP [0:0]
 :DOCKER - [0:0]
@@ -156,7 +198,7 @@ COMMIT
 :DOCKER-USER - [0:0]
 -A FORWARD -j DOCKER-USER
 -A FORWARD -j DOCKER-FORWARD
--A DOCKER ! -i docker0 -o docker0 -j DROP
+{accept}-A DOCKER ! -i docker0 -o docker0 -j DROP
 -A DOCKER-BRIDGE -o docker0 -j DOCKER
 -A DOCKER-CT -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 -A DOCKER-FORWARD -j DOCKER-CT
@@ -189,7 +231,7 @@ impl Setup for Docker {
         ROUTES
     }
 
-    fn ends(&self, family: Family, route: Option<Route>) -> (&Namespace, &Namespace, IpAddr) {
+    fn ends(&self, family: Family, route: Option<Route>) -> Ends<'_> {
         self.0.ends(family, route)
     }
 }
@@ -202,6 +244,7 @@ impl Netd {
     pub fn new() -> Self {
         let lab = Lab::new();
         let (client, server) = (lab.container("client"), lab.container("server"));
+        lab.host.netd(&format!("publish netns:{} {PORT}:{PORT} {PORT}:{PORT}/udp", server.ns.name()));
         Self(Hosted { lab, client, server })
     }
 }
@@ -218,10 +261,10 @@ impl Setup for Netd {
     }
 
     fn routes(&self) -> &'static [Option<Route>] {
-        ROUTES
+        &[Some(Route::Bridge), Some(Route::Masquerade), Some(Route::Published), Some(Route::Loopback)]
     }
 
-    fn ends(&self, family: Family, route: Option<Route>) -> (&Namespace, &Namespace, IpAddr) {
+    fn ends(&self, family: Family, route: Option<Route>) -> Ends<'_> {
         self.0.ends(family, route)
     }
 }

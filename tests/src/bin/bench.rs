@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use netd_tests::bench::{
-    Direct, Docker, End, Floor, Machine, Netd, Plan, Setup, costs, report, report_costs, run,
+    Direct, Docker, End, Floor, Machine, Netd, Plan, Setup, costs, ports, report, report_costs, report_ports,
+    run,
 };
 use netd_tests::lab::Family;
 
@@ -95,6 +96,7 @@ fn main() {
     });
     let options: String = std::env::args().skip(1).map(|argument| format!(" {argument}")).collect();
     let page = report(&Machine::this(), &format!("cargo xtask bench{options}"), plan, &samples);
+    let page = page + &report_ports(&ports(plan));
     let (empty, costs) = costs();
     let page = page + &report_costs(empty, &costs);
     println!("{page}");

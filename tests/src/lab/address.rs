@@ -37,6 +37,11 @@ impl Family {
         self.pick(BEHIND4, BEHIND6)
     }
 
+    /// 127.0.0.1 or ::1.
+    pub fn loopback(self) -> IpAddr {
+        self.pick(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST)
+    }
+
     /// 0.0.0.0 or ::, with a port.
     pub fn any(self, port: u16) -> SocketAddr {
         SocketAddr::new(self.pick(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED), port)

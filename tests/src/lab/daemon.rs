@@ -180,6 +180,14 @@ impl Host {
         signal::kill(Pid::from_raw(pid.cast_signed()), Signal::SIGHUP).expect("signalling netd");
     }
 
+    /// The daemon's resident memory, in bytes.
+    pub fn resident(&self) -> u64 {
+        let pid = self.child().as_ref().expect("netd does not run").id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("reading the daemon's status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        line.and_then(|kilobytes| kilobytes.parse::<u64>().ok()).expect("a number of kB") * 1024
+    }
+
     fn end(&self, signal: Signal) -> std::process::ExitStatus {
         let mut child = self.child().take().expect("netd does not run");
         signal::kill(Pid::from_raw(child.id().cast_signed()), signal).expect("signalling netd");
