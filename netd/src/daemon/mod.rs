@@ -5,6 +5,7 @@ mod cleanup;
 mod control_group;
 mod kernel;
 mod log;
+mod memory;
 mod refusals;
 mod reload;
 mod service;
@@ -110,6 +111,7 @@ async fn sweep(engine: Engine) {
             Ok(ended) => ::log::debug!("{ended} flows ended"),
             Err(error) => ::log::error!("ending flows: {error}"),
         }
+        memory::give_back();
     }
 }
 

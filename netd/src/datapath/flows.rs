@@ -1,8 +1,10 @@
 //! The flow tables, read where the kernel keeps them: the records are memory-mapped, and no system call is made for each.
 
 use std::{
+    io,
+    marker::PhantomData,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     ptr,
     time::Duration,
 };
@@ -52,19 +54,21 @@ pub struct FlowView {
     pub uplink: IfIndex,
 }
 
-/// One flow table, mapped.
+/// One flow table.
 struct Table<A: Address> {
-    records: *const u8,
-    bytes: usize,
+    map: OwnedFd,
     capacity: u32,
     family: u32,
-    address: std::marker::PhantomData<A>,
+    address: PhantomData<A>,
 }
 
-// SAFETY: the memory is shared with the kernel and read by volatile loads alone.
-unsafe impl<A: Address> Send for Table<A> {}
-// SAFETY: as above.
-unsafe impl<A: Address> Sync for Table<A> {}
+/// The records of a flow table that were ever in use, mapped for as long as they are read: pages that are mapped count as the
+/// daemon's own memory.
+struct Records<A: Address> {
+    at: *const u8,
+    count: usize,
+    address: PhantomData<A>,
+}
 
 /// Both flow tables, and how far they were ever used.
 pub(super) struct Tables {
@@ -77,38 +81,17 @@ impl<A: Address> Table<A>
 where
     Flow<A>: Copy,
 {
-    /// Array values stand 8-byte aligned behind each other.
-    const STRIDE: usize = size_of::<Flow<A>>().next_multiple_of(8);
-
-    fn map(ebpf: &Ebpf, name: &'static str, capacity: u32, family: u32) -> Result<Self, Error> {
+    fn of(ebpf: &Ebpf, name: &'static str, capacity: u32, family: u32) -> Result<Self, Error> {
         let Some(Map::Array(data)) = ebpf.map(name) else { return Err(Error::NoMap(name)) };
-        let bytes = Self::STRIDE * capacity as usize;
-        // SAFETY: a fresh shared mapping of a map that was made with BPF_F_MMAPABLE and has this many bytes at least.
-        let records = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                bytes,
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                data.fd().as_fd().as_raw_fd(),
-                0,
-            )
-        };
-        if records == libc::MAP_FAILED {
-            return Err(at(name.as_ref())(std::io::Error::last_os_error()));
-        }
-        Ok(Self { records: records.cast(), bytes, capacity, family, address: std::marker::PhantomData })
+        let map = data.fd().as_fd().try_clone_to_owned().map_err(at(name.as_ref()))?;
+        Ok(Self { map, capacity, family, address: PhantomData })
     }
 
-    fn get(&self, index: u32) -> Flow<A> {
-        assert!(index < self.capacity);
-        // SAFETY: within the mapping; any bits are a flow.
-        unsafe { self.records.add(Self::STRIDE * index as usize).cast::<Flow<A>>().read_volatile() }
-    }
-
-    fn live(&self, drawn: u64) -> impl Iterator<Item = Flow<A>> + '_ {
-        let count = u64::from(self.capacity).min(drawn) as u32;
-        (0..count).map(|index| self.get(index)).filter(|flow| flow.clock.state() != State::DEAD)
+    /// The live records among the first `drawn`.
+    fn live(&self, drawn: u64) -> Result<Vec<Flow<A>>, Error> {
+        let records = Records::map(&self.map, u64::from(self.capacity).min(drawn) as usize)?;
+        let all = (0..records.count).map(|index| records.get(index));
+        Ok(all.filter(|flow| flow.clock.state() != State::DEAD).collect())
     }
 
     fn sweep(&self, programs: &Programs, drawn: u64, endpoint: u32) -> Result<u32, Error> {
@@ -123,18 +106,46 @@ where
     }
 }
 
-impl<A: Address> Drop for Table<A> {
+impl<A: Address> Records<A> {
+    /// Array values stand 8-byte aligned behind each other.
+    const STRIDE: usize = size_of::<Flow<A>>().next_multiple_of(8);
+
+    fn map(map: &OwnedFd, count: usize) -> Result<Self, Error> {
+        if count == 0 {
+            return Ok(Self { at: ptr::null(), count, address: PhantomData });
+        }
+        // SAFETY: a fresh shared mapping of a map that was made with BPF_F_MMAPABLE and has this many values at least.
+        let records = unsafe {
+            let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED);
+            libc::mmap(ptr::null_mut(), Self::STRIDE * count, read, shared, map.as_raw_fd(), 0)
+        };
+        if records == libc::MAP_FAILED {
+            return Err(at("the flow table".as_ref())(io::Error::last_os_error()));
+        }
+        Ok(Self { at: records.cast(), count, address: PhantomData })
+    }
+
+    fn get(&self, index: usize) -> Flow<A> {
+        assert!(index < self.count);
+        // SAFETY: within the mapping, which is shared with the kernel; any bits are a flow.
+        unsafe { self.at.add(Self::STRIDE * index).cast::<Flow<A>>().read_volatile() }
+    }
+}
+
+impl<A: Address> Drop for Records<A> {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made by `map` and nothing borrows from it.
-        unsafe { libc::munmap(self.records.cast_mut().cast(), self.bytes) };
+        if self.count != 0 {
+            // SAFETY: the mapping was made by `map` and nothing borrows from it.
+            unsafe { libc::munmap(self.at.cast_mut().cast(), Self::STRIDE * self.count) };
+        }
     }
 }
 
 impl Tables {
-    pub(super) fn map(ebpf: &mut Ebpf) -> Result<Self, Error> {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         Ok(Self {
-            v4: Table::map(ebpf, "FLOWS4", limits::FLOWS4, AF_INET)?,
-            v6: Table::map(ebpf, "FLOWS6", limits::FLOWS6, AF_INET6)?,
+            v4: Table::of(ebpf, "FLOWS4", limits::FLOWS4, AF_INET)?,
+            v6: Table::of(ebpf, "FLOWS6", limits::FLOWS6, AF_INET6)?,
             drawn: maps::take(ebpf, "FLOWS_DRAWN")?,
         })
     }
@@ -161,15 +172,16 @@ impl Tables {
 
     /// How many flows are live, per family.
     pub(super) fn count(&self) -> Result<(u64, u64), Error> {
-        let v4 = self.v4.live(self.drawn(0)?).count();
-        let v6 = self.v6.live(self.drawn(1)?).count();
+        let v4 = self.v4.live(self.drawn(0)?)?.len();
+        let v6 = self.v6.live(self.drawn(1)?)?.len();
         Ok((v4 as u64, v6 as u64))
     }
 
     pub(super) fn list(&self, programs: &Programs, hz: u32) -> Result<Vec<FlowView>, Error> {
         let now = clock::now(programs)?;
-        let mut flows: Vec<_> = self.v4.live(self.drawn(0)?).map(|flow| view(&flow, now, hz)).collect();
-        flows.extend(self.v6.live(self.drawn(1)?).map(|flow| view(&flow, now, hz)));
+        let mut flows: Vec<_> =
+            self.v4.live(self.drawn(0)?)?.iter().map(|flow| view(flow, now, hz)).collect();
+        flows.extend(self.v6.live(self.drawn(1)?)?.iter().map(|flow| view(flow, now, hz)));
         Ok(flows)
     }
 }

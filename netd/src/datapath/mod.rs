@@ -173,7 +173,7 @@ impl Datapath {
         let maps_at = pins.join("maps");
         maps::check(&maps_at)?;
         let mut ebpf = maps::load(OBJECT, &maps_at, options.log_level)?;
-        let flows = flows::Tables::map(&mut ebpf)?;
+        let flows = flows::Tables::take(&mut ebpf)?;
         let mut maps = Maps::take(&mut ebpf)?;
         let publications = Publications::take(&mut ebpf)?;
         let events = maps::take_events(&mut ebpf)?;
