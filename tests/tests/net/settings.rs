@@ -217,6 +217,31 @@ fn an_unguarded_port_may_have_stations_behind_it() {
     }
 }
 
+#[test]
+fn a_hairpin_port_sends_back_what_came_by_it() {
+    for fast_path in [true, false] {
+        for hairpin in [false, true] {
+            let lab = lab(&[&format!("fast_path={fast_path}")]);
+            let options = ["mac_spoof_check=false", &format!("hairpin={hairpin}")];
+            let a = container(&lab, "n", "a", &options);
+            // Two stations that leave it to the bridge to bring them together, as guests of a VEPA do.
+            let stations = ["172.30.0.200", "172.30.0.201"].map(|address| {
+                let station = Namespace::new("station");
+                a.ns.ip("link add link eth0 name sub0 type macvlan mode vepa");
+                a.ns.ip(&format!("link set sub0 netns {} name eth0", station.name()));
+                station.ip(&format!("address add {address}/24 dev eth0"));
+                station.ip("link set eth0 up");
+                station
+            });
+            for station in &stations {
+                assert!(ping(station, a.gateway(Family::V4), Ping::default()), "it is heard at all");
+            }
+            let meet = ping(&stations[0], "172.30.0.201".parse().expect("an address"), BRIEF);
+            assert_eq!(meet, hairpin, "fast path {fast_path}");
+        }
+    }
+}
+
 /// Whether this kernel's bridges can tell VLANs apart.
 fn kernel_tells_vlans_apart(ns: &Namespace) -> bool {
     let mut probe = ns.command("ip");
