@@ -12,14 +12,17 @@ mod address;
 mod capture;
 mod certificates;
 mod cni;
+mod control_group;
 mod craft;
 mod daemon;
 mod docker;
 mod engine;
 mod http;
+mod image;
 mod namespace;
 mod offload;
 mod ping;
+mod podman;
 mod socket;
 mod transfer;
 mod tunnel;
@@ -41,6 +44,7 @@ pub use http::{Answer, get as http_get, read as http_read, send as http_send};
 pub use namespace::Namespace;
 pub use offload::set_offloads;
 pub use ping::{Ping, checksum, ping};
+pub use podman::Podman;
 pub use socket::{ask, at, connect, udp};
 pub use transfer::{TcpEcho, UdpEcho, transfer};
 pub use tunnel::Tunnel;
@@ -204,10 +208,18 @@ impl Container {
 }
 
 /// Waits until something is so, and panics if it is not within [`PATIENCE`].
-pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until(what: &str, is_so: impl FnMut() -> bool) {
+    assert!(comes_true(PATIENCE, is_so), "not within {PATIENCE:?}: {what}");
+}
+
+/// Waits until something is so, or has not become so for as long as `patience` lasts.
+fn comes_true(patience: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
     while !is_so() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        if Instant::now() > deadline {
+            return false;
+        }
         thread::sleep(Duration::from_millis(5));
     }
+    true
 }

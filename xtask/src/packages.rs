@@ -23,6 +23,8 @@ pub(crate) const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("docker", "docker.io"),
     ("dockerd", "docker.io"),
     ("busybox", "busybox-static"),
+    ("podman", "podman"),
+    ("crun", "crun"),
 ];
 
 /// Those of `packages` that are not installed; all of them where there is no dpkg.

@@ -332,6 +332,15 @@ pub fn netd_binary() -> &'static Path {
             build.args(["build", "--quiet", "--workspace", "--exclude", "netd-ebpf", "--bin", "netd"]);
             build.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
             build.arg("--target-dir").arg(target);
+            // What cargo tells this program of its package is no news of netd's: some build scripts would run again for it.
+            for (name, _) in env::vars_os() {
+                if ["CARGO_PKG_", "CARGO_MANIFEST_"]
+                    .iter()
+                    .any(|start| name.to_string_lossy().starts_with(start))
+                {
+                    build.env_remove(name);
+                }
+            }
             if profile.ends_with("release") {
                 build.arg("--release");
             }

@@ -101,7 +101,7 @@ impl Docker<'_> {
 }
 
 /// The words of a line; blanks between single quotes are part of a word.
-fn words(line: &str) -> Vec<String> {
+pub(super) fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quoted = false;

@@ -1,30 +1,27 @@
 //! A real Docker Engine on the host under test: with its network namespace and mounts, beside its netd.
 
 use std::fs::{self, File};
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{self, Signal};
-use nix::unistd::{Pid, write};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::{Docker, Host, Namespace, http, namespace, until};
+use super::{
+    Docker, Host, Namespace, comes_true, control_group::ControlGroups, http, image, namespace, until,
+};
 
 /// Where an engine looks for plugins, and nowhere else for a socket.
 const PLUGINS: &str = "/run/docker/plugins";
-/// The control groups of this machine.
-const CGROUPS: &str = "/sys/fs/cgroup";
 /// How long an engine takes to start, at most: it starts containerd first.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The programs of busybox that the tests run in containers.
-const APPLETS: [&str; 5] = ["sh", "sleep", "ip", "ping", "nslookup"];
 
 /// An engine with a data directory of its own and one image, `busybox`.
 ///
@@ -32,6 +29,7 @@ const APPLETS: [&str; 5] = ["sh", "sleep", "ip", "ping", "nslookup"];
 /// is killed.
 pub struct Engine<'a> {
     host: &'a Host,
+    groups: ControlGroups,
     directory: TempDir,
     arguments: Vec<String>,
     daemon: Option<Child>,
@@ -44,9 +42,9 @@ impl Host {
         let directory = tempfile::Builder::new().prefix(&namespace::prefix()).tempdir();
         let directory = directory.expect("a temporary directory");
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut engine = Engine { host: self, directory, arguments, daemon: None };
+        let groups = ControlGroups::of(directory.path());
+        let mut engine = Engine { host: self, groups, directory, arguments, daemon: None };
         fs::write(engine.path("daemon.json"), "{}").expect("writing the engine's configuration");
-        fs::create_dir(engine.own_group()).expect("making a control group");
         engine.start();
         engine.import();
         engine
@@ -61,24 +59,21 @@ impl Engine<'_> {
         command.arg("--config-file").arg(self.path("daemon.json"));
         command.arg("--data-root").arg(self.path("data")).arg("--exec-root").arg(self.path("exec"));
         command.arg("--pidfile").arg(self.path("pid")).arg("--host").arg(self.server());
-        command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &self.group()]);
+        command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &self.groups.path()]);
         command.args(&self.arguments).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("duplicating a descriptor")).stderr(log);
-        let procs = File::options().write(true).open(self.own_group().join("cgroup.procs"));
-        let procs = procs.expect("opening a control group");
         // SAFETY: between fork and exec only write(2) is called, which is async-signal-safe.
-        unsafe { command.pre_exec(move || Ok(write(procs.as_fd(), b"0").map(drop)?)) };
+        unsafe { command.pre_exec(self.groups.entrance()) };
         let child = command.spawn();
         let child = child.unwrap_or_else(|e| panic!("dockerd, which `cargo xtask setup` installs: {e}"));
         let earlier = self.daemon.replace(child);
         assert!(earlier.is_none(), "it runs already");
-        let deadline = Instant::now() + PATIENCE;
-        while !self.answers() {
+        let started = comes_true(PATIENCE, || {
             let ended = self.daemon.as_mut().expect("started above").try_wait().expect("waiting for dockerd");
             assert!(ended.is_none(), "dockerd ended while it started: {ended:?}");
-            assert!(Instant::now() < deadline, "dockerd does not answer within {PATIENCE:?}");
-            thread::sleep(Duration::from_millis(20));
-        }
+            self.answers()
+        });
+        assert!(started, "dockerd does not answer within {PATIENCE:?}");
     }
 
     /// Asks it to end, and waits until it has.
@@ -128,24 +123,7 @@ impl Engine<'_> {
     }
 
     fn import(&self) {
-        let bin = self.path("image/bin");
-        fs::create_dir_all(&bin).expect("a directory for the image");
-        let busybox = "/bin/busybox";
-        fs::copy(busybox, bin.join("busybox")).unwrap_or_else(|e| {
-            panic!("{busybox} of busybox-static, which `cargo xtask setup` installs: {e}")
-        });
-        for applet in APPLETS {
-            symlink("busybox", bin.join(applet)).expect("linking a program of busybox");
-        }
-        let image = self.path("image.tar");
-        namespace::run(
-            Command::new("tar")
-                .arg("--create")
-                .arg("--file")
-                .arg(&image)
-                .arg("--directory")
-                .args([&self.path("image"), Path::new(".")]),
-        );
+        let image = image::build(&self.path("image"));
         self.docker().ok(&format!("import {} busybox", image.display()));
     }
 
@@ -155,40 +133,6 @@ impl Engine<'_> {
 
     fn server(&self) -> String {
         format!("unix://{}", self.path("docker.sock").display())
-    }
-
-    /// The control group of its containers, below the root.
-    fn group(&self) -> String {
-        let name = self.directory.path().file_name().expect("a directory has a name");
-        format!("/{}", name.to_string_lossy())
-    }
-
-    /// The control group that it is in itself, of version 2.
-    fn own_group(&self) -> PathBuf {
-        let roots = ["", "unified"].map(|root| Path::new(CGROUPS).join(root));
-        let root = roots.into_iter().find(|root| root.join("cgroup.controllers").exists());
-        let root = root.expect("cgroup2 is mounted at /sys/fs/cgroup or /sys/fs/cgroup/unified");
-        root.join(format!("{}-engine", &self.group()[1..]))
-    }
-
-    /// All the control groups that it and its containers are in, those within another one first.
-    fn groups(&self) -> Vec<PathBuf> {
-        let directories = |path: &Path| -> Vec<PathBuf> {
-            let entries = fs::read_dir(path).into_iter().flatten().flatten();
-            entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
-        };
-        let root = Path::new(CGROUPS);
-        let hierarchies = directories(root).into_iter().filter(|path| path.join("cgroup.procs").exists());
-        let mut groups: Vec<_> = hierarchies.map(|path| path.join(&self.group()[1..])).collect();
-        groups.extend([root.join(&self.group()[1..]), self.own_group()]);
-        groups.retain(|path| path.exists());
-        let mut at = 0;
-        while let Some(group) = groups.get(at).cloned() {
-            groups.extend(directories(&group));
-            at += 1;
-        }
-        groups.reverse();
-        groups
     }
 }
 
@@ -202,25 +146,6 @@ impl Drop for Engine<'_> {
             let log = fs::read_to_string(self.path("log")).unwrap_or_default();
             let lines: Vec<_> = log.lines().filter(|line| !line.contains("level=info")).collect();
             eprintln!("---- dockerd on {} ----\n{}\n----", self.host.ns.name(), lines.join("\n"));
-        }
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let groups = self.groups();
-            if groups.is_empty() {
-                break;
-            }
-            for group in groups {
-                let procs = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-                for pid in procs.lines().filter_map(|pid| pid.parse().ok()) {
-                    let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
-                }
-                let _ = fs::remove_dir(&group);
-            }
-            if Instant::now() > deadline {
-                eprintln!("control groups of dockerd's stay: {:?}", self.groups());
-                break;
-            }
-            thread::sleep(Duration::from_millis(5));
         }
     }
 }

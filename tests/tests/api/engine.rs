@@ -1,12 +1,13 @@
 //! A real Docker Engine that runs its containers on netd.
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
 use netd_tests::lab::{
     Engine, Family, Lab, Namespace, Ping, TcpEcho, UdpEcho, UdpStream, ask, at, connect, ping, udp,
 };
 use serde_json::{Value, json};
+
+use crate::answers;
 
 /// Networks of both families: one with the engine's addresses, one with netd's.
 const ENGINES: &str = "network create --driver netd --ipv6 --subnet 10.40.0.0/24 --subnet fd00:40::/64 \
@@ -233,16 +234,6 @@ fn an_engine_without_bridges_and_rules_of_its_own() {
     engine.docker().ok("network rm netds");
     drop((a, b, again));
     assert_eq!(lab.host.ns.configuration(), before, "nothing is left");
-}
-
-/// Whether a port answers the outside, whose own address the container sees.
-fn answers(lab: &Lab, echo: &TcpEcho, to: SocketAddr) -> bool {
-    let Ok(mut stream) = connect(&lab.outside, 0, to) else { return false };
-    let mut answer = [0; 5];
-    let answered = stream.write_all(b"hello").and_then(|()| stream.read_exact(&mut answer));
-    let client = stream.local_addr().expect("a connected socket");
-    let seen = |peer: &SocketAddr| at(peer.ip().to_canonical(), peer.port()) == client;
-    answered.is_ok() && answer == *b"hello" && echo.peers().iter().any(seen)
 }
 
 /// The host's ports at one of its addresses that lead to a port of a container's, as netd tells them.

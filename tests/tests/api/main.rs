@@ -18,14 +18,17 @@ mod hostile;
 mod negotiation;
 mod networks;
 mod plugin;
+mod podman;
 mod prune;
 mod schema;
 mod sockets;
 mod system;
 
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use netd_tests::lab::{Host, Namespace};
+use netd_tests::lab::{Host, Lab, Namespace, TcpEcho, at, connect};
 
 /// A host that runs netd with no more than its default networks.
 fn daemon() -> Host {
@@ -42,6 +45,16 @@ fn refusal(message: &str) -> String {
 /// How a namespace is named as a container.
 fn container(ns: &Namespace) -> String {
     format!("netns:{}", ns.name())
+}
+
+/// Whether a port answers the outside, whose own address the container sees.
+fn answers(lab: &Lab, echo: &TcpEcho, to: SocketAddr) -> bool {
+    let Ok(mut stream) = connect(&lab.outside, 0, to) else { return false };
+    let mut answer = [0; 5];
+    let answered = stream.write_all(b"hello").and_then(|()| stream.read_exact(&mut answer));
+    let client = stream.local_addr().expect("a connected socket");
+    let seen = |peer: &SocketAddr| at(peer.ip().to_canonical(), peer.port()) == client;
+    answered.is_ok() && answer == *b"hello" && echo.peers().iter().any(seen)
 }
 
 /// The time as the API takes it.
