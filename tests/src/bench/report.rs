@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
-use super::{Cost, Load, Plan, Ports, Route, Sample};
+use super::{Calls, Cost, Crowd, Load, Plan, Ports, Route, Sample};
 use crate::lab::Family;
 
 /// Where and when.
@@ -129,6 +130,41 @@ resident memory afterwards.
         ]);
     }
     page += &align(rows);
+    page
+}
+
+/// The part of the page about attaching containers.
+pub fn report_attachments(calls: &[Calls], crowd: &Crowd) -> String {
+    let mut page = "
+## Attaching containers by CNI
+
+Each with a published port, in turn: netd, and the reference plugins bridge, host-local and portmap, on hosts of their own.
+A call is a process, as a runtime starts it. Medians; of the first and the last tenth to see whether it grows.
+
+"
+    .to_owned();
+    let head = ["", "median", "least", "greatest", "first tenth", "last tenth"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for Calls { verb, plugin, times } in calls {
+        let spread = |times: &[Duration]| Spread::among(times.iter().map(Duration::as_secs_f64).collect());
+        let tenth = times.len().div_ceil(10);
+        let parts = [times.as_slice(), &times[..tenth], &times[times.len() - tenth..]];
+        let [Some(all), Some(first), Some(last)] = parts.map(spread) else { continue };
+        let shown = [all.median, all.least, all.greatest, first.median, last.median];
+        rows.push(vec![format!("{verb}, {plugin}")]);
+        rows.last_mut()
+            .expect("pushed above")
+            .extend(shown.map(|seconds| format!("{:.1} ms", seconds * 1e3)));
+    }
+    page += &align(rows);
+    let Crowd { endpoints, memory, restart, lost, sent } = crowd;
+    let _ = writeln!(
+        page,
+        "
+With {endpoints} endpoints on one network the daemon has {:.1} MB. Killed and started again it answers after {restart:.1?};
+of a stream of {sent} datagrams between two of them {lost} were lost meanwhile.",
+        *memory as f64 / 1e6
+    );
     page
 }
 

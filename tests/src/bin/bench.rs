@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use netd_tests::bench::{
-    Direct, Docker, End, Floor, Machine, Netd, Plan, Setup, costs, ports, report, report_costs, report_ports,
-    run,
+    Direct, Docker, End, Floor, Machine, Netd, Plan, Setup, attachments, costs, ports, report,
+    report_attachments, report_costs, report_ports, run,
 };
 use netd_tests::lab::Family;
 
@@ -24,6 +24,12 @@ struct Arguments {
     /// The processor that client and server share; the last one if not given.
     #[arg(long)]
     core: Option<usize>,
+    /// Containers that are attached and taken off by CNI.
+    #[arg(long, default_value_t = 200)]
+    attachments: usize,
+    /// Endpoints on one network.
+    #[arg(long, default_value_t = 1000)]
+    crowd: usize,
     /// One family instead of both.
     #[arg(long)]
     family: Option<Version>,
@@ -97,6 +103,8 @@ fn main() {
     let options: String = std::env::args().skip(1).map(|argument| format!(" {argument}")).collect();
     let page = report(&Machine::this(), &format!("cargo xtask bench{options}"), plan, &samples);
     let page = page + &report_ports(&ports(plan));
+    let (calls, crowd) = attachments(arguments.attachments, arguments.crowd);
+    let page = page + &report_attachments(&calls, &crowd);
     let (empty, costs) = costs();
     let page = page + &report_costs(empty, &costs);
     println!("{page}");
