@@ -17,6 +17,7 @@ mod pod {
         globals::Globals,
         nat::Flow,
         publish::{Publication, PublishedPort},
+        rate::Rate,
         socket::Socket,
         stats::{EndpointTraffic, Traffic},
         tuple::Tuple,
@@ -51,6 +52,7 @@ mod pod {
         PublishedPort<Ipv4>,
         PublishedPort<Ipv6>,
         Publication,
+        Rate,
         Socket,
     );
 }
@@ -74,6 +76,7 @@ mod tests {
         globals::Globals,
         nat::{Flow, PortRange, PortRanges},
         publish::{Publication, PublishedPort},
+        rate::Rate,
         socket::{Dialled, Socket},
         stats::{EndpointTraffic, Traffic},
         tuple::Tuple,
@@ -123,6 +126,7 @@ mod tests {
         layout!(out, PublishedPort<Ipv4>, address: Ipv4, protocol: u8, pad: u8, port: u16);
         layout!(out, PublishedPort<Ipv6>, address: Ipv6, protocol: u8, pad: u8, port: u16);
         layout!(out, Publication, endpoint: u32, ports: PortRange, container: u16, pad: [u8; 2]);
+        layout!(out, Rate, bytes_per_second: u64, burst: u64);
         layout!(out, Dialled, container: Ipv6, published: Ipv6, container_port: u16, published_port: u16);
         layout!(out, Socket, connected: Dialled, sent: [Dialled; 7], oldest: u32);
         layout!(out, Refused, endpoint: u32, reason: u32, remote: [u32; 4], family: u32, remote_port: u16, protocol: u8, pad: u8);

@@ -69,4 +69,6 @@ reasons! {
     Rewrite = "rewrite",
     /// A TCP reset that belongs to no flow: there is nothing that it could reset.
     TcpUnrelated = "tcp_unrelated",
+    /// More than the endpoint may send, or be sent.
+    Rate = "rate",
 }

@@ -20,6 +20,10 @@ pub const NO_GATEWAY: u32 = 1 << 4;
 pub const EXTERNAL4: u32 = 1 << 5;
 /// The endpoint's IPv6 address has an external one of its own.
 pub const EXTERNAL6: u32 = 1 << 6;
+/// The endpoint may send only so much.
+pub const SENT_LIMITED: u32 = 1 << 8;
+/// The endpoint may be sent only so much: the queue of the host's end of its veth sees to that.
+pub const DELIVERED_LIMITED: u32 = 1 << 9;
 
 /// One endpoint: a value of `ENDPOINTS`, an array indexed by the endpoint's slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -29,7 +33,8 @@ pub struct Endpoint {
     pub port: IfIndex,
     /// The network's number, an index of `NETWORKS`.
     pub network: u32,
-    /// [`PEER_IN_OTHER_NETNS`], [`VIA_BRIDGE`], [`ANY_SOURCE`], [`ISOLATED`], [`NO_GATEWAY`], [`EXTERNAL4`], [`EXTERNAL6`].
+    /// [`PEER_IN_OTHER_NETNS`], [`VIA_BRIDGE`], [`ANY_SOURCE`], [`ISOLATED`], [`NO_GATEWAY`], [`EXTERNAL4`], [`EXTERNAL6`],
+    /// [`SENT_LIMITED`], [`DELIVERED_LIMITED`].
     pub flags: u32,
     /// The only IPv4 source that the guard lets through; 0.0.0.0 if the endpoint has none.
     pub ipv4: Ipv4,

@@ -28,6 +28,7 @@ pub mod limits;
 pub mod nat;
 pub mod nptv6;
 pub mod publish;
+pub mod rate;
 pub mod socket;
 pub mod stats;
 pub mod tuple;

@@ -24,6 +24,7 @@ mod open;
 mod packet;
 mod parse;
 mod publish;
+mod rate;
 mod redirect;
 mod refuse;
 mod rewrite;

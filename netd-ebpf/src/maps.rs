@@ -19,6 +19,7 @@ use netd_common::{
     limits,
     nat::Flow,
     publish::{self, Publication, PublishedPort},
+    rate::Rate,
     socket::Socket,
     stats::{EndpointTraffic, Path},
     tuple::Tuple,
@@ -142,3 +143,10 @@ pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::A
 pub static DRAWS: PerCpuArray<u64> = PerCpuArray::with_max_entries(limits::PORT_DRAWS + 2, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(limits::EVENT_RING, 0);
+
+/// How fast endpoints may send.
+#[map]
+pub static RATES: Array<Rate> = Array::with_max_entries(limits::ENDPOINTS, 0);
+/// When the bucket of each is full, by `bpf_ktime_get_ns`.
+#[map]
+pub static BUCKETS: Array<u64> = Array::with_max_entries(limits::ENDPOINTS, 0);

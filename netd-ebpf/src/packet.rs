@@ -5,6 +5,7 @@ use netd_common::{addr::Be16, drop::DropReason};
 use network_types::{
     eth::EthHdr,
     ip::{Ipv4Hdr, Ipv6Hdr},
+    udp::UdpHdr,
 };
 
 use crate::parse::eth;
@@ -80,6 +81,15 @@ impl<'a> Packet<'a> {
     #[inline(always)]
     pub fn len(&self) -> u32 {
         self.ctx.len()
+    }
+
+    /// Bytes of the frames on the wire: of a super-frame, those that its segments' headers take at least, too.
+    #[inline(always)]
+    pub fn wire_len(&self) -> u32 {
+        const LEAST_HEADERS: u32 = (EthHdr::LEN + Ipv4Hdr::LEN + UdpHdr::LEN) as u32;
+        // SAFETY: the kernel hands a valid context.
+        let segments = unsafe { (*self.skb()).gso_segs };
+        self.len() + segments.saturating_sub(1) * LEAST_HEADERS
     }
 
     /// The interface that the program is attached to.

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use netd_common::{
     addr::IfIndex,
-    endpoint::{Endpoint, NO_GATEWAY, PEER_IN_OTHER_NETNS, VIA_BRIDGE},
+    endpoint::{DELIVERED_LIMITED, Endpoint, NO_GATEWAY, PEER_IN_OTHER_NETNS, VIA_BRIDGE},
     fib::NextHop,
 };
 
@@ -19,8 +19,9 @@ pub const TRANSLATED: u32 = 0x6e65_7464;
 /// On fragments that go the same way for the second time: they were counted at the first. "repl" in ASCII.
 pub const REPLAYED: u32 = 0x7265_706c;
 
-/// From a neighbour on the same bridge straight into the container, past the bridge and the veth's queue. The caller has
-/// seen that the bridge would do the same.
+/// From a neighbour on the same bridge straight into the container, past the bridge and the veth's queue; if the container may
+/// be sent only so much, past the bridge alone, for it is the queue that knows how much. The caller has seen that the bridge
+/// would do the same.
 ///
 /// The kernel scrubs much of the packet on this way but neither mark nor priority, which are the host's business.
 #[inline(always)]
@@ -34,7 +35,7 @@ pub fn across(packet: &Packet, endpoint: &Endpoint) -> Verdict {
     let port = endpoint.port.0;
     // SAFETY: plain helper calls.
     Verdict::redirected(unsafe {
-        if endpoint.flags & PEER_IN_OTHER_NETNS != 0 {
+        if endpoint.flags & (PEER_IN_OTHER_NETNS | DELIVERED_LIMITED) == PEER_IN_OTHER_NETNS {
             bpf_redirect_peer(port, 0)
         } else {
             bpf_redirect(port, 0)

@@ -6,7 +6,7 @@ use netd_common::{
     bridge::Network,
     conntrack::flags::RST,
     drop::DropReason,
-    endpoint::{ANY_SOURCE, Endpoint, NO_GATEWAY, VIA_BRIDGE},
+    endpoint::{ANY_SOURCE, Endpoint, NO_GATEWAY, SENT_LIMITED, VIA_BRIDGE},
     fib::NextHop,
     stats::Path,
     tuple::{INBOUND, OUTBOUND},
@@ -29,6 +29,7 @@ use crate::{
         icmp::Kind,
         l4::{self, L4, L4Kind},
     },
+    rate,
     redirect::{self, REPLAYED},
     refuse::{self, Refuse},
     stats,
@@ -50,6 +51,9 @@ pub fn run(ctx: &TcContext) -> Outcome {
     let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
     let from = Sending { slot, endpoint, network };
     if !packet.take_mark(REPLAYED) {
+        if endpoint.flags & SENT_LIMITED != 0 {
+            rate::pay(slot, packet.wire_len())?;
+        }
         stats::sent(slot, packet.len());
     }
 

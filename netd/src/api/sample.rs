@@ -6,7 +6,8 @@ use std::{
 };
 
 use crate::model::{
-    Bridge, Driver, Endpoint, FarEnd, Id, Ipam, MacAddress, Network, Pool, Port, Sandbox, State, Timestamp,
+    Bridge, Driver, Endpoint, FarEnd, Id, Ipam, MacAddress, Network, Pool, Port, Rates, Sandbox, State,
+    Timestamp,
 };
 
 fn created() -> Timestamp {
@@ -103,6 +104,7 @@ pub(crate) fn state() -> State {
         aliases: Vec::new(),
         sysctls: Vec::new(),
         port: Port::default(),
+        rates: Rates::default(),
         publications: Vec::new(),
         created: created(),
     };

@@ -82,7 +82,10 @@ impl Target for Host {
             }
             Step::External { external, from, to: None } => datapath.remove_external(*external, *from)?,
             Step::Endpoint { slot, to: Some(row), .. } => {
-                datapath.put_endpoint(*slot, &self.endpoint_entry(row).await?)?;
+                let entry = self.endpoint_entry(row).await?;
+                // Before the flags that ask for it.
+                datapath.put_rate(*slot, row.rate)?;
+                datapath.put_endpoint(*slot, &entry)?;
             }
             Step::Endpoint { slot, to: None, .. } => datapath.remove_endpoint(*slot)?,
             Step::Port { link, attach: true } => datapath.attach_port(self.index(link).await?)?,

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Error, Host};
 use crate::{
-    datapath::{EndpointEntry, IfIndex, NetworkEntry},
+    datapath::{EndpointEntry, IfIndex, NetworkEntry, RateEntry},
     link::{Device, Kind, own_addresses, wanted_settings},
     plan::{BridgeLink, BridgePort, EndpointRow, FarEnd, LinkRef, NetworkRow, PublicationRow, Veth, World},
 };
@@ -89,6 +89,8 @@ impl Host {
         }
         let tells_apart = known.veths.values().any(|veth| veth.port.vlans.is_some());
         let vlans = if tells_apart { self.links.vlans().await? } else { BTreeMap::new() };
+        let limited = known.veths.values().any(|veth| veth.queue.is_some());
+        let queues = if limited { self.links.queues().await? } else { BTreeMap::new() };
         for (name, wanted) in &known.veths {
             let Some(device) = by_name.get(name.as_str()) else { continue };
             let far_end = match (device.kind, &wanted.far_end) {
@@ -109,7 +111,9 @@ impl Host {
                 hairpin: device.hairpin,
                 vlans: wanted.port.vlans.as_ref().and_then(|_| vlans.get(&device.index).cloned()),
             };
-            world.veths.insert(name.clone(), Veth { bridge, up: device.up, mtu: device.mtu, port, far_end });
+            let queue = wanted.queue.and_then(|_| queues.get(&device.index).copied());
+            let veth = Veth { bridge, up: device.up, mtu: device.mtu, port, queue, far_end };
+            world.veths.insert(name.clone(), veth);
         }
         Ok(world)
     }
@@ -130,8 +134,10 @@ impl Host {
             .iter()
             .map(|(&number, entry)| (number, network_row(entry, bridge(entry.bridge))));
         let networks = networks.collect();
-        let endpoints =
-            observed.endpoints.iter().map(|(&slot, entry)| (slot, endpoint_row(entry, port(entry.port))));
+        let endpoints = observed.endpoints.iter().map(|(&slot, entry)| {
+            let rate = observed.rates.get(&slot).copied().unwrap_or_default();
+            (slot, endpoint_row(entry, port(entry.port), rate))
+        });
         let endpoints = endpoints.collect();
         let ports = observed.ports.iter().copied().map(port).collect();
         (world.networks, world.endpoints, world.ports) = (networks, endpoints, ports);
@@ -154,7 +160,7 @@ fn network_row(entry: &NetworkEntry, bridge: LinkRef) -> NetworkRow {
     }
 }
 
-fn endpoint_row(entry: &EndpointEntry, port: LinkRef) -> EndpointRow {
+fn endpoint_row(entry: &EndpointEntry, port: LinkRef, rate: RateEntry) -> EndpointRow {
     EndpointRow {
         port,
         network: entry.network,
@@ -163,6 +169,7 @@ fn endpoint_row(entry: &EndpointEntry, port: LinkRef) -> EndpointRow {
         ipv6: Some(Ipv6Addr::from(entry.ipv6)).filter(|address| !address.is_unspecified()),
         mac: entry.mac.into(),
         vlan: entry.vlan,
+        rate,
     }
 }
 

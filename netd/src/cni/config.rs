@@ -14,7 +14,10 @@ use super::{
     result::{Dns, Outcome, Route, drop_nulls},
     version::SpecVersion,
 };
-use crate::model::attachment::{Key, Range};
+use crate::model::{
+    attachment::{Key, Range},
+    request::{EGRESS, EGRESS_BURST, INGRESS, INGRESS_BURST},
+};
 
 /// Names of `ipam.type` that mean netd's own.
 const OWN_IPAM: [&str; 3] = ["", "netd", "netd-cni"];
@@ -149,14 +152,14 @@ pub(super) struct PortMapping {
     host_ip: String,
 }
 
-/// Rates and bursts in bits.
+/// Rates and bursts in bits; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Bandwidth {
-    pub(super) ingress_rate: u64,
-    pub(super) ingress_burst: u64,
-    pub(super) egress_rate: u64,
-    pub(super) egress_burst: u64,
+    ingress_rate: u64,
+    ingress_burst: u64,
+    egress_rate: u64,
+    egress_burst: u64,
 }
 
 /// An attachment that is to stay.
@@ -254,6 +257,28 @@ impl Config {
         let listed = listed.ok_or_else(|| invalid("missing cni.dev/valid-attachments"))?;
         let key = |valid: &Valid| Key { container: valid.container.clone(), interface: valid.ifname.clone() };
         Ok(listed.iter().map(key).collect())
+    }
+}
+
+impl Bandwidth {
+    /// The endpoint's options that ask for it.
+    pub(super) fn options(self) -> Result<impl Iterator<Item = (String, String)>, Error> {
+        for (what, rate, burst) in [
+            ("ingress", self.ingress_rate, self.ingress_burst),
+            ("egress", self.egress_rate, self.egress_burst),
+        ] {
+            if rate == 0 && burst != 0 {
+                return Err(invalid(format!("invalid bandwidth: {what}Burst is set, and {what}Rate is not")));
+            }
+        }
+        let said = [
+            (INGRESS, self.ingress_rate),
+            (INGRESS_BURST, self.ingress_burst),
+            (EGRESS, self.egress_rate),
+            (EGRESS_BURST, self.egress_burst),
+        ];
+        let said = said.into_iter().filter(|(_, bits)| *bits != 0);
+        Ok(said.map(|(name, bits)| (name.to_owned(), bits.to_string())))
     }
 }
 

@@ -109,6 +109,7 @@ fn content(name: &str, subnets: &[ipnet::IpNet], socket: Option<&str>) -> Value 
         "ipMasq": true,
         "capabilities": {
             "portMappings": true,
+            "bandwidth": true,
             "ips": true,
             "mac": true,
             "ipRanges": true,

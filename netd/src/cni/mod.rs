@@ -224,6 +224,7 @@ impl Plugin<'_> {
         if !ports.is_empty() {
             driver_opts.insert(PUBLISH.to_owned(), ports.join(","));
         }
+        driver_opts.extend(config.keys.runtime_config.bandwidth.options()?);
         let mac = config.mac().unwrap_or(&environment.args.mac).to_owned();
         Ok(Attach {
             network: self.network(),
@@ -277,7 +278,6 @@ impl Plugin<'_> {
             ("vlan", keys.vlan != 0),
             ("vlanTrunk", !keys.vlan_trunk.is_empty()),
             ("portIsolation", keys.port_isolation),
-            ("runtimeConfig.bandwidth", keys.runtime_config.bandwidth != config::Bandwidth::default()),
         ];
         match asked.into_iter().find(|(_, asked)| *asked) {
             Some((key, _)) => Err(Error::new(Code::UnsupportedField, format!("unsupported field {key}"))),

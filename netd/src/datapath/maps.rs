@@ -28,6 +28,7 @@ use netd_common::{
     limits,
     nat::{Flow, PortRange, PortRanges},
     publish::{self, Publication, PublishedPort},
+    rate::Rate,
     socket::Socket,
     stats::{EndpointTraffic, Path as Way},
     tuple::Tuple,
@@ -53,7 +54,7 @@ const fn map<K, V>(name: &'static str, kind: MapType, max_entries: u32) -> Defin
 type Prefix<A> = (u32, A);
 
 /// Every map of netd-ebpf/src/maps.rs.
-pub(super) const MAPS: [Definition; 40] = [
+pub(super) const MAPS: [Definition; 42] = [
     map::<u32, Globals>("GLOBALS", MapType::Array, 1),
     map::<u32, Network>("NETWORKS", MapType::Array, limits::NETWORKS),
     map::<u32, Endpoint>("ENDPOINTS", MapType::Array, limits::ENDPOINTS),
@@ -90,6 +91,8 @@ pub(super) const MAPS: [Definition; 40] = [
     map::<HeldKey, Held>("HELD", MapType::LruHash, limits::HELD),
     map::<u32, Held>("HOLDING", MapType::PerCpuArray, 1),
     map::<u32, EndpointTraffic>("TRAFFIC", MapType::PerCpuArray, limits::ENDPOINTS),
+    map::<u32, Rate>("RATES", MapType::Array, limits::ENDPOINTS),
+    map::<u32, u64>("BUCKETS", MapType::Array, limits::ENDPOINTS),
     map::<u32, u64>("PATHS", MapType::PerCpuArray, Way::ALL.len() as u32),
     map::<u32, u64>("DROPS", MapType::PerCpuArray, DropReason::ALL.len() as u32),
     map::<u32, u64>("DRAWS", MapType::PerCpuArray, limits::PORT_DRAWS + 2),
@@ -137,6 +140,8 @@ pub struct Observed {
     pub networks: BTreeMap<u32, Network>,
     /// Endpoints by their slot.
     pub endpoints: BTreeMap<u32, Endpoint>,
+    /// How fast they may send, by their slot.
+    pub rates: BTreeMap<u32, Rate>,
     /// Prefixes, and the number of their network.
     pub subnets: BTreeMap<IpNet, u32>,
     /// External addresses and prefixes, and what they stand for.
@@ -158,6 +163,8 @@ pub(super) struct Maps {
     fdb: HashMap<MapData, FdbKey, u32>,
     port_shortcuts: Array<MapData, u32>,
     station_shortcuts: Array<MapData, u32>,
+    rates: Array<MapData, Rate>,
+    buckets: Array<MapData, u64>,
     addresses4: HashMap<MapData, Ipv4, u32>,
     addresses6: HashMap<MapData, Ipv6, u32>,
     subnets4: LpmTrie<MapData, Ipv4, u32>,
@@ -211,6 +218,8 @@ impl Maps {
             fdb: take(ebpf, "FDB")?,
             port_shortcuts: take(ebpf, "PORT_SHORTCUTS")?,
             station_shortcuts: take(ebpf, "STATION_SHORTCUTS")?,
+            rates: take(ebpf, "RATES")?,
+            buckets: take(ebpf, "BUCKETS")?,
             addresses4: take(ebpf, "ADDRESSES4")?,
             addresses6: take(ebpf, "ADDRESSES6")?,
             subnets4: take(ebpf, "SUBNETS4")?,
@@ -358,11 +367,22 @@ impl Maps {
         self.port_shortcuts.set(entry.port.shortcut(), slot, 0).map_err(failed("PORT_SHORTCUTS"))
     }
 
+    /// Writes how fast an endpoint may send, and fills its bucket if that changes.
+    pub(super) fn put_rate(&mut self, slot: u32, wanted: Rate) -> Result<(), Error> {
+        within("endpoint", slot, limits::ENDPOINTS)?;
+        if self.rates.get(&slot, 0).map_err(failed("RATES"))? != wanted {
+            self.rates.set(slot, wanted, 0).map_err(failed("RATES"))?;
+            self.buckets.set(slot, 0, 0).map_err(failed("BUCKETS"))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn remove_endpoint(&mut self, slot: u32) -> Result<(), Error> {
         within("endpoint", slot, limits::ENDPOINTS)?;
         let before = self.endpoints.get(&slot, 0).map_err(failed("ENDPOINTS"))?;
         self.forget(slot, &before)?;
         self.endpoints.set(slot, Endpoint::default(), 0).map_err(failed("ENDPOINTS"))?;
+        self.put_rate(slot, Rate::default())?;
         let zero = vec![
             EndpointTraffic::default();
             aya::util::nr_cpus()
@@ -408,6 +428,7 @@ impl Maps {
         for port in self.ports.iter() {
             let (_, slot) = port.map_err(failed("PORTS"))?;
             observed.endpoints.insert(slot, self.endpoints.get(&slot, 0).map_err(failed("ENDPOINTS"))?);
+            observed.rates.insert(slot, self.rates.get(&slot, 0).map_err(failed("RATES"))?);
         }
         for entry in self.subnets4.iter() {
             let (key, network) = entry.map_err(failed("SUBNETS4"))?;

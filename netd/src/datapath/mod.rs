@@ -37,6 +37,7 @@ pub use netd_common::{
     fdb::FdbKey,
     fib::Uplink as UplinkEntry,
     nat::PortRange,
+    rate::Rate as RateEntry,
     stats::{EndpointTraffic, Traffic},
 };
 
@@ -336,6 +337,11 @@ impl Datapath {
     /// Writes an endpoint: its entry, its port, its station in the FDB, its addresses.
     pub fn put_endpoint(&self, slot: u32, entry: &EndpointEntry) -> Result<(), Error> {
         self.maps().put_endpoint(slot, entry)
+    }
+
+    /// Writes how fast an endpoint may send. Its entry's flags say whether that is asked for.
+    pub fn put_rate(&self, slot: u32, rate: RateEntry) -> Result<(), Error> {
+        self.maps().put_rate(slot, rate)
     }
 
     /// Removes an endpoint: no frame finds it any more, its flows are ended, its counters are zero.

@@ -246,6 +246,7 @@ impl Engine {
             aliases: config.aliases,
             sysctls: asked.sysctls,
             port: asked.port,
+            rates: asked.rates,
             publications: Vec::new(),
             created: Timestamp::now(),
         })

@@ -560,6 +560,9 @@ fn changed(name: &str, from: &plan::Veth, to: &plan::Veth) -> String {
     if is.gateway4 != should.gateway4 || is.gateway6 != should.gateway6 || is.routes != should.routes {
         faults.push(format!("{} lacks a route", should.name));
     }
+    if from.queue != to.queue || is.queue != should.queue {
+        faults.push(format!("{} is not limited as it should be", should.name));
+    }
     if from.bridge != to.bridge {
         faults.push(format!("{name} is no port of {}", to.bridge.as_deref().unwrap_or("any bridge")));
     }

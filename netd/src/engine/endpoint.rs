@@ -7,8 +7,8 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{bridge, options};
-use crate::model::{Bridge, Error, Network, Pool, Port, Sysctl, request::EndpointConfig};
+use super::{bridge, options, rate};
+use crate::model::{Bridge, Error, Network, Pool, Port, Rates, Sysctl, request::EndpointConfig};
 
 /// Endpoint option: the interface's name.
 pub(super) const IFNAME: &str = "com.docker.network.endpoint.ifname";
@@ -30,6 +30,8 @@ pub(super) struct Asked {
     pub(super) sysctls: Vec<Sysctl>,
     /// How the bridge treats its port.
     pub(super) port: Port,
+    /// How fast it may send and be sent to.
+    pub(super) rates: Rates,
 }
 
 impl Asked {
@@ -70,7 +72,8 @@ impl Asked {
         let interface = config.driver_opts.get(IFNAME).cloned();
         interface.as_deref().map(options::interface_name).transpose()?;
         let port = bridge::read_port(&config.driver_opts, bridge)?;
-        Ok(Self { ipv4, ipv6, link_local, interface, sysctls, port })
+        let rates = rate::read(&config.driver_opts)?;
+        Ok(Self { ipv4, ipv6, link_local, interface, sysctls, port, rates })
     }
 }
 

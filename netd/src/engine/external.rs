@@ -258,7 +258,8 @@ fn shown(net: IpNet) -> String {
 mod tests {
     use super::*;
     use crate::model::{
-        Bridge, Driver, ErrorKind, FarEnd, HostPorts, Id, Ipam, MacAddress, Pool, Port, Protocol, Sandbox,
+        Bridge, Driver, ErrorKind, FarEnd, HostPorts, Id, Ipam, MacAddress, Pool, Port, Protocol, Rates,
+        Sandbox,
     };
 
     fn pool(subnet: &str) -> Pool {
@@ -316,6 +317,7 @@ mod tests {
             sysctls: Vec::new(),
             routes: Vec::new(),
             port: Port::default(),
+            rates: Rates::default(),
             created: Timestamp::now(),
             publications: Vec::new(),
         };

@@ -12,7 +12,7 @@ use std::{
 
 use netd_common::limits;
 
-use super::{Action, Engine, Writer, attach, lowest_free, options, random};
+use super::{Action, Engine, Writer, attach, lowest_free, options, random, rate};
 use crate::{
     ipam,
     link::Namespace,
@@ -356,6 +356,7 @@ fn hand_over(state: &State, network: &Network, order: EndpointOrder) -> Result<E
         aliases: Vec::new(),
         sysctls: Vec::new(),
         port: Port::default(),
+        rates: rate::read(&order.options)?,
         publications: Vec::new(),
         created: Timestamp::now(),
     })

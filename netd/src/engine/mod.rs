@@ -15,6 +15,7 @@ mod local;
 mod options;
 mod predefined;
 mod publish;
+mod rate;
 mod reserve;
 mod spec;
 mod start;

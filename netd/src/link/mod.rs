@@ -6,6 +6,7 @@ mod bridge;
 mod device;
 mod namespace;
 pub mod port;
+mod queue;
 mod resolver;
 mod route;
 pub mod sysctl;

@@ -1,6 +1,6 @@
 //! Links in namespaces of the tests' own; they need root.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::FutureExt as _;
 use nix::sched::{CloneFlags, unshare};
@@ -9,7 +9,7 @@ use rtnetlink::LinkUnspec;
 use super::*;
 use crate::{
     model::{BridgeSettings, MacAddress, Sandbox},
-    plan::{BridgeLink, BridgePort, FarEnd, Interface, Veth},
+    plan::{BridgeLink, BridgePort, FarEnd, Interface, Queue, Veth},
 };
 
 /// A new network namespace, gone when this is dropped, and a socket in it.
@@ -65,6 +65,7 @@ async fn a_veth_is_made_whole_or_not_at_all() {
         mac: MacAddress::new([2, 0, 0, 0, 0, 9]),
         mtu: 1400,
         up: true,
+        queue: Some(Queue { bytes_per_second: 1_000_000, burst: 312_500, waiting: 131_072 }),
         ipv6: true,
         addresses: ["10.0.0.2/24", "fd00::2/64"].map(|text| text.parse().unwrap()).into(),
         sysctls: ["net.ipv4.conf.IFNAME.log_martians=1".parse().unwrap()].into(),
@@ -73,7 +74,15 @@ async fn a_veth_is_made_whole_or_not_at_all() {
         routes: BTreeSet::new(),
     };
     let far_end = FarEnd::Sandbox(interface.clone());
-    let veth = Veth { bridge: Some("br0".into()), up: true, mtu: 1400, port: BridgePort::default(), far_end };
+    let veth = Veth {
+        bridge: Some("br0".into()),
+        up: true,
+        mtu: 1400,
+        port: BridgePort::default(),
+        // More than 32 bits say.
+        queue: Some(Queue { bytes_per_second: 5_000_000_000, burst: 312_500, waiting: 250_000_000 }),
+        far_end,
+    };
     links.add_veth("veth0", &veth).await.unwrap();
     let device = links.device("veth0").await.unwrap().unwrap();
     assert_eq!(
@@ -82,6 +91,7 @@ async fn a_veth_is_made_whole_or_not_at_all() {
     );
     let seen = links.interface(&device, &interface).await.unwrap();
     assert_eq!(seen.as_ref(), Some(&interface));
+    assert_eq!(links.queues().await.unwrap(), BTreeMap::from([(device.index, veth.queue.unwrap())]));
 
     // The sandbox has a default route now: a second one is refused at the last step, and nothing is left.
     let mut second = Interface { name: "eth1".into(), ..interface.clone() };
@@ -99,11 +109,15 @@ async fn a_veth_is_made_whole_or_not_at_all() {
     links.set_veth("veth0", &veth, &lost).await.unwrap_err();
     assert_eq!(links.interface(&device, &interface).await.unwrap().as_ref(), Some(&interface));
 
-    moved.gateway6 = None;
-    let moved_veth = Veth { bridge: None, far_end: FarEnd::Sandbox(moved.clone()), ..veth.clone() };
+    (moved.gateway6, moved.queue) = (None, None);
+    let moved_veth =
+        Veth { bridge: None, queue: None, far_end: FarEnd::Sandbox(moved.clone()), ..veth.clone() };
     links.set_veth("veth0", &veth, &moved_veth).await.unwrap();
     assert_eq!(links.device("veth0").await.unwrap().unwrap().controller, None);
     assert_eq!(links.interface(&device, &moved).await.unwrap().as_ref(), Some(&moved));
+    for links in [&links, &inside] {
+        assert_eq!(links.queues().await.unwrap(), BTreeMap::new());
+    }
 
     links.delete("veth0").await.unwrap();
     links.delete("veth0").await.unwrap();
@@ -119,7 +133,14 @@ async fn an_engines_end_is_made_beside_the_hosts_and_then_left_alone() {
 
     let mac = MacAddress::new([2, 0, 0, 0, 0, 9]);
     let far_end = FarEnd::Engine { name: "peer0".into(), mac };
-    let veth = Veth { bridge: Some("br0".into()), up: true, mtu: 1400, port: BridgePort::default(), far_end };
+    let veth = Veth {
+        bridge: Some("br0".into()),
+        up: true,
+        mtu: 1400,
+        port: BridgePort::default(),
+        queue: None,
+        far_end,
+    };
     links.add_veth("veth0", &veth).await.unwrap();
     let peer = links.device("peer0").await.unwrap().unwrap();
     assert_eq!((peer.mac, peer.mtu, peer.up, peer.controller), (Some(mac), 1400, false, None));
@@ -191,7 +212,14 @@ async fn a_bridge_and_its_ports_take_their_settings() {
         BridgePort::default(),
     ];
     let far_end = FarEnd::Engine { name: "peer0".into(), mac: MacAddress::new([2, 0, 0, 0, 0, 9]) };
-    let mut veth = Veth { bridge: Some("br0".into()), up: true, mtu: 1500, port: ports[0].clone(), far_end };
+    let mut veth = Veth {
+        bridge: Some("br0".into()),
+        up: true,
+        mtu: 1500,
+        port: ports[0].clone(),
+        queue: None,
+        far_end,
+    };
     links.add_veth("veth0", &veth).await.unwrap();
     for port in ports {
         let wanted = Veth { port, ..veth.clone() };

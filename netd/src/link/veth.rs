@@ -1,6 +1,11 @@
 //! Veth pairs: the host's end a port of a bridge, the other end the interface of a sandbox.
 
-use std::{collections::BTreeSet, io, net::IpAddr, os::fd::AsRawFd as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    os::fd::AsRawFd as _,
+};
 
 use ipnet::IpNet;
 use rtnetlink::{
@@ -10,7 +15,10 @@ use rtnetlink::{
 
 use super::{Device, Doing as _, Error, Links, Namespace, bridge::own_addresses, sysctl};
 use crate::{
-    model::{DEFAULT_VLAN, Route, Sandbox, Sysctl},
+    model::{
+        DEFAULT_VLAN, Route, Sandbox, Sysctl,
+        request::{EGRESS, INGRESS},
+    },
     plan::{BridgePort, FarEnd, Interface, Veth, VlanMembership, Vlans},
 };
 
@@ -53,6 +61,7 @@ impl Links {
             Ok((sysctl::has_ipv6(&name)?, sysctls.into_iter().flatten().collect()))
         };
         let (ipv6, sysctls) = namespace.run(inside).await??;
+        let queues = if wanted.queue.is_some() { links.queues().await? } else { BTreeMap::new() };
         let all = links.addresses().await?;
         let addresses = own_addresses(&all, device.index, &wanted.addresses);
         let routes = links.routes().await?;
@@ -78,6 +87,7 @@ impl Links {
             mac,
             mtu: device.mtu,
             up: device.up,
+            queue: queues.get(&device.index).copied(),
             ipv6,
             addresses: addresses.intersection(&wanted.addresses).copied().collect(),
             sysctls,
@@ -127,9 +137,9 @@ impl Links {
             .append_extra_attribute(LinkAttribute::AfSpecUnspec(silent))
             .build();
         self.set(message, name).await?;
-        let mut bare = Veth { bridge: None, up: false, ..veth.clone() };
+        let mut bare = Veth { bridge: None, up: false, queue: None, ..veth.clone() };
         if let FarEnd::Sandbox(interface) = &mut bare.far_end {
-            interface.up = false;
+            (interface.up, interface.queue) = (false, None);
             // Neither on nor off: whatever the sandbox's default is, it is to be set.
             interface.ipv6 = !interface.ipv6;
             interface.addresses.clear();
@@ -186,6 +196,9 @@ impl Links {
                 Some(bridge) => message.controller(self.index(bridge).await?),
                 None => message.nocontroller(),
             };
+        }
+        if from.queue != to.queue {
+            self.change_queue(near.index, (name, INGRESS), from.queue, to.queue).await?;
         }
         // The bridge is told of its port before that comes up.
         let moves = from.bridge != to.bridge && to.port != BridgePort::default();
@@ -269,6 +282,9 @@ impl Links {
         }
         if from.mtu != to.mtu {
             message = message.mtu(to.mtu);
+        }
+        if from.queue != to.queue {
+            self.change_queue(index, (&name, EGRESS), from.queue, to.queue).await?;
         }
         message = if to.up { message.up() } else { message.down() };
         self.set(message.build(), &name).await?;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use super::{FarEnd, Id, MacAddress, Port, Publication, Route, Sysctl, Timestamp};
+use super::{FarEnd, Id, MacAddress, Port, Publication, Rates, Route, Sysctl, Timestamp};
 
 /// One endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,8 @@ pub struct Endpoint {
     pub sysctls: Vec<Sysctl>,
     /// How the bridge treats it.
     pub port: Port,
+    /// How fast it may send and be sent to.
+    pub rates: Rates,
     /// The ports of the host that lead to it.
     pub publications: Vec<Publication>,
     /// When it was made.

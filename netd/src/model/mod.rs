@@ -15,6 +15,7 @@ mod order;
 mod port;
 mod port_set;
 mod publish;
+mod rate;
 pub mod request;
 mod route;
 mod sandbox;
@@ -36,6 +37,7 @@ pub use order::{AddressSpace, EndpointOrder, LeaseOrder, NetworkOrder, PoolOrder
 pub use port::{DEFAULT_VLAN, InvalidVlan, Port, VlanRange, vlan};
 pub use port_set::PortSet;
 pub use publish::{HostPorts, PortSpec, Ports, Protocol, Publication};
+pub use rate::{Bits, InvalidBits, Rate, Rates};
 pub use route::Route;
 pub use sandbox::{Sandbox, SandboxKind};
 pub use state::State;

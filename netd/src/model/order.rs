@@ -51,6 +51,8 @@ pub struct EndpointOrder {
     pub mac: Option<MacAddress>,
     /// What the interface is to be called in its sandbox, if that matters.
     pub name: Option<String>,
+    /// Options in netd's own namespace.
+    pub options: BTreeMap<String, String>,
 }
 
 /// Where an engine's pools are told apart. netd serves one host: a subnet is given once, whatever the space.

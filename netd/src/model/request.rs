@@ -127,6 +127,14 @@ pub struct EndpointAddresses {
 
 /// Endpoint option: ports to publish, as `docker run -p` has them, separated by commas.
 pub const PUBLISH: &str = "netd.publish";
+/// Endpoint option: how fast it may be sent to.
+pub const INGRESS: &str = "netd.rate.ingress";
+/// Endpoint option: how much it may be sent at once.
+pub const INGRESS_BURST: &str = "netd.rate.ingress_burst";
+/// Endpoint option: how fast it may send.
+pub const EGRESS: &str = "netd.rate.egress";
+/// Endpoint option: how much it may send at once.
+pub const EGRESS_BURST: &str = "netd.rate.egress_burst";
 
 /// `POST /netd/publish` and `POST /netd/unpublish`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

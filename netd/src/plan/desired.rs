@@ -9,15 +9,18 @@ use std::{
 use ipnet::IpNet;
 use netd_common::{
     bridge::{ICC, INTERNAL, MASQUERADE, NAMES},
-    endpoint::{ANY_SOURCE, EXTERNAL4, EXTERNAL6, ISOLATED, NO_GATEWAY, PEER_IN_OTHER_NETNS, VIA_BRIDGE},
+    endpoint::{
+        ANY_SOURCE, DELIVERED_LIMITED, EXTERNAL4, EXTERNAL6, ISOLATED, NO_GATEWAY, PEER_IN_OTHER_NETNS,
+        SENT_LIMITED, VIA_BRIDGE,
+    },
 };
 
 use super::{
-    BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Veth,
+    BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Queue, Veth,
     VlanMembership, Vlans, World,
 };
 use crate::model::{
-    self, Bridge, DEFAULT_VLAN, Endpoint, External, Network, Pool, Port, Sandbox, State, Target,
+    self, Bridge, DEFAULT_VLAN, Endpoint, External, Network, Pool, Port, Rate, Sandbox, State, Target,
 };
 
 /// What `state` asks of the host for those of its networks and endpoints that are asked about.
@@ -107,17 +110,28 @@ fn add_endpoint(
     let away = endpoint.far_end.handover().is_none_or(|handover| handover.joined.is_some());
     let name = &endpoint.host_interface;
     let port = port(bridge, &endpoint.port);
-    let veth = Veth { bridge: Some(bridge.interface.clone()), up: true, mtu: endpoint.mtu, port, far_end };
+    let queue = endpoint.rates.ingress.map(|rate| Queue::new(rate, endpoint.mtu));
+    let veth =
+        Veth { bridge: Some(bridge.interface.clone()), up: true, mtu: endpoint.mtu, port, queue, far_end };
     world.veths.insert(name.clone(), veth);
-    let (flags, vlan) = reach(network, bridge, &endpoint.port);
+    let (mut flags, vlan) = reach(network, bridge, &endpoint.port);
+    let rates = endpoint.rates;
+    for (flag, on) in [
+        (PEER_IN_OTHER_NETNS, away),
+        (SENT_LIMITED, rates.egress.is_some()),
+        (DELIVERED_LIMITED, rates.ingress.is_some()),
+    ] {
+        flags |= if on { flag } else { 0 };
+    }
     let row = EndpointRow {
         port: LinkRef::Name(name.clone()),
         network: bridge.number,
-        flags: if away { flags | PEER_IN_OTHER_NETNS } else { flags },
+        flags,
         ipv4: endpoint.ipv4.map(|net| net.addr()),
         ipv6: endpoint.ipv6.map(|net| net.addr()),
         mac: endpoint.mac,
         vlan,
+        rate: rates.egress.map(|rate| policed(rate, &endpoint.far_end)).unwrap_or_default(),
     };
     world.endpoints.insert(endpoint.slot, row);
     world.ports.insert(LinkRef::Name(name.clone()));
@@ -125,6 +139,17 @@ fn add_endpoint(
         let row = PublicationRow { slot: endpoint.slot, container: publication.container };
         (publication.host, row)
     }));
+}
+
+/// What the programs hold an endpoint's own end to. Behind a queue that keeps to the rate they are to drop nothing, though it
+/// take a while until they see what the queue has let out.
+fn policed(rate: Rate, far_end: &model::FarEnd) -> netd_common::rate::Rate {
+    const LATE: u64 = 100_000_000;
+    let late = if far_end.sandbox().is_some() { LATE } else { 0 };
+    netd_common::rate::Rate {
+        bytes_per_second: rate.bytes_per_second(),
+        burst: rate.burst_time().saturating_add(late),
+    }
 }
 
 /// What the bridge has to know of a port.
@@ -173,6 +198,7 @@ fn interface(network: &Network, endpoint: &Endpoint, sandbox: &Sandbox, routes: 
         mac: endpoint.mac,
         mtu: endpoint.mtu,
         up: true,
+        queue: endpoint.rates.egress.map(|rate| Queue::new(rate, endpoint.mtu)),
         ipv6: network.enable_ipv6,
         addresses: addresses.collect(),
         sysctls: endpoint.sysctls.iter().cloned().collect(),
@@ -236,7 +262,7 @@ fn ipv6(address: std::net::IpAddr) -> Option<Ipv6Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Driver, Id, Ipam, MacAddress, Pool, Sandbox, Timestamp};
+    use crate::model::{Bits, Driver, Id, Ipam, MacAddress, Pool, Rates, Sandbox, Timestamp};
 
     fn network(number: u32, name: &str) -> Network {
         let pool = |subnet: &str, gateway: &str| Pool {
@@ -302,6 +328,7 @@ mod tests {
             aliases: Vec::new(),
             sysctls: Vec::new(),
             port: Port::default(),
+            rates: Rates::default(),
             publications: Vec::new(),
             created: Timestamp::now(),
         }
@@ -379,6 +406,28 @@ mod tests {
         // Another sandbox has routes of its own.
         let other = endpoint(&beta, 2, "other", 0);
         assert_eq!(carriers(&networks, &[&in_alpha, &other]).0, ["veth1", "veth2"]);
+    }
+
+    #[test]
+    fn a_limited_endpoint_has_a_queue_at_each_end_that_is_netds() {
+        let network = network(1, "n");
+        let mut limited = endpoint(&network, 0, "box", 0);
+        let (ingress, egress) = (Rate::new(Bits(8_000_000_000)), Rate::new(Bits(80_000_000)));
+        limited.rates = Rates { ingress: Some(ingress), egress: Some(egress) };
+        let handover = model::Handover { id: "e".into(), joined: None, name: None };
+        for (far_end, inner, late) in [
+            (limited.far_end.clone(), Some(Queue::new(egress, 1400)), 100_000_000),
+            (model::FarEnd::Engine(handover), None, 0),
+        ] {
+            let limited = Endpoint { far_end, ..limited.clone() };
+            let world = desired(&state(&[&network], &[&limited]), |_| true, |_| true);
+            let veth = &world.veths["veth0"];
+            assert_eq!(veth.queue, Some(Queue::new(ingress, 1400)));
+            assert_eq!(veth.far_end.interface().and_then(|interface| interface.queue), inner);
+            let row = &world.endpoints[&0];
+            assert_eq!(row.flags & (SENT_LIMITED | DELIVERED_LIMITED), SENT_LIMITED | DELIVERED_LIMITED);
+            assert_eq!((row.rate.bytes_per_second, row.rate.burst), (10_000_000, 20_000_000 + late));
+        }
     }
 
     #[test]

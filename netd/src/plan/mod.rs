@@ -5,10 +5,12 @@
 //! from all that is seen to all that is stored.
 
 mod desired;
+mod queue;
 mod step;
 mod world;
 
 pub use desired::{desired, gateway_endpoint};
+pub use queue::Queue;
 pub use step::{Step, steps};
 pub use world::{
     BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Veth,

@@ -6,7 +6,9 @@ use std::{
 };
 
 use ipnet::IpNet;
+use netd_common::rate::Rate;
 
+use super::Queue;
 use crate::model::{BridgeSettings, HostPorts, MacAddress, Route, Sandbox, Sysctl};
 
 /// What netd has on the host, or should have.
@@ -70,6 +72,8 @@ pub struct Veth {
     pub mtu: u32,
     /// How the bridge treats the host's end.
     pub port: BridgePort,
+    /// What waits there to go into the container; one that nobody asked for is not mentioned.
+    pub queue: Option<Queue>,
     /// The other end.
     pub far_end: FarEnd,
 }
@@ -124,6 +128,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Whether it is up.
     pub up: bool,
+    /// What waits there to go out of the container; one that nobody asked for is not mentioned.
+    pub queue: Option<Queue>,
     /// Whether it has IPv6 at all.
     pub ipv6: bool,
     /// Its addresses, the kernel's own link-local one apart.
@@ -174,6 +180,8 @@ pub struct EndpointRow {
     pub mac: MacAddress,
     /// The VLAN of its untagged frames; 0 where the bridge does not tell VLANs apart.
     pub vlan: u16,
+    /// How fast it may send; 0 for as fast as it can.
+    pub rate: Rate,
 }
 
 impl FarEnd {

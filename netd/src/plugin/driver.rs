@@ -243,6 +243,7 @@ impl CreateEndpoint {
             ipv4,
             ipv6,
             mac,
+            options: message::own_options(&self.options),
             name: self.options.get(IFNAME).map(message::text).filter(|name| !name.is_empty()),
         })
     }

@@ -49,6 +49,12 @@ pub(super) fn driver_options(options: &Options) -> Result<BTreeMap<String, Strin
     }
 }
 
+/// An endpoint's options that are netd's own, `--driver-opt netd.KEY=VALUE`: they come beside the engine's.
+pub(super) fn own_options(options: &Options) -> BTreeMap<String, String> {
+    let own = options.iter().filter(|(label, _)| label.starts_with("netd."));
+    own.map(|(label, value)| (label.clone(), text(value))).collect()
+}
+
 /// A value among options as a text.
 pub(super) fn text(value: &Value) -> String {
     match value {
@@ -116,5 +122,7 @@ mod tests {
         let pairs: Vec<_> = read.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(pairs, [("k", "v"), ("n", "1400"), ("t", "true")]);
         assert!(driver_options(&options(json!({GENERIC: "k=v"}))).is_err());
+        let given = options(json!({"com.docker.network.portmap": [], "netd.rate.ingress": "1mbit"}));
+        assert_eq!(own_options(&given), [("netd.rate.ingress".to_owned(), "1mbit".to_owned())].into());
     }
 }

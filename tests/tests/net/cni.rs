@@ -584,6 +584,13 @@ fn t72_mapped_ports_lead_to_the_container_and_go_with_it() {
         let bad = cni.with(json!({"runtimeConfig": {"portMappings": [mapping(host, container, "tcp")]}}));
         assert_eq!(message(bad.try_add("c", &c)), format!("Invalid {what} port number: 0"));
     }
-    let limited = cni.with(json!({"runtimeConfig": {"bandwidth": {"ingressRate": 1_000_000}}}));
-    assert_eq!(code(limited.try_add("c", &c)), 2);
+    let half = cni.with(json!({"runtimeConfig": {"bandwidth": {"ingressBurst": 1_000_000}}}));
+    let error = message(half.try_add("c", &c));
+    assert_eq!(error, "invalid bandwidth: ingressBurst is set, and ingressRate is not");
+    let bandwidth = json!({"ingressRate": 1_000_000, "ingressBurst": 80_000, "egressRate": 2_000_000});
+    let limited = cni.with(json!({"runtimeConfig": {"bandwidth": bandwidth}}));
+    limited.add("c", &c);
+    let queue = c.command("tc").args(["qdisc", "show", "dev", "eth0"]).output().expect("tc").stdout;
+    let queue = String::from_utf8(queue).expect("tc's output");
+    assert!(queue.contains("qdisc tbf") && queue.contains("rate 2Mbit"), "{queue}");
 }

@@ -22,6 +22,7 @@ mod mtu;
 mod names;
 mod networks;
 mod publish;
+mod rate;
 mod refusals;
 mod restart;
 mod rules;

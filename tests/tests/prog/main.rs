@@ -16,6 +16,7 @@ mod networks;
 mod pins;
 mod ports;
 mod publish;
+mod rate;
 mod returns;
 mod route;
 mod stack;

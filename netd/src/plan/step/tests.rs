@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use netd_common::rate::Rate;
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     model::{BridgeSettings, HostPorts, MacAddress, Protocol, Sandbox},
-    plan::{BridgePort, FarEnd, Interface, PublicationRow},
+    plan::{BridgePort, FarEnd, Interface, PublicationRow, Queue},
 };
 
 impl World {
@@ -120,6 +121,10 @@ fn bridge() -> impl Strategy<Value = BridgeLink> {
     })
 }
 
+fn queue(there: bool) -> Option<Queue> {
+    there.then_some(Queue { bytes_per_second: 1_000_000, burst: 20_000, waiting: 131_072 })
+}
+
 fn veth() -> impl Strategy<Value = Veth> {
     (0..2u8, 1400..1402u32, any::<[bool; 4]>(), addresses(), any::<[bool; 2]>()).prop_map(
         |(last, mtu, [up, enslaved, iface_up, ipv6], addresses, [route4, route6])| Veth {
@@ -127,12 +132,14 @@ fn veth() -> impl Strategy<Value = Veth> {
             up,
             mtu,
             port: BridgePort { isolated: last == 1, ..BridgePort::default() },
+            queue: queue(last == 1),
             far_end: FarEnd::Sandbox(Interface {
                 sandbox: Sandbox::parse("pid:1").unwrap(),
                 name: "eth0".into(),
                 mac: mac(last),
                 mtu,
                 up: iface_up,
+                queue: queue(last == 0),
                 ipv6,
                 addresses,
                 sysctls: BTreeSet::new(),
@@ -194,9 +201,10 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
                 });
                 let endpoints = endpoints.into_iter().filter_map(|(slot, (at, flags))| {
                     let port = link(veths.keys().collect(), at)?;
+                    let (ipv4, ipv6, rate) = (None, None, Rate::default());
                     Some((
                         slot,
-                        EndpointRow { port, network: 0, flags, ipv4: None, ipv6: None, mac: mac(0), vlan: 0 },
+                        EndpointRow { port, network: 0, flags, ipv4, ipv6, mac: mac(0), vlan: 0, rate },
                     ))
                 });
                 World {
