@@ -4,7 +4,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`cli`], [`cni`], [`daemon`] | the command line and the CNI plugin, clients of the API; the process that serves it |
+//! | [`cli`], [`cni`], [`netavark`], [`daemon`] | the command line and the plugins, clients of the API; the process that serves it |
 //! | [`api`], [`dns`], [`serve`], [`metrics`] | the fronts: Docker's API and netd's own, listeners, Prometheus |
 //! | [`engine`] | the single writer: request, plan, steps, store, event, answer |
 //! | [`apply`] | takes a plan's steps, or undoes them |
@@ -25,6 +25,7 @@ pub mod ipam;
 pub mod link;
 pub mod metrics;
 pub mod model;
+pub mod netavark;
 pub mod plan;
 mod plugin;
 pub mod serve;

@@ -8,6 +8,9 @@ fn main() -> ExitCode {
     if netd::cni::is_called() {
         return netd::cni::execute();
     }
+    if netd::netavark::is_called() {
+        return netd::netavark::execute();
+    }
     match serve() {
         Ok(code) => code,
         Err(error) => {

@@ -48,6 +48,8 @@ use crate::{
     },
 };
 
+pub(crate) use self::result::drop_nulls;
+
 /// The name under which the binary is always the plugin.
 pub const NAME: &str = "netd-cni";
 

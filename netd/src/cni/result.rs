@@ -210,7 +210,7 @@ fn short(route: &Route) -> Value {
 }
 
 /// Go writes nothing and null alike.
-pub(super) fn drop_nulls(value: &mut Value) {
+pub(crate) fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_, value| !value.is_null());

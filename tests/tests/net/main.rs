@@ -20,6 +20,7 @@ mod leak;
 mod masquerade;
 mod mtu;
 mod names;
+mod netavark;
 mod networks;
 mod publish;
 mod rate;
