@@ -80,6 +80,8 @@ paths! {
     FlowCreated = "flow_created",
     /// A flow was made by who came to a published port.
     FlowAccepted = "flow_accepted",
+    /// From a container to a published port of another, or of itself; and the answer.
+    Hairpinned = "hairpinned",
     /// A socket of the host was led to a published port.
     Dialled = "host_dialled",
     /// A socket of the host wanted a port that is published.

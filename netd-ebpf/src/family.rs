@@ -34,12 +34,16 @@ pub trait Family: Sized + 'static {
     const INDEX: u32;
     /// Flow records there are.
     const FLOWS: u32;
+    /// Where a socket of the host goes that dials no address at all.
+    const LOOPBACK: Self::Address;
     /// The flag of an endpoint that has an external address.
     const EXTERNAL: u32;
 
     fn parse(packet: &Packet) -> Result<Ip<Self::Address>, DropReason>;
     /// The address as words of the kernel's `bpf_fib_lookup` and the flow's next hop have it.
     fn from_words(words: [u32; 4]) -> Self::Address;
+    /// The address as a socket of IPv6 has it.
+    fn mapped(address: Self::Address) -> Ipv6;
     fn gateway(network: &Network) -> Self::Address;
     fn uplink(uplink: &Uplink) -> Self::Address;
     fn endpoint(endpoint: &Endpoint) -> Self::Address;
@@ -55,6 +59,7 @@ pub trait Family: Sized + 'static {
     fn addresses() -> &'static HashMap<Self::Address, u32>;
     fn subnets() -> &'static LpmTrie<Self::Address, u32>;
     fn publications() -> &'static LpmTrie<PublishedPort<Self::Address>, Publication>;
+    fn locals() -> &'static LpmTrie<Self::Address, u32>;
     fn externals() -> &'static LpmTrie<Self::Address, External<Self::Address>>;
     fn internals() -> &'static LpmTrie<Self::Address, External<Self::Address>>;
 
@@ -63,6 +68,12 @@ pub trait Family: Sized + 'static {
 
     /// Ends some flows that are over, of the endpoint or of any; 0 if none was found.
     fn make_room(endpoint: u32) -> i64;
+
+    /// Whether the address is the host's own, as its routes have it: loopback's are.
+    #[inline(always)]
+    fn is_local(address: Self::Address) -> bool {
+        Self::locals().get(Key::new(size_of::<Self::Address>() as u32 * 8, address)).is_some()
+    }
 
     /// The network whose prefix holds the address.
     #[inline(always)]
@@ -101,6 +112,7 @@ impl Family for V4 {
     const ETHERTYPE: Be16 = eth::IPV4;
     const INDEX: u32 = 0;
     const FLOWS: u32 = limits::FLOWS4;
+    const LOOPBACK: Ipv4 = Ipv4(0x7f00_0001_u32.to_be());
     const EXTERNAL: u32 = EXTERNAL4;
 
     #[inline(always)]
@@ -110,6 +122,10 @@ impl Family for V4 {
     #[inline(always)]
     fn from_words(words: [u32; 4]) -> Ipv4 {
         Ipv4(words[0])
+    }
+    #[inline(always)]
+    fn mapped(address: Ipv4) -> Ipv6 {
+        Ipv6::mapped(address)
     }
     #[inline(always)]
     fn gateway(network: &Network) -> Ipv4 {
@@ -160,6 +176,10 @@ impl Family for V4 {
         &maps::PUBLICATIONS4
     }
     #[inline(always)]
+    fn locals() -> &'static LpmTrie<Ipv4, u32> {
+        &maps::LOCALS4
+    }
+    #[inline(always)]
     fn externals() -> &'static LpmTrie<Ipv4, External<Ipv4>> {
         &maps::EXTERNALS4
     }
@@ -186,6 +206,7 @@ impl Family for V6 {
     const ETHERTYPE: Be16 = eth::IPV6;
     const INDEX: u32 = 1;
     const FLOWS: u32 = limits::FLOWS6;
+    const LOOPBACK: Ipv6 = Ipv6([0, 0, 0, 1_u32.to_be()]);
     const EXTERNAL: u32 = EXTERNAL6;
 
     #[inline(always)]
@@ -195,6 +216,10 @@ impl Family for V6 {
     #[inline(always)]
     fn from_words(words: [u32; 4]) -> Ipv6 {
         Ipv6(words)
+    }
+    #[inline(always)]
+    fn mapped(address: Ipv6) -> Ipv6 {
+        address
     }
     #[inline(always)]
     fn gateway(network: &Network) -> Ipv6 {
@@ -243,6 +268,10 @@ impl Family for V6 {
     #[inline(always)]
     fn publications() -> &'static LpmTrie<PublishedPort<Ipv6>, Publication> {
         &maps::PUBLICATIONS6
+    }
+    #[inline(always)]
+    fn locals() -> &'static LpmTrie<Ipv6, u32> {
+        &maps::LOCALS6
     }
     #[inline(always)]
     fn externals() -> &'static LpmTrie<Ipv6, External<Ipv6>> {

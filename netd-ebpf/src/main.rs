@@ -15,6 +15,7 @@ mod family;
 mod fib;
 mod frag;
 mod guard;
+mod hairpin;
 mod hook;
 mod icmp;
 mod maps;

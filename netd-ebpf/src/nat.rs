@@ -6,7 +6,7 @@ use netd_common::{
     drop::DropReason,
     endpoint::{NO_GATEWAY, VIA_BRIDGE},
     fib::NextHop,
-    nat::{Flow, HOST, TWICE},
+    nat::{Flow, HOST, OUTSIDE, TWICE},
     stats::Path,
     tuple::{INBOUND, OUTBOUND},
 };
@@ -165,7 +165,7 @@ pub extern "C" fn turn_back6(skb: *mut __sk_buff, index: u32) -> i64 {
 /// Below all verdicts.
 const DROPPED: i64 = -2;
 
-/// The first packet of whoever came to a published port, to the container that the port leads to.
+/// The first packet of whoever came to a published port, or any of another container, to the container that the port leads to.
 #[inline(always)]
 pub fn restore_first<F: Twice>(packet: &Packet, index: u32) -> Outcome {
     if let Some(found) = conntrack::at::<F>(index) {
@@ -188,8 +188,10 @@ fn restore_opener<F: Rewrite>(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
         // SAFETY: the flow points into an array map.
         let record = unsafe { &*found.flow };
         conntrack::tally(found.flow, INBOUND, packet.len());
-        rewrite::transport::<F>(packet, ip.l4, ip.protocol, &to_local(record, 0))?;
-        stats::took(Path::Returned);
+        if !ip.fragment.later {
+            rewrite::transport::<F>(packet, ip.l4, ip.protocol, &to_local(record, 0))?;
+        }
+        stats::took(if record.peer == OUTSIDE { Path::Returned } else { Path::Hairpinned });
         deliver::<F>(packet, &ip, record)
     });
     match restored {
@@ -200,7 +202,11 @@ fn restore_opener<F: Rewrite>(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
 
 /// Translates the remote's end of a packet, in the few flows whose container knows the remote by another name.
 #[inline(always)]
-fn other_end<F: Twice>(packet: &Packet, flow: &Flow<F::Address>, direction: u8) -> Result<(), DropReason> {
+pub fn other_end<F: Twice>(
+    packet: &Packet,
+    flow: &Flow<F::Address>,
+    direction: u8,
+) -> Result<(), DropReason> {
     if flow.flags & TWICE == 0 || F::other_end(packet, flow.index, direction) == 0 {
         Ok(())
     } else {

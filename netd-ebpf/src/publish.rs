@@ -5,11 +5,13 @@ use aya_ebpf::{
 };
 use netd_common::{
     addr::{Address as _, Be16, IfIndex},
+    bridge::{INTERNAL, NAMES},
     drop::DropReason,
+    endpoint::{NO_GATEWAY, VIA_BRIDGE},
     event::Sweep,
     fib::NextHop,
     limits,
-    nat::{ACCEPTED, Flow, OUTSIDE, OWN_ADDRESS, TWICE},
+    nat::{ACCEPTED, Flow, OUTSIDE, OWN_ADDRESS, PEER, TWICE},
     publish::{Publication, PublishedPort},
     tuple::Tuple,
 };
@@ -37,19 +39,36 @@ pub fn find<F: Family>(address: F::Address, protocol: u8, port: Be16) -> Option<
     F::publications().get(&key)
 }
 
+/// What is published at an address of the host. Port 53 of a gateway is netd's own, where it answers for names.
+#[inline(always)]
+pub fn at<F: Family>(address: F::Address, protocol: u8, port: Be16) -> Option<&'static Publication> {
+    let publication = find::<F>(address, protocol, port)?;
+    if port == DOMAIN && is_name_server::<F>(address) { None } else { Some(publication) }
+}
+
+#[inline(always)]
+fn is_name_server<F: Family>(address: F::Address) -> bool {
+    F::network_of(address)
+        .and_then(|number| NETWORKS.get(number))
+        .is_some_and(|network| network.flags & NAMES != 0 && F::gateway(network) == address)
+}
+
+/// The port of name servers.
+const DOMAIN: Be16 = Be16::new(53);
+
 /// The subprograms of this file, by family: global functions, see [`Open`].
 pub trait Publish: Open {
     /// Where the packet, which came to a port of the host, goes: a record for its flow that is not live yet, or no flow; or
-    /// [`FULL`].
-    fn accept(packet: &Packet) -> i64;
+    /// [`FULL`]. `client` as in [`open`].
+    fn accept(packet: &Packet, client: u32) -> i64;
     /// Gives an accepted flow the port that the container sees, and the outbound key that holds it. The index, or no flow.
     fn take_seen_port(index: u32) -> i64;
 }
 
 impl Publish for V4 {
     #[inline(always)]
-    fn accept(packet: &Packet) -> i64 {
-        accept4(packet.skb(), packet.l3 as u32)
+    fn accept(packet: &Packet, client: u32) -> i64 {
+        accept4(packet.skb(), packet.l3 as u32, client)
     }
     #[inline(always)]
     fn take_seen_port(index: u32) -> i64 {
@@ -59,8 +78,8 @@ impl Publish for V4 {
 
 impl Publish for V6 {
     #[inline(always)]
-    fn accept(packet: &Packet) -> i64 {
-        accept6(packet.skb(), packet.l3 as u32)
+    fn accept(packet: &Packet, client: u32) -> i64 {
+        accept6(packet.skb(), packet.l3 as u32, client)
     }
     #[inline(always)]
     fn take_seen_port(index: u32) -> i64 {
@@ -73,14 +92,14 @@ const FULL: i64 = 1 << 33;
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn accept4(skb: *mut __sk_buff, l3: u32) -> i64 {
-    accept::<V4>(skb, l3)
+pub extern "C" fn accept4(skb: *mut __sk_buff, l3: u32, client: u32) -> i64 {
+    accept::<V4>(skb, l3, client)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn accept6(skb: *mut __sk_buff, l3: u32) -> i64 {
-    accept::<V6>(skb, l3)
+pub extern "C" fn accept6(skb: *mut __sk_buff, l3: u32, client: u32) -> i64 {
+    accept::<V6>(skb, l3, client)
 }
 
 #[unsafe(no_mangle)]
@@ -95,13 +114,14 @@ pub extern "C" fn take_seen_port6(index: u32) -> i64 {
     take_seen_port::<V6>(index)
 }
 
-/// Opens a flow for a packet that came to a port of the host, if the port is published.
+/// Opens a flow for a packet that came to a port of the host, if the port is published. `client`: the slot of the container that it
+/// is from, or [`OUTSIDE`].
 #[inline(always)]
-pub fn open<F: Publish>(packet: &Packet) -> Opened {
-    let mut accepted = F::accept(packet);
+pub fn open<F: Publish>(packet: &Packet, client: u32) -> Opened {
+    let mut accepted = F::accept(packet, client);
     if let Some(whose) = lacks_room(accepted) {
         if F::make_room(whose) != 0 {
-            accepted = F::accept(packet);
+            accepted = F::accept(packet, client);
         }
         if lacks_room(accepted).is_some() {
             return Opened::Drop(DropReason::EndpointQuota);
@@ -123,10 +143,10 @@ fn lacks_room(accepted: i64) -> Option<u32> {
 }
 
 #[inline(always)]
-fn accept<F: Family>(skb: *mut __sk_buff, l3: u32) -> i64 {
+fn accept<F: Family>(skb: *mut __sk_buff, l3: u32, client: u32) -> i64 {
     let context = TcContext::new(skb);
     let packet = &Packet::with_l3(&context, l3);
-    match record::<F>(packet) {
+    match record::<F>(packet, client) {
         Ok(Some(index)) => i64::from(index),
         Ok(None) => Opened::Stack.encode(),
         Err(Refused::Full(whose)) => FULL | i64::from(whose),
@@ -151,32 +171,38 @@ impl From<DropReason> for Refused {
 /// Draws a record for the packet and fills it in, but for the port that the container sees. `None` if the packet is not for a
 /// published port.
 #[inline(always)]
-fn record<F: Family>(packet: &Packet) -> Result<Option<u32>, Refused> {
+fn record<F: Family>(packet: &Packet, client: u32) -> Result<Option<u32>, Refused> {
     let ip = F::parse(packet)?;
     // 127.0.0.1 and ::1 are the host's alone, whatever is published there and whoever claims to be on the wire.
     if F::is_unroutable(ip.source) || F::is_unroutable(ip.destination) {
         return Ok(None);
     }
     let Ports { destination: port, .. } = packet.load(ip.l4)?;
-    let publication = find::<F>(ip.destination, ip.protocol, port);
-    // A port of all addresses is one of the host's own, and of no address that it routes to.
-    let publication =
-        publication.filter(|it| fib::is_host::<F>(packet, ip.source, ip.destination, bridge_of(it.endpoint)));
-    let Some(publication) = publication else {
-        return match F::network_of(ip.destination) {
-            Some(_) => Err(DropReason::DirectAccess.into()),
-            None => Ok(None),
-        };
-    };
-    if F::network_of(ip.source).is_some() {
-        return Err(DropReason::SpoofedAddress.into());
+    let publication = at::<F>(ip.destination, ip.protocol, port);
+    if client == OUTSIDE {
+        // A port of all addresses is one of the host's own, and of no address that it routes to.
+        let is_host = |slot| fib::is_host::<F>(packet, ip.source, ip.destination, bridge_of(slot));
+        if !publication.is_some_and(|it| is_host(it.endpoint)) {
+            return match F::network_of(ip.destination) {
+                Some(_) => Err(DropReason::DirectAccess.into()),
+                None => Ok(None),
+            };
+        }
+        if F::network_of(ip.source).is_some() {
+            return Err(DropReason::SpoofedAddress.into());
+        }
+    } else if !F::is_local(ip.destination) || !may_come_from(client) {
+        return Ok(None);
     }
+    let Some(publication) = publication else { return Ok(None) };
     let globals = fib::globals().ok_or(DropReason::NoBackend)?;
     // A pointer, read where it is needed: what is held meanwhile is held on the programs' short stack.
     let endpoint = ENDPOINTS.get_ptr(publication.endpoint).ok_or(DropReason::NoBackend)?;
     // SAFETY: a value of an array map, which only the daemon writes.
     let is_there = unsafe { (*endpoint).port != IfIndex(0) && !F::endpoint(&*endpoint).is_unspecified() };
-    if !is_there {
+    // SAFETY: as above.
+    let by_bridge = unsafe { (*endpoint).flags & (VIA_BRIDGE | NO_GATEWAY) != 0 };
+    if !is_there || client != OUTSIDE && by_bridge {
         return Err(DropReason::NoBackend.into());
     }
     let index = match conntrack::draw::<F>(publication.endpoint, globals) {
@@ -202,10 +228,37 @@ fn record<F: Family>(packet: &Packet) -> Result<Option<u32>, Refused> {
         (*flow).seen = ip.source;
         (*flow).protocol = ip.protocol;
         (*flow).endpoint = publication.endpoint;
-        (*flow).peer = OUTSIDE;
+        (*flow).peer = client;
         (*flow).flags = ACCEPTED | OWN_ADDRESS;
+        if client != OUTSIDE {
+            (*flow).next_hop.uplink = IfIndex(0);
+            (*flow).flags |= PEER;
+            if let Some(gateway) = common_gateway::<F>((*endpoint).network, client)? {
+                (*flow).seen = gateway;
+                (*flow).flags ^= OWN_ADDRESS | TWICE;
+            }
+        }
     }
     Ok(Some(index))
+}
+
+/// Whether a container's packets may go anywhere but to its network and the host.
+#[inline(always)]
+fn may_come_from(client: u32) -> bool {
+    let Some(endpoint) = ENDPOINTS.get(client) else { return false };
+    let is_internal = NETWORKS.get(endpoint.network).is_none_or(|network| network.flags & INTERNAL != 0);
+    !is_internal && endpoint.flags & VIA_BRIDGE == 0
+}
+
+/// The gateway's address if the client is in this network: a server that knew the client's own would answer past the gateway.
+#[inline(always)]
+fn common_gateway<F: Family>(network: u32, client: u32) -> Result<Option<F::Address>, DropReason> {
+    let client = ENDPOINTS.get(client).ok_or(DropReason::UnknownEndpoint)?;
+    if client.network != network {
+        return Ok(None);
+    }
+    let gateway = F::gateway(NETWORKS.get(network).ok_or(DropReason::UnknownEndpoint)?);
+    if gateway.is_unspecified() { Err(DropReason::NoBackend) } else { Ok(Some(gateway)) }
 }
 
 /// The bridge that an endpoint is behind: an interface that forwards, which the FIB asks for; an uplink need not.
@@ -221,6 +274,8 @@ struct Search<F: Family> {
     index: u32,
     draws: u32,
     claimed: bool,
+    /// The container knows the remote by the gateway's address, whose ports are the host's own sockets' too.
+    hidden: bool,
     /// The outbound tuple; its destination port is what is searched.
     key: Tuple<F::Address>,
 }
@@ -231,11 +286,11 @@ struct Search<F: Family> {
 fn take_seen_port<F: Family>(index: u32) -> i64 {
     let Some(flow) = F::flows().get_ptr_mut(index) else { return Opened::Stack.encode() };
     // SAFETY: as in `record`.
-    let key = unsafe {
+    let (key, hidden) = unsafe {
         (*flow).seen_port = (*flow).remote_port;
-        (*flow).outbound_key()
+        ((*flow).outbound_key(), (*flow).flags & OWN_ADDRESS == 0)
     };
-    let mut search = Search::<F> { flow, index, draws: 0, claimed: false, key };
+    let mut search = Search::<F> { flow, index, draws: 0, claimed: false, hidden, key };
     conntrack::repeat(limits::PORT_DRAWS, &mut search, try_seen_port::<F>);
     if search.claimed { Opened::Flow(index).encode() } else { open::no_port::<F>(index, flow) }
 }
@@ -243,13 +298,16 @@ fn take_seen_port<F: Family>(index: u32) -> i64 {
 extern "C" fn try_seen_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {
     // SAFETY: `repeat` passes the pointer that it was given.
     let search = unsafe { &mut *search };
-    if search.draws > 0 {
+    let Some(globals) = fib::globals() else { return 1 };
+    let own = search.key.destination_port.get();
+    if search.draws > 0 || search.hidden && !globals.ports.keeps(own) {
         if rewrite::has_fixed_port(search.key.protocol) {
             return 1;
         }
         // SAFETY: a plain helper call.
         let random = unsafe { bpf_get_prandom_u32() };
-        search.key.destination_port = Be16::new(1024 + (random as u16 % (u16::MAX - 1023)));
+        let drawn = if search.hidden { globals.ports.draw(own, random) } else { None };
+        search.key.destination_port = Be16::new(drawn.unwrap_or(1024 + (random as u16 % (u16::MAX - 1023))));
         // SAFETY: as in `record`.
         unsafe {
             (*search.flow).seen_port = search.key.destination_port;

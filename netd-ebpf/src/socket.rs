@@ -1,10 +1,8 @@
 //! The host's own sockets at published ports: one that dials such a port is led straight to the container, and is shown the port
 //! that it dialled; one that wants such a port for itself does not get it.
 
-use aya_ebpf::maps::{LpmTrie, lpm_trie::Key};
 use netd_common::{
-    addr::{Address as _, Be16, IfIndex, Ipv4, Ipv6},
-    bridge::NAMES,
+    addr::{Address as _, Be16, IfIndex},
     endpoint::NO_GATEWAY,
     publish::{Publication, published_bit},
     socket::Dialled,
@@ -14,59 +12,14 @@ use netd_common::{
 
 use crate::{
     call::Call,
-    family::{Family, V4, V6},
-    maps::{ENDPOINTS, LOCALS4, LOCALS6, NETWORKS, PUBLISHED},
+    family::{Family, V6},
+    maps::{ENDPOINTS, PUBLISHED},
     publish, stats,
 };
 
-/// The port of name servers.
-const DOMAIN: Be16 = Be16::new(53);
-
-/// What is known of each family's addresses.
-pub trait Host: Family {
-    /// Where a socket goes that dials no address at all.
-    const LOOPBACK: Self::Address;
-
-    /// The address as a socket of either family has it.
-    fn mapped(address: Self::Address) -> Ipv6;
-    /// The host's own addresses, as its routes have them: loopback is one.
-    fn locals() -> &'static LpmTrie<Self::Address, u32>;
-
-    #[inline(always)]
-    fn is_local(address: Self::Address) -> bool {
-        Self::locals().get(Key::new(size_of::<Self::Address>() as u32 * 8, address)).is_some()
-    }
-}
-
-impl Host for V4 {
-    const LOOPBACK: Ipv4 = Ipv4(0x7f00_0001_u32.to_be());
-
-    #[inline(always)]
-    fn mapped(address: Ipv4) -> Ipv6 {
-        Ipv6::mapped(address)
-    }
-    #[inline(always)]
-    fn locals() -> &'static LpmTrie<Ipv4, u32> {
-        &LOCALS4
-    }
-}
-
-impl Host for V6 {
-    const LOOPBACK: Ipv6 = Ipv6([0, 0, 0, 1_u32.to_be()]);
-
-    #[inline(always)]
-    fn mapped(address: Ipv6) -> Ipv6 {
-        address
-    }
-    #[inline(always)]
-    fn locals() -> &'static LpmTrie<Ipv6, u32> {
-        &LOCALS6
-    }
-}
-
 /// The container's port that a socket is led to which dials this address; `None` if it goes where it wants to.
 #[inline(always)]
-pub fn dial<F: Host>(call: Call, address: F::Address) -> Option<(F::Address, Dialled)> {
+pub fn dial<F: Family>(call: Call, address: F::Address) -> Option<(F::Address, Dialled)> {
     let (protocol, port) = (call.protocol(), call.port());
     if protocol != TCP && protocol != UDP {
         return None;
@@ -93,7 +46,7 @@ pub fn dial<F: Host>(call: Call, address: F::Address) -> Option<(F::Address, Dia
 
 /// Connects a socket: to the container whose published port it dials.
 #[inline(always)]
-pub fn connect<F: Host>(call: Call, address: F::Address) -> Option<(F::Address, Be16)> {
+pub fn connect<F: Family>(call: Call, address: F::Address) -> Option<(F::Address, Be16)> {
     let Some((container, dialled)) = dial::<F>(call, address) else {
         // What it was connected to before it is connected to no more.
         if let Some(socket) = call.dialled() {
@@ -108,7 +61,7 @@ pub fn connect<F: Host>(call: Call, address: F::Address) -> Option<(F::Address, 
 
 /// Sends a datagram that names its destination: to the container whose published port that is.
 #[inline(always)]
-pub fn send<F: Host>(call: Call, address: F::Address) -> Option<(F::Address, Be16)> {
+pub fn send<F: Family>(call: Call, address: F::Address) -> Option<(F::Address, Be16)> {
     let Some((container, dialled)) = dial::<F>(call, address) else {
         if let Some(socket) = call.dialled() {
             socket.forget(&F::mapped(address), call.port());
@@ -122,7 +75,7 @@ pub fn send<F: Host>(call: Call, address: F::Address) -> Option<(F::Address, Be1
 
 /// Whether a socket may have an address and port for itself.
 #[inline(always)]
-pub fn may_bind<F: Host>(call: Call, address: F::Address) -> bool {
+pub fn may_bind<F: Family>(call: Call, address: F::Address) -> bool {
     let (protocol, port) = (call.protocol(), call.port());
     let is_published = if address.is_unspecified() {
         // All addresses are taken if any is.
@@ -148,17 +101,8 @@ fn is_published_anywhere(is_ipv6: bool, protocol: u8, port: Be16) -> bool {
 /// Where a port of the host leads those on it.
 #[inline(always)]
 fn published_at<F: Family>(address: F::Address, protocol: u8, port: Be16) -> Option<&'static Publication> {
-    let publication = publish::find::<F>(address, protocol, port)?;
     // Link-local addresses lead nowhere: they are of every link.
     let is_link_local =
         F::AF == V6::AF && F::is_unroutable(address) && address != F::from_words(V6::LOOPBACK.0);
-    if is_link_local || port == DOMAIN && is_name_server::<F>(address) { None } else { Some(publication) }
-}
-
-/// Whether netd answers for names at this address.
-#[inline(always)]
-fn is_name_server<F: Family>(address: F::Address) -> bool {
-    F::network_of(address)
-        .and_then(|number| NETWORKS.get(number))
-        .is_some_and(|network| network.flags & NAMES != 0 && F::gateway(network) == address)
+    if is_link_local { None } else { publish::at::<F>(address, protocol, port) }
 }

@@ -19,8 +19,18 @@ const DRAWS: [u32; 6] = [1, 2, 4, 8, 16, limits::PORT_DRAWS];
 const ALLOCATION_FAILURES: [DropReason; 4] =
     [DropReason::FlowTableFull, DropReason::EndpointQuota, DropReason::PortsExhausted, DropReason::SctpPort];
 
-/// What is counted among the ways of packets, and is none.
-const FLOW_EVENTS: [&str; 2] = [Path::FlowCreated.name(), Path::FlowEnded.name()];
+/// What is counted among the ways of packets, and is none: each has a counter of its own.
+const EVENTS: [(Path, &str, &str); 5] = [
+    (Path::FlowCreated, "netd_flows_created", "Flows made"),
+    (Path::FlowAccepted, "netd_flows_accepted", "Flows made by who came to a published port"),
+    (Path::FlowEnded, "netd_flows_ended", "Flows expired, taken over, or gone with their endpoint"),
+    (
+        Path::Dialled,
+        "netd_host_dials",
+        "Connections and datagrams of the host's own sockets to published ports",
+    ),
+    (Path::BindRefused, "netd_binds_refused", "Sockets of the host that wanted a published port"),
+];
 
 /// How the metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +114,8 @@ impl Collector for Scrape {
             )?
             .encode_gauge(&self.status.uptime)?;
         self.traffic(encoder)?;
-        let paths = self.stats.paths.iter().filter(|(path, _)| !FLOW_EVENTS.contains(&path.as_str()));
+        let is_event = |path: &str| EVENTS.iter().any(|(event, ..)| event.name() == path);
+        let paths = self.stats.paths.iter().filter(|(path, _)| !is_event(path));
         counter(
             encoder,
             "netd_packets",
@@ -191,15 +202,8 @@ impl Scrape {
             None,
             family(limits::FLOWS4.into(), limits::FLOWS6.into()),
         )?;
-        for (event, name, help) in [
-            (Path::FlowCreated.name(), "netd_flows_created", "Flows made"),
-            (
-                Path::FlowEnded.name(),
-                "netd_flows_ended",
-                "Flows expired, taken over, or gone with their endpoint",
-            ),
-        ] {
-            let n = self.stats.paths.get(event).copied().unwrap_or_default();
+        for (event, name, help) in EVENTS {
+            let n = self.stats.paths.get(event.name()).copied().unwrap_or_default();
             encoder
                 .encode_descriptor(name, help, None, MetricType::Counter)?
                 .encode_counter::<NoLabelSet, _, f64>(&n, None)?;

@@ -19,6 +19,7 @@ use crate::{
     fib,
     frag::{self, Hold},
     guard,
+    hairpin::{self, Hairpin},
     icmp::{self, Reporter, Sender},
     maps::{NETWORKS, WAYS},
     nat,
@@ -96,9 +97,9 @@ pub fn run(ctx: &TcContext) -> Outcome {
 
 /// To the gateway's MAC: for the host, for another network, for the outside.
 #[inline(always)]
-fn outside<F: Translate + Refuse>(packet: &Packet, ip: &Ip<F::Address>, from: &Sending) -> Outcome {
+fn outside<F: Translate + Refuse + Hairpin>(packet: &Packet, ip: &Ip<F::Address>, from: &Sending) -> Outcome {
     if ip.destination == F::gateway(from.network) {
-        return stack(Path::StackHost);
+        return hairpin::forward::<F>(packet, from.slot).unwrap_or_else(|| stack(Path::StackHost));
     }
     if ip.ttl <= 1 {
         return stack(Path::StackTtl);
@@ -130,6 +131,12 @@ fn outside<F: Translate + Refuse>(packet: &Packet, ip: &Ip<F::Address>, from: &S
         Some(_) if request.unfit == FIT => conntrack::find::<F>(&request.tuple),
         Some(_) => None,
     };
+    let is_within = known.as_ref().is_some_and(hairpin::is_within::<F>);
+    if (is_within || known.is_none() && F::is_local(ip.destination))
+        && let Some(outcome) = hairpin::forward::<F>(packet, from.slot)
+    {
+        return outcome;
+    }
     if let Some(found) = &known
         // SAFETY: the flow points into an array map.
         && unsafe { (*found.flow).next_hop.generation } != globals.fib_generation

@@ -7,6 +7,7 @@ use aya_ebpf::programs::TcContext;
 use netd_common::{
     addr::{Be16, IfIndex},
     drop::DropReason,
+    nat::OUTSIDE,
     tuple::INBOUND,
 };
 
@@ -160,7 +161,7 @@ fn stranger<F: Translate + Publish>(packet: &Packet, ip: &Ip<F::Address>, l4: Op
 /// Nothing of the packet is held over these calls, for the programs' stack is short.
 #[inline(always)]
 fn first<F: Translate + Publish>(packet: &Packet) -> Outcome {
-    let index = match publish::open::<F>(packet) {
+    let index = match publish::open::<F>(packet, OUTSIDE) {
         Opened::Flow(index) => index,
         Opened::Stack => return Ok(Verdict::NEXT),
         Opened::Drop(reason) => return Err(reason),

@@ -12,6 +12,7 @@ mod endpoint;
 mod external;
 mod forwarding;
 mod fragments;
+mod hairpin;
 mod host_sockets;
 mod icmp;
 mod ipam;

@@ -1,0 +1,249 @@
+//! Published ports from within: a container that reaches another one, or itself, by a port of the host.
+//!
+//! The flow is one that was accepted, and the client its remote. On a network of its own the client is known by its own address;
+//! on the server's network by the gateway's, or else the server would answer past the gateway.
+
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+use netd_common::{
+    drop::DropReason,
+    endpoint::VIA_BRIDGE,
+    globals::Globals,
+    nat::PEER,
+    stats::Path,
+    tuple::{INBOUND, OUTBOUND},
+};
+
+use crate::{
+    conntrack::{self, Found},
+    family::{Family, V4, V6},
+    fib, frag,
+    icmp::Quoted,
+    maps::{ENDPOINTS, NETWORKS},
+    nat,
+    open::{self, Opened},
+    packet::Packet,
+    parse::l4::{self, L4Kind},
+    publish::{self, Publish},
+    redirect, rewrite, stats,
+    verdict::{Outcome, Verdict},
+};
+
+/// The subprograms of this file, by family: global functions, see [`open::Open`].
+pub trait Hairpin: Quoted + Publish {
+    /// Takes a container's packet to whom it is for, if it is one of a published port's flows. The verdict's number, [`NOT_OURS`],
+    /// or a failure.
+    fn turn(packet: &Packet, slot: u32) -> i64;
+    /// The flow of such a packet, and [`ANSWER`] beside it for one; or [`FIRST`], or [`NOT_OURS`].
+    fn flow_within(packet: &Packet) -> i64;
+    /// Hands the client an answer, whose other end is translated already. The verdict's number, or a failure.
+    fn answer(packet: &Packet, index: u32) -> i64;
+}
+
+impl Hairpin for V4 {
+    #[inline(always)]
+    fn turn(packet: &Packet, slot: u32) -> i64 {
+        hairpin4(packet.skb(), slot)
+    }
+    #[inline(always)]
+    fn flow_within(packet: &Packet) -> i64 {
+        hairpin_flow4(packet.skb())
+    }
+    #[inline(always)]
+    fn answer(packet: &Packet, index: u32) -> i64 {
+        hairpin_answer4(packet.skb(), index)
+    }
+}
+
+impl Hairpin for V6 {
+    #[inline(always)]
+    fn turn(packet: &Packet, slot: u32) -> i64 {
+        hairpin6(packet.skb(), slot)
+    }
+    #[inline(always)]
+    fn flow_within(packet: &Packet) -> i64 {
+        hairpin_flow6(packet.skb())
+    }
+    #[inline(always)]
+    fn answer(packet: &Packet, index: u32) -> i64 {
+        hairpin_answer6(packet.skb(), index)
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hairpin4(skb: *mut __sk_buff, slot: u32) -> i64 {
+    turn::<V4>(skb, slot)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hairpin6(skb: *mut __sk_buff, slot: u32) -> i64 {
+    turn::<V6>(skb, slot)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hairpin_flow4(skb: *mut __sk_buff) -> i64 {
+    flow_within::<V4>(skb)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hairpin_flow6(skb: *mut __sk_buff) -> i64 {
+    flow_within::<V6>(skb)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hairpin_answer4(skb: *mut __sk_buff, index: u32) -> i64 {
+    match answer::<V4>(skb, index) {
+        Ok(verdict) => verdict.number(),
+        Err(reason) => failure(reason),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hairpin_answer6(skb: *mut __sk_buff, index: u32) -> i64 {
+    match answer::<V6>(skb, index) {
+        Ok(verdict) => verdict.number(),
+        Err(reason) => failure(reason),
+    }
+}
+
+// One register back from a subprogram. Verdicts are small, and one is -1.
+const FAILED: i64 = -0x1000;
+/// No flow of a published port, and none to be.
+const NOT_OURS: i64 = i64::MIN;
+/// Whoever sends it may be one who comes to a published port.
+const FIRST: i64 = i64::MIN + 1;
+/// Beside a flow's index: an answer.
+const ANSWER: i64 = 1 << 32;
+#[inline(always)]
+fn failure(reason: DropReason) -> i64 {
+    FAILED - i64::from(reason as u32)
+}
+
+/// Takes a container's packet to whom it is for, if it is one of a published port's flows.
+#[inline(always)]
+pub fn forward<F: Hairpin>(packet: &Packet, slot: u32) -> Option<Outcome> {
+    match F::turn(packet, slot) {
+        NOT_OURS => None,
+        code if code <= FAILED => Some(Err(DropReason::of((FAILED - code) as u32))),
+        verdict => Some(Ok(Verdict::redirected(verdict))),
+    }
+}
+
+/// Whether a flow's remote is a container of this host.
+#[inline(always)]
+pub fn is_within<F: Family>(found: &Found<F::Address>) -> bool {
+    // SAFETY: the flow points into an array map.
+    unsafe { (*found.flow).flags & PEER != 0 }
+}
+
+#[inline(always)]
+fn turn<F: Hairpin>(skb: *mut __sk_buff, slot: u32) -> i64 {
+    let context = TcContext::new(skb);
+    let packet = &Packet::of(&context);
+    let mut flow = F::flow_within(packet);
+    if flow == FIRST {
+        flow = match publish::open::<F>(packet, slot) {
+            Opened::Flow(index) => i64::from(index),
+            Opened::Stack => return NOT_OURS,
+            Opened::Drop(reason) => return failure(reason),
+        };
+        F::note_first(packet, flow as u32);
+    }
+    if flow < 0 {
+        return NOT_OURS;
+    }
+    let index = flow as u32;
+    if flow & ANSWER == 0 {
+        return match nat::restore_first::<F>(packet, index) {
+            Ok(verdict) => verdict.number(),
+            Err(reason) => failure(reason),
+        };
+    }
+    let Some(found) = conntrack::at::<F>(index) else { return failure(DropReason::NoBackend) };
+    // SAFETY: the flow points into an array map.
+    match nat::other_end::<F>(packet, unsafe { &*found.flow }, OUTBOUND) {
+        Ok(()) => F::answer(packet, index),
+        Err(reason) => failure(reason),
+    }
+}
+
+#[inline(always)]
+fn flow_within<F: Hairpin>(skb: *mut __sk_buff) -> i64 {
+    let context = TcContext::new(skb);
+    let packet = &Packet::of(&context);
+    let Some(globals) = fib::globals() else { return NOT_OURS };
+    let Ok(ip) = F::parse(packet) else { return NOT_OURS };
+    if ip.options {
+        return NOT_OURS;
+    }
+    if ip.fragment.later {
+        return match frag::find::<F>(&ip, OUTBOUND) {
+            Some(found) if is_live::<F>(&found, OUTBOUND, 0, globals) => i64::from(found.index) | ANSWER,
+            _ => match frag::find::<F>(&ip, INBOUND) {
+                Some(found) if is_live::<F>(&found, INBOUND, 0, globals) => i64::from(found.index),
+                _ => NOT_OURS,
+            },
+        };
+    }
+    let Ok(l4) = l4::parse(packet, &ip, F::L4, F::ICMP) else { return NOT_OURS };
+    if l4.kind != L4Kind::Ports {
+        return NOT_OURS;
+    }
+    let (source, destination) = (l4.ports.source, l4.ports.destination);
+    let mut key = open::outbound(ip.source, ip.destination, source, destination, ip.protocol);
+    let mut code = NOT_OURS;
+    if let Some(found) = conntrack::find::<F>(&key)
+        && is_live::<F>(&found, OUTBOUND, l4.flags, globals)
+    {
+        code = i64::from(found.index) | ANSWER;
+    } else {
+        key.direction = INBOUND;
+        if let Some(found) = conntrack::find::<F>(&key)
+            && is_live::<F>(&found, INBOUND, l4.flags, globals)
+        {
+            code = i64::from(found.index);
+        } else if l4.is_first(ip.protocol) {
+            code = FIRST;
+        }
+    }
+    if code >= 0 && ip.fragment.more {
+        frag::note::<F>(&ip, if code & ANSWER != 0 { OUTBOUND } else { INBOUND }, code as u32);
+    }
+    code
+}
+
+/// Whether the flow is one between containers, and has not been ended meanwhile.
+#[inline(always)]
+fn is_live<F: Family>(found: &Found<F::Address>, direction: u8, tcp: u8, globals: &Globals) -> bool {
+    is_within::<F>(found) && conntrack::refresh(found.flow, direction, tcp, globals)
+}
+
+/// The client is the last hop: a TTL that ends there has still arrived, and must not become 0.
+#[inline(always)]
+fn answer<F: Hairpin>(skb: *mut __sk_buff, index: u32) -> Outcome {
+    let context = TcContext::new(skb);
+    let packet = &Packet::of(&context);
+    let ip = F::parse(packet)?;
+    let found = conntrack::at::<F>(index).ok_or(DropReason::NoBackend)?;
+    // SAFETY: the flow points into an array map.
+    let flow = unsafe { &*found.flow };
+    conntrack::tally(found.flow, OUTBOUND, packet.len());
+    if !ip.fragment.later {
+        rewrite::transport::<F>(packet, ip.l4, ip.protocol, &nat::to_external(flow, 0))?;
+    }
+    let endpoint = ENDPOINTS.get(flow.peer).ok_or(DropReason::UnknownEndpoint)?;
+    let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
+    if endpoint.port.0 == 0 || endpoint.flags & VIA_BRIDGE != 0 {
+        return Err(DropReason::UnknownEndpoint);
+    }
+    let ttl = if ip.ttl > 1 { ip.ttl - 1 } else { 1 };
+    rewrite::frame_and_ip::<F>(packet, &nat::to_external(flow, ttl), network.mac, endpoint.mac)?;
+    stats::took(Path::Hairpinned);
+    stats::delivered(flow.peer, packet.len());
+    Ok(redirect::into(packet, endpoint))
+}
