@@ -24,6 +24,7 @@ mod names;
 mod netavark;
 mod networks;
 mod publish;
+mod publish_model;
 mod rate;
 mod refusals;
 mod restart;
