@@ -310,13 +310,7 @@ pub(super) fn routes(state: &Model, routes: Vec<RouteView>) -> Routes {
 
 /// What `endpoint` sent and received. A program that redirects a packet into a container takes it past the counters of the
 /// veth, so what an endpoint got is what the veth counted and what the programs did.
-pub(super) fn endpoint_total(
-    endpoint: &Endpoint,
-    links: &BTreeMap<Id, stats::Traffic>,
-    programs: &BTreeMap<u32, EndpointTraffic>,
-) -> Total {
-    let link = links.get(&endpoint.id).copied().unwrap_or_default();
-    let program = programs.get(&endpoint.slot).copied().unwrap_or_default();
+pub(super) fn endpoint_total(link: stats::Traffic, program: EndpointTraffic) -> Total {
     Total { sent: program.sent.into(), received: Traffic::from(link) + program.delivered.into() }
 }
 
@@ -331,7 +325,9 @@ pub(super) fn traffic(
         .endpoints
         .values()
         .map(|endpoint| {
-            let Total { sent, received } = endpoint_total(endpoint, links, programs);
+            let link = links.get(&endpoint.id).copied().unwrap_or_default();
+            let program = programs.get(&endpoint.slot).copied().unwrap_or_default();
+            let Total { sent, received } = endpoint_total(link, program);
             EndpointStats {
                 network: network_name(state, endpoint),
                 endpoint: endpoint.name.clone(),

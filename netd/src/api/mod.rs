@@ -108,8 +108,8 @@ impl Networks for Engine {
         let state = self.state();
         let network = state.find_network(network).ok()?.id;
         let endpoint = state.find_endpoint(network, container)?;
-        let (host, counters) = own::counted(self).await.ok()?;
-        Some((network, compose::endpoint_total(endpoint, &host.endpoints, &counters.endpoints)))
+        let (link, programs) = self.traffic_of(endpoint).await?;
+        Some((network, compose::endpoint_total(link, programs)))
     }
 }
 

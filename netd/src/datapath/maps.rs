@@ -472,10 +472,14 @@ impl Maps {
         }
         for port in self.ports.iter() {
             let (_, slot) = port.map_err(failed("PORTS"))?;
-            let values = self.traffic.get(&slot, 0).map_err(failed("TRAFFIC"))?;
-            counters.endpoints.insert(slot, values.iter().fold(EndpointTraffic::default(), Counters::add));
+            counters.endpoints.insert(slot, self.traffic(slot)?);
         }
         Ok(counters)
+    }
+
+    pub(super) fn traffic(&self, slot: u32) -> Result<EndpointTraffic, Error> {
+        let values = self.traffic.get(&slot, 0).map_err(failed("TRAFFIC"))?;
+        Ok(values.iter().fold(EndpointTraffic::default(), Counters::add))
     }
 
     /// How many entries the maps hold that can be counted in no time.

@@ -404,6 +404,11 @@ impl Datapath {
         self.maps().counters()
     }
 
+    /// The traffic of one endpoint's slot, summed over the CPUs.
+    pub fn traffic(&self, slot: u32) -> Result<EndpointTraffic, Error> {
+        self.maps().traffic(slot)
+    }
+
     /// What is loaded, attached and filled.
     pub fn status(&self) -> Result<Status, Error> {
         let publications = lock(&self.publications).count();

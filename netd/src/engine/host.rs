@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use netd_common::{addr::IfIndex, stats::Traffic};
+use netd_common::{
+    addr::IfIndex,
+    stats::{EndpointTraffic, Traffic},
+};
 
 use super::{Engine, internal};
 use crate::{
@@ -43,6 +46,14 @@ pub struct RouteView {
 }
 
 impl Engine {
+    /// What the host's stack and bridges delivered to one endpoint, and what the programs did for it; `None` if the kernel
+    /// does not tell.
+    pub async fn traffic_of(&self, endpoint: &Endpoint) -> Option<(Traffic, EndpointTraffic)> {
+        let device = self.0.host.links.device(&endpoint.host_interface).await.ok()?;
+        let programs = self.datapath().traffic(endpoint.slot).ok()?;
+        Some((device.map(|device| device.sent).unwrap_or_default(), programs))
+    }
+
     /// Looks at the host's links and routes; nothing is remembered from before.
     ///
     /// # Errors

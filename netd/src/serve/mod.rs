@@ -331,7 +331,7 @@ mod tests {
 
     use axum::{
         body::Bytes,
-        routing::{get, post},
+        routing::{MethodRouter, get, post},
     };
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -361,22 +361,26 @@ mod tests {
         answer
     }
 
+    /// A request that is worked on, from when the first of what is returned beside it says so until the second is told.
+    fn work() -> (MethodRouter, Arc<Notify>, Arc<Notify>) {
+        let (begun, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (begins, released) = (begun.clone(), release.clone());
+        let handler = move || async move {
+            begins.notify_one();
+            released.notified().await;
+            "done"
+        };
+        (get(handler), begun, release)
+    }
+
     const ASK: &str = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
 
     #[tokio::test]
     async fn requests_under_way_finish_and_no_others_begin() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("netd.sock");
-        let (begun, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let handler = {
-            let (begun, release) = (begun.clone(), release.clone());
-            move || async move {
-                begun.notify_one();
-                release.notified().await;
-                "done"
-            }
-        };
-        let (ending, server) = serve(&path, Router::new().route("/", get(handler))).await;
+        let (work, begun, release) = work();
+        let (ending, server) = serve(&path, Router::new().route("/", work)).await;
 
         let mut idle = UnixStream::connect(&path).await.unwrap();
         let mut busy = UnixStream::connect(&path).await.unwrap();
@@ -397,18 +401,10 @@ mod tests {
     async fn half_open_connections_keep_nobody_out() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("netd.sock");
-        let (begun, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let handler = {
-            let (begun, release) = (begun.clone(), release.clone());
-            move || async move {
-                begun.notify_one();
-                release.notified().await;
-                "done"
-            }
-        };
+        let (work, begun, release) = work();
         let router = Router::new()
             .route("/", get(|| async { "served" }))
-            .route("/work", get(handler))
+            .route("/work", work)
             .route("/body", post(|body: Bytes| async move { body.len().to_string() }));
         let (_ending, _server) = serve(&path, router).await;
 

@@ -132,11 +132,20 @@ fn a_network_from_hello_to_goodbye() {
     // A network in use is nobody's to make anew.
     let taken = refused(host, &["create"], &given);
     assert_eq!(taken, "network with name fast already exists");
+    let sent = || {
+        let stats = host.netd_json("stats");
+        let mut networks = stats["networks"].as_array().expect("networks").iter();
+        let network = networks.find(|network| network["network"] == "fast").expect("the network");
+        network["sent"]["packets"].as_u64().expect("a counter")
+    };
+    let before_it_goes = sent();
+    assert!(before_it_goes > 0);
     let path = web.ns.path();
     for _ in 0..2 {
         assert_eq!(call(host, &["teardown", path.to_str().expect("text")], &joining), Value::Null);
     }
     assert!(!web.ns.ip("link").contains("eth0"));
+    assert!(sent() >= before_it_goes, "what it sent still counts");
     assert_eq!(host.netd_json("publish ls"), json!([]));
     // The second one's namespace goes first, and the daemon with it.
     let path = other.ns.path();
