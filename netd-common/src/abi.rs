@@ -16,6 +16,7 @@ mod pod {
         frag::FragmentKey,
         globals::Globals,
         nat::Flow,
+        policy::Trusted,
         publish::{Publication, PublishedPort},
         rate::Rate,
         socket::Socket,
@@ -54,6 +55,7 @@ mod pod {
         Publication,
         Rate,
         Socket,
+        Trusted,
     );
 }
 
@@ -75,6 +77,7 @@ mod tests {
         frag::{FragmentKey, Held, HeldKey},
         globals::Globals,
         nat::{Flow, PortRange, PortRanges},
+        policy::Trusted,
         publish::{Publication, PublishedPort},
         rate::Rate,
         socket::{Dialled, Socket},
@@ -105,6 +108,7 @@ mod tests {
         layout!(out, External<Ipv6>, external: Ipv6, internal: Ipv6, length: u32, adjustment: u32);
         layout!(out, FdbKey, network: u32, mac: crate::addr::Mac, pad: [u8; 2]);
         layout!(out, Uplink, ipv4: Ipv4, ipv6: Ipv6, mac: crate::addr::Mac, pad: [u8; 2]);
+        layout!(out, Trusted, uplink: IfIndex, network: u32);
         layout!(out, NextHop, uplink: IfIndex, family: u32, address: [u32; 4], mtu: u32, generation: u32);
         layout!(out, Tuple<Ipv4>, source: Ipv4, destination: Ipv4, source_port: u16, destination_port: u16, protocol: u8, direction: u8, pad: [u8; 2]);
         layout!(out, Tuple<Ipv6>, source: Ipv6, destination: Ipv6, source_port: u16, destination_port: u16, protocol: u8, direction: u8, pad: [u8; 2]);

@@ -6,12 +6,20 @@ use crate::addr::{IfIndex, Ipv4, Ipv6, Mac};
 
 /// Containers of this network have no way out and nobody has a way in.
 pub const INTERNAL: u32 = 1 << 0;
-/// Traffic to the outside takes an address of the uplink.
+/// Traffic to the outside takes an address of the uplink, where addresses are not routed to.
 pub const MASQUERADE: u32 = 1 << 1;
 /// Endpoints of the network may talk to each other.
 pub const ICC: u32 = 1 << 2;
 /// netd itself answers for names at the gateway's address, whatever is published there.
 pub const NAMES: u32 = 1 << 3;
+/// IPv4 addresses of this network are routed to: no masquerade, and published ports are reached at them.
+pub const ROUTED4: u32 = 1 << 4;
+/// The same for IPv6.
+pub const ROUTED6: u32 = 1 << 5;
+/// Every port is reached at the containers' own IPv4 addresses.
+pub const UNPROTECTED4: u32 = 1 << 6;
+/// The same for IPv6.
+pub const UNPROTECTED6: u32 = 1 << 7;
 
 /// One network: a value of `NETWORKS`, an array indexed by the network's number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -19,7 +27,7 @@ pub const NAMES: u32 = 1 << 3;
 pub struct Network {
     /// The kernel bridge; 0 while the number is unused.
     pub bridge: IfIndex,
-    /// [`INTERNAL`], [`MASQUERADE`], [`ICC`], [`NAMES`].
+    /// [`INTERNAL`], [`MASQUERADE`], [`ICC`], [`NAMES`], [`ROUTED4`], [`ROUTED6`], [`UNPROTECTED4`], [`UNPROTECTED6`].
     pub flags: u32,
     /// The bridge's IPv4 address; 0.0.0.0 if it has none.
     pub gateway4: Ipv4,

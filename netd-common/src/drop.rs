@@ -71,4 +71,6 @@ reasons! {
     TcpUnrelated = "tcp_unrelated",
     /// More than the endpoint may send, or be sent.
     Rate = "rate",
+    /// To a port of a container in a routed network that is not published.
+    Unpublished = "unpublished",
 }

@@ -27,6 +27,7 @@ pub mod globals;
 pub mod limits;
 pub mod nat;
 pub mod nptv6;
+pub mod policy;
 pub mod publish;
 pub mod rate;
 pub mod socket;

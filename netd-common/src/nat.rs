@@ -25,6 +25,9 @@ pub const PEER: u8 = 1 << 2;
 pub const OWN_ADDRESS: u8 = 1 << 3;
 /// The external address is one that the user chose for the network.
 pub const CHOSEN: u8 = 1 << 4;
+/// The remote dials the container's own address, for which it needs no published port: the protocol has none, or the network
+/// protects none.
+pub const OPEN: u8 = 1 << 5;
 
 /// One flow: a value of `FLOWS4` or `FLOWS6`, an array. Two keys of `FLOW_KEYS4/6` hold its index, one per direction.
 ///
@@ -65,7 +68,7 @@ pub struct Flow<A: Address> {
     pub peer: u32,
     /// IANA protocol number.
     pub protocol: u8,
-    /// [`ACCEPTED`], [`TWICE`], [`PEER`], [`OWN_ADDRESS`], [`CHOSEN`].
+    /// [`ACCEPTED`], [`TWICE`], [`PEER`], [`OWN_ADDRESS`], [`CHOSEN`], [`OPEN`].
     pub flags: u8,
     /// Always zero.
     pub pad: [u8; 2],

@@ -12,7 +12,7 @@ use netd_common::{
     event::Sweep,
     globals::Globals,
     limits,
-    nat::{self, ACCEPTED, Flow, HOST},
+    nat::{self, ACCEPTED, Flow, HOST, OPEN},
     stats::{Path, Traffic},
     tuple::{INBOUND, OUTBOUND, Tuple},
 };
@@ -219,7 +219,7 @@ pub fn end_if_unpublished<F: Family>(index: u32) -> bool {
     let seen = clock(flow);
     // SAFETY: as in `clock_word`.
     let flow = unsafe { &*flow };
-    if seen.state() == State::DEAD || flow.flags & ACCEPTED == 0 {
+    if seen.state() == State::DEAD || flow.flags & (ACCEPTED | OPEN) != ACCEPTED {
         return false;
     }
     let publication = publish::find::<F>(flow.external, flow.protocol, flow.external_port);

@@ -3,7 +3,7 @@
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, Queue, lpm_trie::Key};
 use netd_common::{
     addr::{Address, Be16, Ipv4, Ipv6},
-    bridge::Network,
+    bridge::{MASQUERADE, Network, ROUTED4, ROUTED6, UNPROTECTED4, UNPROTECTED6},
     drop::DropReason,
     endpoint::{EXTERNAL4, EXTERNAL6, Endpoint},
     external::External,
@@ -38,6 +38,10 @@ pub trait Family: Sized + 'static {
     const LOOPBACK: Self::Address;
     /// The flag of an endpoint that has an external address.
     const EXTERNAL: u32;
+    /// The flag of a network whose addresses are routed to.
+    const ROUTED: u32;
+    /// The flag of a network whose every port is open.
+    const UNPROTECTED: u32;
 
     fn parse(packet: &Packet) -> Result<Ip<Self::Address>, DropReason>;
     /// The address as words of the kernel's `bpf_fib_lookup` and the flow's next hop have it.
@@ -73,6 +77,12 @@ pub trait Family: Sized + 'static {
     #[inline(always)]
     fn is_local(address: Self::Address) -> bool {
         Self::locals().get(Key::new(size_of::<Self::Address>() as u32 * 8, address)).is_some()
+    }
+
+    /// Whether what leaves the network takes another address.
+    #[inline(always)]
+    fn is_masqueraded(network: &Network) -> bool {
+        network.flags & (MASQUERADE | Self::ROUTED) == MASQUERADE
     }
 
     /// The network whose prefix holds the address.
@@ -114,6 +124,8 @@ impl Family for V4 {
     const FLOWS: u32 = limits::FLOWS4;
     const LOOPBACK: Ipv4 = Ipv4(0x7f00_0001_u32.to_be());
     const EXTERNAL: u32 = EXTERNAL4;
+    const ROUTED: u32 = ROUTED4;
+    const UNPROTECTED: u32 = UNPROTECTED4;
 
     #[inline(always)]
     fn parse(packet: &Packet) -> Result<Ip<Ipv4>, DropReason> {
@@ -208,6 +220,8 @@ impl Family for V6 {
     const FLOWS: u32 = limits::FLOWS6;
     const LOOPBACK: Ipv6 = Ipv6([0, 0, 0, 1_u32.to_be()]);
     const EXTERNAL: u32 = EXTERNAL6;
+    const ROUTED: u32 = ROUTED6;
+    const UNPROTECTED: u32 = UNPROTECTED6;
 
     #[inline(always)]
     fn parse(packet: &Packet) -> Result<Ip<Ipv6>, DropReason> {

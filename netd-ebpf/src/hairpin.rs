@@ -134,11 +134,11 @@ pub fn forward<F: Hairpin>(packet: &Packet, slot: u32) -> Option<Outcome> {
     }
 }
 
-/// Whether a flow's remote is a container of this host.
+/// Whether a flow's remote is a container of this host, that came by a port of the host's.
 #[inline(always)]
 pub fn is_within<F: Family>(found: &Found<F::Address>) -> bool {
     // SAFETY: the flow points into an array map.
-    unsafe { (*found.flow).flags & PEER != 0 }
+    unsafe { (*found.flow).flags & PEER != 0 && (*found.flow).external != (*found.flow).local }
 }
 
 #[inline(always)]

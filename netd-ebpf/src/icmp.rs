@@ -5,7 +5,6 @@ use netd_common::{
     addr::{Be16, IfIndex, Ipv4, Ipv6},
     csum,
     drop::DropReason,
-    fib::NextHop,
     nat::{Flow, TWICE},
     stats::Path,
     tuple::{INBOUND, OUTBOUND, Tuple, protocol},
@@ -389,7 +388,7 @@ pub fn error_out<F: Quoted>(
     packet: &Packet,
     ip: &Ip<F::Address>,
     from: Sender,
-    send: impl FnOnce(&NextHop) -> Outcome,
+    send: impl FnOnce(&Flow<F::Address>) -> Outcome,
 ) -> Option<Outcome> {
     let index = F::quoted_flow(packet, ip.l4, Reporter::Container);
     if index < 0 {
@@ -410,6 +409,6 @@ pub fn error_out<F: Quoted>(
     Some(
         quoted::<F>(packet, ip.l4, flow, OUTBOUND)
             .and_then(|()| rewrite::ip::<F>(packet, &nat::to_external(flow, ttl)))
-            .and_then(|()| send(&flow.next_hop)),
+            .and_then(|()| send(flow)),
     )
 }

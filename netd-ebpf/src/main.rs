@@ -24,6 +24,7 @@ mod nd;
 mod open;
 mod packet;
 mod parse;
+mod policy;
 mod publish;
 mod rate;
 mod redirect;

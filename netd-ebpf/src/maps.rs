@@ -18,6 +18,7 @@ use netd_common::{
     globals::Globals,
     limits,
     nat::Flow,
+    policy::Trusted,
     publish::{self, Publication, PublishedPort},
     rate::Rate,
     socket::Socket,
@@ -70,6 +71,9 @@ pub static INTERNALS4: LpmTrie<Ipv4, External<Ipv4>> =
 #[map]
 pub static INTERNALS6: LpmTrie<Ipv6, External<Ipv6>> =
     LpmTrie::with_max_entries(limits::EXTERNALS, NO_PREALLOC);
+/// Uplinks that networks trust.
+#[map]
+pub static TRUSTED: HashMap<Trusted, u32> = HashMap::with_max_entries(limits::TRUSTED, 0);
 #[map]
 pub static UPLINKS: HashMap<IfIndex, Uplink> = HashMap::with_max_entries(limits::UPLINKS, 0);
 

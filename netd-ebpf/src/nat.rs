@@ -5,7 +5,6 @@ use netd_common::{
     addr::Address,
     drop::DropReason,
     endpoint::{NO_GATEWAY, VIA_BRIDGE},
-    fib::NextHop,
     nat::{Flow, HOST, OUTSIDE, TWICE},
     stats::Path,
     tuple::{INBOUND, OUTBOUND},
@@ -259,7 +258,7 @@ pub fn masquerade<F: Twice>(
     ip: &Ip<F::Address>,
     l4: Option<&L4>,
     flow: *mut Flow<F::Address>,
-    send: impl FnOnce(&NextHop) -> Outcome,
+    send: impl FnOnce(&Flow<F::Address>) -> Outcome,
 ) -> Outcome {
     // SAFETY: `flow` points into an array map.
     let record = unsafe { &*flow };
@@ -275,7 +274,7 @@ pub fn masquerade<F: Twice>(
     rewrite::ip::<F>(packet, &translation)?;
     other_end::<F>(packet, record, OUTBOUND)?;
     stats::took(Path::Masqueraded);
-    send(&record.next_hop)
+    send(record)
 }
 
 /// What the stack lets out, translated over the same table. The TTL is the stack's business and done.
@@ -371,6 +370,21 @@ pub fn hand_over<A: Address>(packet: &Packet, flow: &Flow<A>) -> Outcome {
     }
     let endpoint = ENDPOINTS.get(flow.endpoint).ok_or(DropReason::UnknownEndpoint)?;
     if endpoint.port.0 == 0 { Err(DropReason::UnknownEndpoint) } else { Ok(redirect::into(packet, endpoint)) }
+}
+
+/// Hands an answer to the endpoint of this host that opened the flow. Its TTL has been seen to.
+#[inline(always)]
+pub fn to_peer<A: Address>(packet: &Packet, flow: &Flow<A>) -> Outcome {
+    let endpoint = ENDPOINTS.get(flow.peer).ok_or(DropReason::UnknownEndpoint)?;
+    let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
+    if endpoint.port.0 == 0 {
+        return Err(DropReason::UnknownEndpoint);
+    }
+    if endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) == 0 {
+        rewrite::frame(packet, network.mac, endpoint.mac)?;
+        stats::delivered(flow.peer, packet.len());
+    }
+    Ok(redirect::into(packet, endpoint))
 }
 
 /// Turns the packet's destination back into the flow's own end, and hands it there.

@@ -7,14 +7,14 @@ use aya_ebpf::{
 };
 use netd_common::{
     addr::{Address as _, Be16, IfIndex, Ipv4, Ipv6},
-    bridge::{ICC, INTERNAL, MASQUERADE, Network},
+    bridge::{ICC, INTERNAL, Network},
     drop::DropReason,
     endpoint::ISOLATED,
     event::{Refused, Sweep},
     fib::NextHop,
     globals::Globals,
     limits,
-    nat::{ACCEPTED, CHOSEN, Flow, OUTSIDE, OWN_ADDRESS},
+    nat::{ACCEPTED, CHOSEN, Flow, OUTSIDE, OWN_ADDRESS, PEER},
     stats::Path,
     tuple::{INBOUND, OUTBOUND, Tuple, protocol},
 };
@@ -390,7 +390,7 @@ fn decide<F: Family>(packet: &Packet, request: &Request<F::Address>) -> Opened {
     }
     let comes_back = external::is_external::<F>(request.tuple.destination);
     // Whoever is asked by an external address within the host answers to one.
-    let masquerade = network.flags & MASQUERADE != 0 || comes_back;
+    let masquerade = F::is_masqueraded(network) || comes_back;
     if request.unfit != FIT {
         return if masquerade { Opened::Drop(DropReason::of(request.unfit)) } else { Opened::Stack };
     }
@@ -444,7 +444,8 @@ fn find_exit<F: Family>(
     let Route::Forward { mut hop, mut source } =
         fib::lookup::<F>(packet, &request.tuple, Way::From(network.bridge), globals)
     else {
-        return STACK;
+        // Of the host's addresses an internal network knows its gateway alone, which is no matter of routes.
+        return if network.flags & INTERNAL == 0 { STACK } else { drop(DropReason::Internal) };
     };
     if hop.uplink == network.bridge {
         // By way of the gateway to a neighbour.
@@ -775,6 +776,11 @@ fn reroute<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: 
     let packet = &Packet::of(&context);
     let accepted = flow.flags & ACCEPTED != 0;
     // Answers leave by the uplink that the request came in by, as long as there is a way; all else where the routes say.
+    if flow.flags & PEER != 0 {
+        // No route leads to it.
+        flow.next_hop.generation = globals.fib_generation;
+        return i64::from(index);
+    }
     let way = match (bridge, accepted) {
         (0, false) => return ASTRAY,
         (0, true) => Way::Out(old),

@@ -88,7 +88,7 @@ impl Publish for V6 {
 }
 
 /// Beside the slot of an endpoint that holds as many flows as it may.
-const FULL: i64 = 1 << 33;
+pub const FULL: i64 = 1 << 33;
 
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -127,6 +127,12 @@ pub fn open<F: Publish>(packet: &Packet, client: u32) -> Opened {
             return Opened::Drop(DropReason::EndpointQuota);
         }
     }
+    complete::<F>(accepted)
+}
+
+/// Gives a record, if it is one, what it lacks to be live.
+#[inline(always)]
+pub fn complete<F: Publish>(mut accepted: i64) -> Opened {
     if accepted >= 0 {
         accepted = F::take_seen_port(accepted as u32);
     }

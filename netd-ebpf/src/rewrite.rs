@@ -166,6 +166,12 @@ pub fn frame_and_ip<F: Rewrite>(
     store(packet, 0, &headers)
 }
 
+/// Replaces both MACs.
+#[inline(always)]
+pub fn frame(packet: &Packet, source: Mac, destination: Mac) -> Result<(), DropReason> {
+    store(packet, 0, &[destination, source])
+}
+
 /// Prepares the sum of the whole packet, where the receiving device has made one, for a new TTL.
 #[inline(always)]
 fn tell_sum<F: Rewrite>(packet: &Packet, ttl: u8) -> Result<(), DropReason> {

@@ -3,11 +3,11 @@
 use aya_ebpf::programs::TcContext;
 use netd_common::{
     addr::IfIndex,
-    bridge::Network,
+    bridge::{INTERNAL, Network},
     conntrack::flags::RST,
     drop::DropReason,
     endpoint::{ANY_SOURCE, Endpoint, NO_GATEWAY, SENT_LIMITED, VIA_BRIDGE},
-    fib::NextHop,
+    nat::{Flow, PEER},
     stats::Path,
     tuple::{INBOUND, OUTBOUND},
 };
@@ -20,6 +20,7 @@ use crate::{
     frag::{self, Hold},
     guard,
     hairpin::{self, Hairpin},
+    hook::from_uplink::accepted,
     icmp::{self, Reporter, Sender},
     maps::{NETWORKS, WAYS},
     nat,
@@ -30,6 +31,7 @@ use crate::{
         icmp::Kind,
         l4::{self, L4, L4Kind},
     },
+    policy::{self, Policy},
     rate,
     redirect::{self, REPLAYED},
     refuse::{self, Refuse},
@@ -97,16 +99,24 @@ pub fn run(ctx: &TcContext) -> Outcome {
 
 /// To the gateway's MAC: for the host, for another network, for the outside.
 #[inline(always)]
-fn outside<F: Translate + Refuse + Hairpin>(packet: &Packet, ip: &Ip<F::Address>, from: &Sending) -> Outcome {
+fn outside<F: Translate + Refuse + Policy + Hairpin>(
+    packet: &Packet,
+    ip: &Ip<F::Address>,
+    from: &Sending,
+) -> Outcome {
     if ip.destination == F::gateway(from.network) {
         return hairpin::forward::<F>(packet, from.slot).unwrap_or_else(|| stack(Path::StackHost));
     }
-    if ip.ttl <= 1 {
+    let is_internal = from.network.flags & INTERNAL != 0;
+    if ip.ttl <= 1 && !is_internal {
         return stack(Path::StackTtl);
     }
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
     if ip.options || from.endpoint.flags & VIA_BRIDGE != 0 {
         // The stack sends it, if it may go where it wants to.
+        if let Some(outcome) = by_stack::<F>(packet, ip, from) {
+            return outcome;
+        }
         return match open::judge::<F>(packet, &request::<F>(ip, None, BY_STACK, from)) {
             Opened::Drop(reason) => Err(reason),
             _ => stack(if ip.options { Path::StackOptions } else { Path::StackBridge }),
@@ -115,8 +125,8 @@ fn outside<F: Translate + Refuse + Hairpin>(packet: &Packet, ip: &Ip<F::Address>
     let l4 = if ip.fragment.later { None } else { Some(l4::parse(packet, ip, F::L4, F::ICMP)?) };
     if let Some(l4) = &l4
         && l4.kind == L4Kind::Icmp(Kind::Error)
-        && let Some(outcome) = icmp::error_out::<F>(packet, ip, Sender::Behind(from.network.bridge), |hop| {
-            send::<F>(packet, Some(ip.l4), hop)
+        && let Some(outcome) = icmp::error_out::<F>(packet, ip, Sender::Behind(from.network.bridge), |flow| {
+            send::<F>(packet, Some(ip.l4), flow)
         })
     {
         return outcome;
@@ -128,7 +138,7 @@ fn outside<F: Translate + Refuse + Hairpin>(packet: &Packet, ip: &Ip<F::Address>
     let mut request = request::<F>(ip, l4.as_ref(), fit, from);
     let mut known = match &l4 {
         None => frag::find::<F>(ip, OUTBOUND),
-        Some(_) if request.unfit == FIT => conntrack::find::<F>(&request.tuple),
+        Some(l4) if may_belong(l4.kind) => conntrack::find::<F>(&request.tuple),
         Some(_) => None,
     };
     let is_within = known.as_ref().is_some_and(hairpin::is_within::<F>);
@@ -153,6 +163,12 @@ fn outside<F: Translate + Refuse + Hairpin>(packet: &Packet, ip: &Ip<F::Address>
     let flags = l4.as_ref().map_or(0, |l4| l4.flags);
     let found = match known {
         Some(found) if conntrack::refresh(found.flow, OUTBOUND, flags, globals) => found,
+        // SAFETY: whether there is a value, and nothing of it.
+        _ if unsafe { F::addresses().get(ip.destination) }.is_some()
+            && let Some(outcome) = neighbour::<F>(packet, from) =>
+        {
+            return outcome;
+        }
         _ if from.endpoint.flags & F::EXTERNAL != 0 && F::internal(ip.source).is_some() => {
             return one_to_one::<F>(packet, ip, l4.as_ref(), &request);
         }
@@ -172,16 +188,19 @@ fn outside<F: Translate + Refuse + Hairpin>(packet: &Packet, ip: &Ip<F::Address>
             return Ok(Verdict::CONSUMED);
         }
     }
-    nat::masquerade::<F>(packet, ip, l4.as_ref(), found.flow, |hop| send::<F>(packet, None, hop))
+    nat::masquerade::<F>(packet, ip, l4.as_ref(), found.flow, |flow| send::<F>(packet, None, flow))
 }
 
-/// Out by the uplink, or back in to the container that is known by the external address.
+/// Out by the uplink; or back in, to the container that opened the flow, or that is known by the external address.
 #[inline(always)]
-fn send<F: Translate>(packet: &Packet, error: Option<usize>, hop: &NextHop) -> Outcome {
-    if hop.uplink.0 == 0 {
-        return external::enter::<F>(packet, error, From::Within);
+fn send<F: Translate>(packet: &Packet, error: Option<usize>, flow: &Flow<F::Address>) -> Outcome {
+    if flow.next_hop.uplink.0 != 0 {
+        return Ok(redirect::out(packet, &flow.next_hop));
     }
-    Ok(redirect::out(packet, hop))
+    if flow.flags & PEER != 0 {
+        return nat::to_peer(packet, flow);
+    }
+    external::enter::<F>(packet, error, From::Within)
 }
 
 /// From a container with an external address: no flow is needed, whatever the protocol.
@@ -244,6 +263,42 @@ fn answer<F: Translate + Refuse>(packet: &Packet, error: Option<usize>, index: u
     nat::hand_over(packet, flow)
 }
 
+/// To a container of another network. `None` if it is none of another.
+#[inline(always)]
+fn neighbour<F: Translate + Policy>(packet: &Packet, from: &Sending) -> Option<Outcome> {
+    let admitted = F::judge(packet, from.slot);
+    if admitted >= 0 {
+        return Some(accepted::<F>(packet, policy::open::<F>(packet, admitted, from.slot)));
+    }
+    match Opened::decode(admitted) {
+        Opened::Drop(reason) => Some(Err(reason)),
+        _ => None,
+    }
+}
+
+/// To a container of another network, as `neighbour`, if it is the stack that takes it there.
+#[inline(always)]
+fn by_stack<F: Policy>(packet: &Packet, ip: &Ip<F::Address>, from: &Sending) -> Option<Outcome> {
+    // SAFETY: whether there is a value, and nothing of it.
+    unsafe { F::addresses().get(ip.destination) }?;
+    if F::answers(packet) >= 0 {
+        return Some(stack(Path::StackBridge));
+    }
+    let admitted = F::judge(packet, from.slot);
+    let opened = if admitted >= 0 {
+        policy::open::<F>(packet, admitted, from.slot)
+    } else {
+        match Opened::decode(admitted) {
+            Opened::Stack => return None,
+            judged => judged,
+        }
+    };
+    Some(match opened {
+        Opened::Drop(reason) => Err(reason),
+        _ => stack(Path::StackBridge),
+    })
+}
+
 /// A fragment that came before the first of its datagram.
 #[inline(always)]
 fn early(hold: Hold) -> Outcome {
@@ -258,6 +313,12 @@ pub fn unfit(kind: L4Kind) -> u32 {
         L4Kind::Icmp(_) => DropReason::IcmpUnrelated as u32,
         L4Kind::Other => DropReason::Protocol as u32,
     }
+}
+
+/// Whether a message can belong to a flow, be it that it can only answer.
+#[inline(always)]
+pub fn may_belong(kind: L4Kind) -> bool {
+    !matches!(kind, L4Kind::Icmp(Kind::Error | Kind::Other))
 }
 
 /// A reset resets what there is, and begins nothing.

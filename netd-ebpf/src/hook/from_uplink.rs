@@ -27,6 +27,7 @@ use crate::{
         icmp::Kind,
         l4::{self, L4, L4Kind},
     },
+    policy::{self, Policy},
     publish::{self, Publish},
     redirect::{self, TRANSLATED},
     verdict::{Outcome, Verdict},
@@ -93,7 +94,7 @@ fn asked(packet: &Packet) -> Outcome {
 }
 
 #[inline(always)]
-fn inside<F: Translate + Publish>(packet: &Packet) -> Outcome {
+fn inside<F: Translate + Policy>(packet: &Packet) -> Outcome {
     // What cannot be parsed cannot be a reply; the stack drops it as it would without netd.
     let Ok(ip) = &F::parse(packet) else { return Ok(Verdict::NEXT) };
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
@@ -105,7 +106,9 @@ fn inside<F: Translate + Publish>(packet: &Packet) -> Outcome {
             _ if external::is_external::<F>(ip.destination) => external::enter::<F>(packet, None, From::Wire),
             // The host's own perhaps: its stack gets it as well, and forgets it if the first never comes there.
             _ => {
-                let verdict = hosts::<F>(ip)?;
+                let Ok(verdict) = hosts::<F>(ip) else {
+                    return unless_admitted::<F>(packet, Err(DropReason::DirectAccess));
+                };
                 let is_under_way = frag::hold::<F>(packet, INBOUND) == Hold::Replayed;
                 Ok(if is_under_way { Verdict::CONSUMED } else { verdict })
             }
@@ -146,24 +149,46 @@ fn inside<F: Translate + Publish>(packet: &Packet) -> Outcome {
 
 /// No flow of ours. A container's external address is its own wholly; of all others the host has what is not published.
 #[inline(always)]
-fn stranger<F: Translate + Publish>(packet: &Packet, ip: &Ip<F::Address>, l4: Option<&L4>) -> Outcome {
+fn stranger<F: Translate + Policy>(packet: &Packet, ip: &Ip<F::Address>, l4: Option<&L4>) -> Outcome {
     if external::is_external::<F>(ip.destination) {
         return external::enter::<F>(packet, external::error(ip, l4), From::Wire);
     }
-    match l4 {
-        Some(l4) if l4.kind == L4Kind::Ports && l4.is_first(ip.protocol) => first::<F>(packet),
+    let outcome = match l4 {
+        Some(l4) if l4.kind == L4Kind::Ports && l4.is_first(ip.protocol) => {
+            accepted::<F>(packet, publish::open::<F>(packet, OUTSIDE))
+        }
         _ => hosts::<F>(ip),
-    }
+    };
+    unless_admitted::<F>(packet, outcome)
 }
 
-/// The first packet of somebody who may have come to a published port.
+/// What is aimed straight at a container is dropped, unless its network lets it in.
+#[inline(always)]
+fn unless_admitted<F: Translate + Policy>(packet: &Packet, outcome: Outcome) -> Outcome {
+    if !matches!(outcome, Err(DropReason::DirectAccess)) {
+        return outcome;
+    }
+    let admitted = F::judge(packet, OUTSIDE);
+    if admitted >= 0 {
+        return accepted::<F>(packet, policy::open::<F>(packet, admitted, OUTSIDE));
+    }
+    accepted::<F>(packet, Opened::decode(admitted))
+}
+
+/// A packet of somebody who has come to a published port, or to a container itself.
 ///
 /// Nothing of the packet is held over these calls, for the programs' stack is short.
 #[inline(always)]
-fn first<F: Translate + Publish>(packet: &Packet) -> Outcome {
-    let index = match publish::open::<F>(packet, OUTSIDE) {
+pub fn accepted<F: Translate + Publish>(packet: &Packet, opened: Opened) -> Outcome {
+    let index = match opened {
         Opened::Flow(index) => index,
         Opened::Stack => return Ok(Verdict::NEXT),
+        Opened::Drop(DropReason::Fragment) => {
+            return match frag::hold::<F>(packet, INBOUND) {
+                Hold::Lost => Err(DropReason::Fragment),
+                _ => Ok(Verdict::CONSUMED),
+            };
+        }
         Opened::Drop(reason) => return Err(reason),
     };
     if F::note_first(packet, index) != 0 && frag::replay::<F>(packet, INBOUND) {

@@ -4,7 +4,6 @@
 use aya_ebpf::programs::TcContext;
 use netd_common::{
     addr::{Be16, IfIndex},
-    bridge::MASQUERADE,
     drop::DropReason,
     nat::HOST,
     tuple::{OUTBOUND, protocol},
@@ -15,7 +14,7 @@ use crate::{
     external::{self, From, Translate},
     family::{Family, V4, V6},
     fib, frag,
-    hook::from_container::{unfit, unless_reset},
+    hook::from_container::{may_belong, unfit, unless_reset},
     icmp::{self, Sender},
     maps::{NETWORKS, UPLINKS},
     nat, nd,
@@ -104,7 +103,7 @@ fn leave<F: Translate>(packet: &Packet) -> Outcome {
 #[inline(always)]
 fn container<F: Translate>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -> Outcome {
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
-    let masquerade = NETWORKS.get(network).ok_or(DropReason::UnknownEndpoint)?.flags & MASQUERADE != 0;
+    let masquerade = F::is_masqueraded(NETWORKS.get(network).ok_or(DropReason::UnknownEndpoint)?);
     if ip.fragment.later {
         return match frag::find::<F>(ip, OUTBOUND) {
             Some(found) if conntrack::refresh(found.flow, OUTBOUND, 0, globals) => {
@@ -125,9 +124,7 @@ fn container<F: Translate>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -
     let endpoint = unsafe { F::addresses().get(ip.source) }.copied().unwrap_or(HOST);
     let mut request = request::<F>(packet, ip, &l4, endpoint, network, unfit(l4.kind));
     let index = match conntrack::find::<F>(&request.tuple) {
-        Some(found)
-            if request.unfit == FIT && conntrack::refresh(found.flow, OUTBOUND, l4.flags, globals) =>
-        {
+        Some(found) if may_belong(l4.kind) && conntrack::refresh(found.flow, OUTBOUND, l4.flags, globals) => {
             found.index
         }
         _ if F::internal(ip.source).is_some() => {

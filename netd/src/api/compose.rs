@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -24,7 +25,7 @@ use crate::{
     dns,
     engine::{HostView, RouteView},
     link,
-    model::{Endpoint, Id, MacAddress, Publication, State as Model, Target},
+    model::{Endpoint, HostPorts, Id, MacAddress, Publication, State as Model, Target},
 };
 
 /// Who serves the names of each network that has any, and what they are.
@@ -148,7 +149,7 @@ pub(super) fn publications(state: &Model) -> Vec<view::Publication> {
             endpoint.publications.iter().map(|it| view::Publication {
                 network: network_name(state, endpoint),
                 endpoint: endpoint.name.clone(),
-                ..published_port(it)
+                ..published_port(it, endpoint.has(it.host.address))
             })
         })
         .collect();
@@ -160,12 +161,18 @@ pub(super) fn publications(state: &Model) -> Vec<view::Publication> {
 }
 
 /// Ports of one endpoint, whose name the asker knows.
-pub(super) fn published(publications: &[Publication]) -> Vec<view::Publication> {
-    publications.iter().map(published_port).collect()
+pub(super) fn published(state: &Model, publications: &[Publication]) -> Vec<view::Publication> {
+    let is_own = |address| state.endpoints.values().any(|endpoint| endpoint.has(address));
+    publications.iter().map(|it| published_port(it, is_own(it.host.address))).collect()
 }
 
-fn published_port(publication: &Publication) -> view::Publication {
-    let (host, container) = (publication.host, publication.container_ports());
+fn published_port(publication: &Publication, is_own: bool) -> view::Publication {
+    let (mut host, container) = (publication.host, publication.container_ports());
+    if is_own {
+        // As Docker shows it: no port of the host's leads there.
+        let all: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        host = HostPorts { address: all[usize::from(host.address.is_ipv6())], first: 0, last: 0, ..host };
+    }
     view::Publication {
         network: String::new(),
         endpoint: String::new(),
@@ -183,10 +190,12 @@ pub(super) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
     let mut rules: Vec<Rule> = state
         .networks
         .values()
-        .filter(|network| {
-            !network.internal && network.bridge.as_ref().is_some_and(|bridge| bridge.masquerade)
-        })
+        .filter(|network| !network.internal)
         .flat_map(|network| network.ipam.pools.iter().map(move |pool| (network, pool.subnet)))
+        .filter(|(network, subnet)| {
+            let bridge = network.bridge.as_ref();
+            bridge.is_some_and(|bridge| bridge.masquerades(subnet.addr().is_ipv6()))
+        })
         .map(|(network, source)| Rule {
             network: network.name.clone(),
             source,

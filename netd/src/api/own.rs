@@ -74,7 +74,7 @@ pub(crate) async fn publish(
     Json(request): Json<request::Publish>,
 ) -> Result<Response, Refusal> {
     let added = api.engine.publish(request).await?;
-    Ok((StatusCode::CREATED, Json(compose::published(&added))).into_response())
+    Ok((StatusCode::CREATED, Json(compose::published(&api.engine.state(), &added))).into_response())
 }
 
 pub(crate) async fn unpublish(
@@ -82,7 +82,7 @@ pub(crate) async fn unpublish(
     Json(request): Json<request::Publish>,
 ) -> Result<Response, Refusal> {
     let removed = api.engine.unpublish(request).await?;
-    Ok(Json(compose::published(&removed)).into_response())
+    Ok(Json(compose::published(&api.engine.state(), &removed)).into_response())
 }
 
 /// The metrics, in the format of OpenMetrics to those who ask for it, else in the one before.

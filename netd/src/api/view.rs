@@ -159,9 +159,9 @@ pub struct Publication {
     pub endpoint: String,
     /// `tcp`, `udp`, `sctp`.
     pub protocol: String,
-    /// An address of the host, or unspecified for all of its family. On a routed network it is the endpoint's own.
+    /// An address of the host, or unspecified for all of its family.
     pub host_ip: IpAddr,
-    /// The first port of the host.
+    /// The first port of the host; 0 on a routed network, where the endpoint's own address is dialled.
     pub host_port: u16,
     /// The last port of the host.
     pub host_port_end: u16,

@@ -95,6 +95,9 @@ fn list(publications: &[Publication]) -> String {
 }
 
 fn host(publication: &Publication) -> String {
+    if publication.host_port == 0 {
+        return "-".into();
+    }
     let first = SocketAddr::new(publication.host_ip, publication.host_port).to_string();
     match publication.host_port_end {
         last if last == publication.host_port => first,
@@ -127,6 +130,8 @@ mod tests {
             (host(&publication), container(&publication)),
             ("[::]:8000-8010".into(), "80-90/tcp".into())
         );
+        let routed = Publication { host_port: 0, host_port_end: 0, ..publication.clone() };
+        assert_eq!(host(&routed), "-");
         let list = list(&[publication]);
         assert!(list.contains("[::]:8000-8010") && list.contains("n1"), "{list}");
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
 };
 
@@ -27,6 +27,7 @@ use netd_common::{
     globals::Globals,
     limits,
     nat::{Flow, PortRange, PortRanges},
+    policy::Trusted,
     publish::{self, Publication, PublishedPort},
     rate::Rate,
     socket::Socket,
@@ -54,7 +55,7 @@ const fn map<K, V>(name: &'static str, kind: MapType, max_entries: u32) -> Defin
 type Prefix<A> = (u32, A);
 
 /// Every map of netd-ebpf/src/maps.rs.
-pub(super) const MAPS: [Definition; 42] = [
+pub(super) const MAPS: [Definition; 43] = [
     map::<u32, Globals>("GLOBALS", MapType::Array, 1),
     map::<u32, Network>("NETWORKS", MapType::Array, limits::NETWORKS),
     map::<u32, Endpoint>("ENDPOINTS", MapType::Array, limits::ENDPOINTS),
@@ -70,6 +71,7 @@ pub(super) const MAPS: [Definition; 42] = [
     map::<Prefix<Ipv6>, External<Ipv6>>("EXTERNALS6", MapType::LpmTrie, limits::EXTERNALS),
     map::<Prefix<Ipv4>, External<Ipv4>>("INTERNALS4", MapType::LpmTrie, limits::EXTERNALS),
     map::<Prefix<Ipv6>, External<Ipv6>>("INTERNALS6", MapType::LpmTrie, limits::EXTERNALS),
+    map::<Trusted, u32>("TRUSTED", MapType::Hash, limits::TRUSTED),
     map::<IfIndex, Uplink>("UPLINKS", MapType::Hash, limits::UPLINKS),
     map::<Prefix<PublishedPort<Ipv4>>, Publication>("PUBLICATIONS4", MapType::LpmTrie, limits::PUBLICATIONS),
     map::<Prefix<PublishedPort<Ipv6>>, Publication>("PUBLICATIONS6", MapType::LpmTrie, limits::PUBLICATIONS),
@@ -173,6 +175,7 @@ pub(super) struct Maps {
     externals6: LpmTrie<MapData, Ipv6, External<Ipv6>>,
     internals4: LpmTrie<MapData, Ipv4, External<Ipv4>>,
     internals6: LpmTrie<MapData, Ipv6, External<Ipv6>>,
+    trusted: HashMap<MapData, Trusted, u32>,
     uplinks: HashMap<MapData, IfIndex, Uplink>,
     locals4: LpmTrie<MapData, Ipv4, u32>,
     locals6: LpmTrie<MapData, Ipv6, u32>,
@@ -228,6 +231,7 @@ impl Maps {
             externals6: take(ebpf, "EXTERNALS6")?,
             internals4: take(ebpf, "INTERNALS4")?,
             internals6: take(ebpf, "INTERNALS6")?,
+            trusted: take(ebpf, "TRUSTED")?,
             uplinks: take(ebpf, "UPLINKS")?,
             locals4: take(ebpf, "LOCALS4")?,
             locals6: take(ebpf, "LOCALS6")?,
@@ -452,6 +456,26 @@ impl Maps {
         Ok(observed)
     }
 
+    /// Whether an address is some endpoint's.
+    pub(super) fn is_endpoints(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.addresses4.get(&address.into(), 0).is_ok(),
+            IpAddr::V6(address) => self.addresses6.get(&address.into(), 0).is_ok(),
+        }
+    }
+
+    pub(super) fn trusted(&self) -> Result<BTreeSet<Trusted>, Error> {
+        self.trusted.keys().collect::<Result<_, _>>().map_err(failed("TRUSTED"))
+    }
+
+    pub(super) fn put_trusted(&mut self, pair: Trusted) -> Result<(), Error> {
+        self.trusted.insert(pair, 1, 0).map_err(failed("TRUSTED"))
+    }
+
+    pub(super) fn remove_trusted(&mut self, pair: Trusted) -> Result<(), Error> {
+        gone("TRUSTED", self.trusted.remove(&pair))
+    }
+
     pub(super) fn uplinks(&self) -> Result<BTreeMap<IfIndex, Uplink>, Error> {
         self.uplinks.iter().collect::<Result<_, _>>().map_err(failed("UPLINKS"))
     }
@@ -497,6 +521,7 @@ impl Maps {
             "SUBNETS6" => Some(self.subnets6.keys().count() as u64),
             "EXTERNALS4" | "INTERNALS4" => Some(self.externals4.keys().count() as u64),
             "EXTERNALS6" | "INTERNALS6" => Some(self.externals6.keys().count() as u64),
+            "TRUSTED" => Some(self.trusted.keys().count() as u64),
             "UPLINKS" => Some(self.uplinks.keys().count() as u64),
             "LOCALS4" => Some(self.locals4.keys().count() as u64),
             "LOCALS6" => Some(self.locals6.keys().count() as u64),

@@ -37,6 +37,7 @@ pub use netd_common::{
     fdb::FdbKey,
     fib::Uplink as UplinkEntry,
     nat::PortRange,
+    policy::Trusted,
     rate::Rate as RateEntry,
     stats::{EndpointTraffic, Traffic},
 };
@@ -176,7 +177,7 @@ impl Datapath {
         let mut ebpf = maps::load(OBJECT, &maps_at, options.log_level)?;
         let flows = flows::Tables::take(&mut ebpf)?;
         let mut maps = Maps::take(&mut ebpf)?;
-        let publications = Publications::take(&mut ebpf)?;
+        let publications = Publications::take(&mut ebpf, &maps)?;
         let events = maps::take_events(&mut ebpf)?;
         let logger = if options.log_level == 0 { None } else { Some(EbpfLogger::init(&mut ebpf)?) };
         let programs = Programs::load(ebpf, &pins)?;
@@ -353,7 +354,8 @@ impl Datapath {
 
     /// Makes ports of the host lead to an endpoint, from its port `container` on.
     pub fn put_publication(&self, host: &HostPorts, endpoint: u32, container: u16) -> Result<(), Error> {
-        lock(&self.publications).put(host, endpoint, container)
+        let is_endpoints = self.maps().is_endpoints(host.address);
+        lock(&self.publications).put(host, endpoint, container, is_endpoints)
     }
 
     /// Makes ports of the host lead nowhere again. Not an error if they do not lead anywhere.
@@ -377,6 +379,21 @@ impl Datapath {
         observed.ports = self.programs().attached(programs::FROM_CONTAINER)?;
         observed.publications = lock(&self.publications).observe()?;
         Ok(observed)
+    }
+
+    /// Which networks trust which uplinks.
+    pub fn trusted(&self) -> Result<BTreeSet<Trusted>, Error> {
+        self.maps().trusted()
+    }
+
+    /// Lets a network's published ports be reached at the endpoints' own addresses from an uplink.
+    pub fn put_trusted(&self, pair: Trusted) -> Result<(), Error> {
+        self.maps().put_trusted(pair)
+    }
+
+    /// Undoes [`Self::put_trusted`]. Not an error if it is not known.
+    pub fn remove_trusted(&self, pair: Trusted) -> Result<(), Error> {
+        self.maps().remove_trusted(pair)
     }
 
     /// The uplinks that the programs know.

@@ -17,7 +17,7 @@ use netd_common::{
 
 use super::{
     Error,
-    maps::{failed, gone, take},
+    maps::{Maps, failed, gone, take},
 };
 use crate::model::{HostPorts, Protocol};
 
@@ -38,7 +38,7 @@ pub(super) struct Publications {
     v4: Table<Ipv4>,
     v6: Table<Ipv6>,
     bits: Array<MapData, u64>,
-    /// All that is in the tables.
+    /// All that is in the tables, but for what is published at an endpoint's own address: that is no port of the host's.
     known: BTreeSet<HostPorts>,
 }
 
@@ -89,10 +89,10 @@ where
 }
 
 impl Publications {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+    pub(super) fn take(ebpf: &mut Ebpf, maps: &Maps) -> Result<Self, Error> {
         let (v4, v6) = (Table::take(ebpf, "PUBLICATIONS4")?, Table::take(ebpf, "PUBLICATIONS6")?);
         let mut this = Self { v4, v6, bits: take(ebpf, BITS)?, known: BTreeSet::new() };
-        this.known = this.observe()?.into_keys().collect();
+        this.known = this.observe()?.into_keys().filter(|host| !maps.is_endpoints(host.address)).collect();
         for protocol in Protocol::ALL {
             for address in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
                 this.mark(&HostPorts { protocol, address, first: 0, last: u16::MAX })?;
@@ -101,11 +101,21 @@ impl Publications {
         Ok(this)
     }
 
-    pub(super) fn put(&mut self, host: &HostPorts, endpoint: u32, container: u16) -> Result<(), Error> {
+    /// `is_endpoints`: the address is the endpoint's own.
+    pub(super) fn put(
+        &mut self,
+        host: &HostPorts,
+        endpoint: u32,
+        container: u16,
+        is_endpoints: bool,
+    ) -> Result<(), Error> {
         let entry = Publication { endpoint, ports: ports(host), container, pad: [0; 2] };
         match host.address {
             IpAddr::V4(address) => self.v4.put(address.into(), host, entry)?,
             IpAddr::V6(address) => self.v6.put(address.into(), host, entry)?,
+        }
+        if is_endpoints {
+            return Ok(());
         }
         self.known.insert(*host);
         self.mark(host)

@@ -58,7 +58,7 @@ pub fn addresses(network: &Network) -> Vec<IpAddr> {
             .pools
             .iter()
             .filter_map(|pool| pool.gateway)
-            .filter(|gateway| !(bridge.inhibit_ipv4 && gateway.is_ipv4()))
+            .filter(|gateway| bridge.bears(gateway.is_ipv6()))
             .collect(),
         _ => Vec::new(),
     }

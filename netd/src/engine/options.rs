@@ -85,7 +85,6 @@ pub(super) fn read(
         advertise: advertise(options, bridge.advertise)?,
         ..bridge
     };
-    unsupported(&bridge)?;
     super::bridge::read_network(options, bridge)
 }
 
@@ -115,22 +114,6 @@ fn advertise(options: &BTreeMap<String, String>, default: Advertise) -> Result<A
         messages: messages.map_or(default.messages, |messages| messages as u8),
         interval: interval.unwrap_or(default.interval),
     })
-}
-
-/// Refuses what would do nothing, for netd cannot do it.
-fn unsupported(bridge: &Bridge) -> Result<(), Error> {
-    let refuse = |name: &str, value: &dyn fmt::Display| {
-        Err(Error::not_implemented(format!("option {name}={value} is not supported")))
-    };
-    for (name, mode) in [(GATEWAY_MODE4, bridge.gateway_mode4), (GATEWAY_MODE6, bridge.gateway_mode6)] {
-        if mode != GatewayMode::Nat {
-            return refuse(name, &mode);
-        }
-    }
-    if !bridge.trusted_interfaces.is_empty() {
-        return refuse(TRUSTED_INTERFACES, &bridge.trusted_interfaces.join(":"));
-    }
-    Ok(())
 }
 
 /// Docker's text for a value that cannot be read.
@@ -270,15 +253,20 @@ mod tests {
     }
 
     #[test]
-    fn what_would_do_nothing_is_refused() {
-        for (name, value) in [
+    fn modes_and_trusted_interfaces_are_read() {
+        let options = [
             (GATEWAY_MODE4, "routed"),
             (GATEWAY_MODE6, "nat-unprotected"),
-            (GATEWAY_MODE4, "isolated"),
-            (TRUSTED_INTERFACES, "eth1:eth2"),
-        ] {
-            let error = read_all(&[(name, value)], true).unwrap_err();
-            assert_eq!(error, Error::not_implemented(format!("option {name}={value} is not supported")));
-        }
+            (TRUSTED_INTERFACES, "eth1::eth2"),
+        ];
+        let bridge = read_all(&options, false).unwrap();
+        assert_eq!(
+            (bridge.gateway_mode4, bridge.gateway_mode6),
+            (GatewayMode::Routed, GatewayMode::NatUnprotected)
+        );
+        assert_eq!(bridge.trusted_interfaces, ["eth1", "eth2"]);
+        assert!(!bridge.masquerades(false) && bridge.masquerades(true) && bridge.bears(false));
+        let bridge = read_all(&[(GATEWAY_MODE6, "isolated")], true).unwrap();
+        assert_eq!((bridge.bears(false), bridge.bears(true)), (true, false));
     }
 }

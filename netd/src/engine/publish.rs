@@ -58,14 +58,20 @@ impl Engine {
             let specs = read(&request.ports)?;
             let state = engine.state();
             let endpoint = find(&state, &request.endpoint)?;
+            // Where it is the endpoint's own address that is dialled, the host's half of a spec says nothing.
+            let is_meant_by = |publication: &Publication, spec: &PortSpec| {
+                let own = PortSpec { address: None, host: None, ..*spec };
+                publication.is_meant_by(if endpoint.has(publication.host.address) { &own } else { spec })
+            };
             for (spec, text) in specs.iter().zip(&request.ports) {
-                if !endpoint.publications.iter().any(|publication| publication.is_meant_by(spec)) {
+                if !endpoint.publications.iter().any(|publication| is_meant_by(publication, spec)) {
                     let name = &endpoint.name;
                     return Err(Error::not_found(format!("port {text} is not published by endpoint {name}")));
                 }
             }
             let mut changed = endpoint.clone();
-            let is_meant = |publication: &mut Publication| specs.iter().any(|it| publication.is_meant_by(it));
+            let is_meant =
+                |publication: &mut Publication| specs.iter().any(|spec| is_meant_by(publication, spec));
             let removed = changed.publications.extract_if(.., is_meant).collect();
             engine.set_publications(&mut writer, changed).await?;
             Ok(removed)

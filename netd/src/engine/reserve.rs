@@ -4,7 +4,7 @@
 use super::{Engine, Writer, internal};
 use crate::{
     link::sysctl,
-    model::{Endpoint, Error, PortSet, State},
+    model::{Error, PortSet, State},
     store::Change,
 };
 
@@ -57,16 +57,11 @@ fn merge(present: &PortSet, added: &PortSet, wanted: &PortSet) -> (PortSet, Port
 fn published(state: &State) -> PortSet {
     let mut ports = PortSet::default();
     for endpoint in state.endpoints.values() {
-        for publication in endpoint.publications.iter().filter(|it| !is_own(endpoint, it.host.address)) {
+        for publication in endpoint.publications.iter().filter(|it| !endpoint.has(it.host.address)) {
             ports.add(publication.host.ports());
         }
     }
     ports
-}
-
-fn is_own(endpoint: &Endpoint, address: std::net::IpAddr) -> bool {
-    endpoint.ipv4.is_some_and(|net| net.addr() == address)
-        || endpoint.ipv6.is_some_and(|net| net.addr() == address)
 }
 
 /// Takes what netd has reserved back, on a host that is cleaned up.

@@ -10,7 +10,8 @@ use crate::{
     ipam::{self, Requested},
     link::{self, Kind},
     model::{
-        Bridge, Driver, Error, Id, Ipam, MacAddress, Network, Pool, State, Timestamp, is_predefined, request,
+        Bridge, Driver, Error, GatewayMode, Id, Ipam, MacAddress, Network, Pool, State, Timestamp,
+        is_predefined, request,
     },
     store::Change,
 };
@@ -39,6 +40,7 @@ impl Engine {
         let id = network.id;
         self.change(writer, vec![Change::PutNetwork(network.clone())], |other| other.id == id, |_| false)
             .await?;
+        self.refresh_trusted().await?;
         self.tell(Action::Create, network, None);
         Ok(match self.forward(network).await {
             Ok(()) => String::new(),
@@ -90,6 +92,7 @@ impl Engine {
         let prefix = state.external_prefix(network).map(|it| Change::RemoveExternal(it.external));
         let changes = prefix.into_iter().chain([Change::RemoveNetwork(id)]).collect();
         self.change(writer, changes, |other| other.id == id, |_| false).await?;
+        self.refresh_trusted().await?;
         // Docker tells of the making of a configuration network, and not of its end.
         if !network.config_only {
             self.tell(Action::Destroy, network, None);
@@ -161,7 +164,13 @@ impl Engine {
         }
         for ipv6 in [false, true] {
             if !ipam.is_null() && if ipv6 { enable_ipv6 } else { enable_ipv4 } {
-                ipam.pools.push(self.pool(state, &subnets, ipv6).await?);
+                let mut pool = self.pool(state, &subnets, ipv6).await?;
+                // Who has no use for a gateway need not set an address aside for it; but may.
+                let is_wanted = subnets.iter().any(|asked| asked.gateway == pool.gateway);
+                if bridge.gateway_mode(ipv6) == GatewayMode::Isolated && !is_wanted {
+                    pool.gateway = None;
+                }
+                ipam.pools.push(pool);
             }
         }
         Ok(Network {

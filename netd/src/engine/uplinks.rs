@@ -1,11 +1,14 @@
 //! The interfaces that lead outside, followed as the host's links, addresses and routes change.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use netd_common::addr::IfIndex;
+use netd_common::{addr::IfIndex, policy::Trusted};
 use tokio::sync::Notify;
 
-use super::{Engine, Writer, internal};
+use super::{Engine, Writer, internal, spec::bridges};
 use crate::{
     link::{Uplink, Watch, sysctl, uplinks},
     model::{Endpoint, Error},
@@ -92,6 +95,35 @@ impl Engine {
             log::info!("the interface with index {} is an uplink no more", index.0);
             self.datapath().remove_uplink(index).map_err(internal)?;
             writer.uplinks.remove(&index);
+        }
+        self.refresh_trusted().await
+    }
+
+    /// Tells the datapath which networks trust which interfaces, by the names that these have at present.
+    pub(super) async fn refresh_trusted(&self) -> Result<(), Error> {
+        let state = self.state();
+        let trusting = || bridges(&state).filter(|(_, bridge)| !bridge.trusted_interfaces.is_empty());
+        let known = self.datapath().trusted().map_err(internal)?;
+        if known.is_empty() && trusting().next().is_none() {
+            return Ok(());
+        }
+        let devices = self.0.host.links.devices().await.map_err(internal)?;
+        let named = |name: &String| devices.iter().find(|device| device.name == *name);
+        let mut wanted = BTreeSet::new();
+        for (_, bridge) in trusting() {
+            wanted.extend(
+                bridge
+                    .trusted_interfaces
+                    .iter()
+                    .filter_map(named)
+                    .map(|device| Trusted { uplink: IfIndex(device.index), network: bridge.number }),
+            );
+        }
+        for pair in wanted.difference(&known) {
+            self.datapath().put_trusted(*pair).map_err(internal)?;
+        }
+        for pair in known.difference(&wanted) {
+            self.datapath().remove_trusted(*pair).map_err(internal)?;
         }
         Ok(())
     }

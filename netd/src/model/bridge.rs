@@ -77,6 +77,23 @@ impl Bridge {
     }
 }
 
+impl Bridge {
+    /// How the outside and the endpoints' addresses of a family meet.
+    pub const fn gateway_mode(&self, ipv6: bool) -> GatewayMode {
+        if ipv6 { self.gateway_mode6 } else { self.gateway_mode4 }
+    }
+
+    /// Whether the bridge bears an address of a family.
+    pub const fn bears(&self, ipv6: bool) -> bool {
+        !matches!(self.gateway_mode(ipv6), GatewayMode::Isolated) && (ipv6 || !self.inhibit_ipv4)
+    }
+
+    /// Whether what leaves the network takes another address of a family.
+    pub const fn masquerades(&self, ipv6: bool) -> bool {
+        self.masquerade && matches!(self.gateway_mode(ipv6), GatewayMode::Nat | GatewayMode::NatUnprotected)
+    }
+}
+
 /// Gratuitous ARP and unsolicited neighbour advertisements of an endpoint that comes up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advertise {

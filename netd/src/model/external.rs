@@ -76,6 +76,11 @@ impl Endpoint {
     pub fn address(&self, ipv6: bool) -> Option<IpAddr> {
         if ipv6 { self.ipv6.map(|net| net.addr().into()) } else { self.ipv4.map(|net| net.addr().into()) }
     }
+
+    /// Whether an address is its own.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.address(address.is_ipv6()) == Some(address)
+    }
 }
 
 impl State {

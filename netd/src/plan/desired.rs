@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use netd_common::{
-    bridge::{ICC, INTERNAL, MASQUERADE, NAMES},
+    bridge::{ICC, INTERNAL, MASQUERADE, NAMES, ROUTED4, ROUTED6, UNPROTECTED4, UNPROTECTED6},
     endpoint::{
         ANY_SOURCE, DELIVERED_LIMITED, EXTERNAL4, EXTERNAL6, ISOLATED, NO_GATEWAY, PEER_IN_OTHER_NETNS,
         SENT_LIMITED, VIA_BRIDGE,
@@ -20,7 +20,8 @@ use super::{
     VlanMembership, Vlans, World,
 };
 use crate::model::{
-    self, Bridge, DEFAULT_VLAN, Endpoint, External, Network, Pool, Port, Rate, Sandbox, State, Target,
+    self, Bridge, DEFAULT_VLAN, Endpoint, External, GatewayMode, HostPorts, Network, Pool, Port, Ports, Rate,
+    Sandbox, State, Target,
 };
 
 /// What `state` asks of the host for those of its networks and endpoints that are asked about.
@@ -56,7 +57,7 @@ pub fn desired(
 }
 
 fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
-    let borne = |address: &IpNet| !bridge.inhibit_ipv4 || address.addr().is_ipv6();
+    let borne = |address: &IpNet| bridge.bears(address.addr().is_ipv6());
     let addresses = network.ipam.pools.iter().filter_map(Pool::bridge_address).filter(borne).collect();
     let link = BridgeLink {
         mac: bridge.mac,
@@ -76,11 +77,18 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
     ] {
         flags |= if on { flag } else { 0 };
     }
+    for (ipv6, routed, unprotected) in [(false, ROUTED4, UNPROTECTED4), (true, ROUTED6, UNPROTECTED6)] {
+        flags |= match bridge.gateway_mode(ipv6) {
+            GatewayMode::Routed => routed,
+            GatewayMode::NatUnprotected => unprotected,
+            GatewayMode::Nat | GatewayMode::Isolated => 0,
+        };
+    }
     let row = NetworkRow {
         bridge: LinkRef::Name(bridge.interface.clone()),
         flags,
-        gateway4: network.pool4().filter(|_| !bridge.inhibit_ipv4).and_then(|pool| ipv4(pool.gateway?)),
-        gateway6: network.pool6().and_then(|pool| ipv6(pool.gateway?)),
+        gateway4: network.pool4().filter(|_| bridge.bears(false)).and_then(|pool| ipv4(pool.gateway?)),
+        gateway6: network.pool6().filter(|_| bridge.bears(true)).and_then(|pool| ipv6(pool.gateway?)),
         source4: bridge.host4,
         source6: bridge.host6,
         mac: bridge.mac,
@@ -135,10 +143,41 @@ fn add_endpoint(
     };
     world.endpoints.insert(endpoint.slot, row);
     world.ports.insert(LinkRef::Name(name.clone()));
-    world.publications.extend(endpoint.publications.iter().map(|publication| {
-        let row = PublicationRow { slot: endpoint.slot, container: publication.container };
-        (publication.host, row)
-    }));
+    let row = |container| PublicationRow { slot: endpoint.slot, container };
+    let at_host = endpoint.publications.iter().filter(|publication| !endpoint.has(publication.host.address));
+    world.publications.extend(at_host.map(|publication| (publication.host, row(publication.container))));
+    let own = own_ports(bridge, endpoint);
+    world.publications.extend(own.into_iter().map(|host| (host, row(host.first))));
+}
+
+/// The ports that are reached at the endpoint's own addresses: those that it has published where it is routed to, or from
+/// somewhere trusted. No port is in two of them, whatever ports of the host lead to it.
+fn own_ports(bridge: &Bridge, endpoint: &Endpoint) -> Vec<HostPorts> {
+    let mut own: Vec<_> = endpoint
+        .publications
+        .iter()
+        .filter_map(|publication| {
+            let address = endpoint.address(publication.host.address.is_ipv6())?;
+            let is_reached = publication.host.address == address || !bridge.trusted_interfaces.is_empty();
+            let Ports { first, last } = publication.container_ports();
+            let ports = HostPorts { protocol: publication.host.protocol, address, first, last };
+            is_reached.then_some(ports)
+        })
+        .collect();
+    own.sort_unstable();
+    let mut disjoint: Vec<HostPorts> = Vec::new();
+    for mut ports in own {
+        if let Some(before) = disjoint.last()
+            && before.overlaps(&ports)
+        {
+            if ports.last <= before.last {
+                continue;
+            }
+            ports.first = before.last + 1;
+        }
+        disjoint.push(ports);
+    }
+    disjoint
 }
 
 /// What the programs hold an endpoint's own end to. Behind a queue that keeps to the rate they are to drop nothing, though it

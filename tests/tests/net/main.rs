@@ -34,3 +34,4 @@ mod stream;
 mod ttl;
 mod tunnel;
 mod uplink;
+mod verdicts;

@@ -14,6 +14,7 @@ mod malformed;
 mod masquerade;
 mod networks;
 mod pins;
+mod policy;
 mod ports;
 mod publish;
 mod rate;
