@@ -24,8 +24,7 @@ pub struct UdpEcho {
 impl UdpEcho {
     /// Serves an address in a namespace.
     pub fn new(ns: &Namespace, address: SocketAddr) -> Self {
-        let socket =
-            ns.enter(|| UdpSocket::bind(address)).unwrap_or_else(|e| panic!("binding {address}: {e}"));
+        let socket = bound(ns, address, UdpSocket::bind);
         socket.set_read_timeout(Some(TICK)).expect("a socket's timeout");
         let address = socket.local_addr().expect("a bound socket");
         let (peers, stop) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
@@ -55,6 +54,20 @@ impl Drop for UdpEcho {
     }
 }
 
+/// A server's socket. Its predecessor at the same address may be closed and yet be open: in the child of another thread that has
+/// forked and not executed its program yet. That is no test's affair, so it is waited for.
+fn bound<S: Send>(ns: &Namespace, address: SocketAddr, bind: fn(SocketAddr) -> io::Result<S>) -> S {
+    let mut socket = None;
+    super::until(&format!("{address} can be bound"), || match ns.enter(|| bind(address)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => false,
+        result => {
+            socket = Some(result.unwrap_or_else(|e| panic!("binding {address}: {e}")));
+            true
+        }
+    });
+    socket.expect("bound above")
+}
+
 /// Sends back what each connection sends, until its end.
 pub struct TcpEcho {
     /// Where it listens.
@@ -67,8 +80,7 @@ pub struct TcpEcho {
 impl TcpEcho {
     /// Serves an address in a namespace.
     pub fn new(ns: &Namespace, address: SocketAddr) -> Self {
-        let listener =
-            ns.enter(|| TcpListener::bind(address)).unwrap_or_else(|e| panic!("binding {address}: {e}"));
+        let listener = bound(ns, address, TcpListener::bind);
         listener.set_nonblocking(true).expect("a socket's mode");
         let address = listener.local_addr().expect("a bound socket");
         let (peers, stop) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
