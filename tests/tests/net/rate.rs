@@ -13,6 +13,10 @@ use socket2::SockRef;
 /// What may go at once has gone by then.
 const SETTLE: Duration = Duration::from_millis(400);
 const TIME: Duration = Duration::from_millis(1500);
+/// No such time may bring more than the limit; that it can be reached shows in the first in which the machine leaves the sender alone.
+const WINDOWS: usize = 4;
+/// Of the limit.
+const LEAST: f64 = 0.95;
 
 /// A packet, and the frame that it makes.
 const MTU: usize = 1500;
@@ -120,13 +124,20 @@ impl Flow<'_> {
             (frames, begun.elapsed())
         };
         come(SETTLE);
-        let (frames, time) = come(TIME);
-        frames * (FRAME * 8) as f64 / time.as_secs_f64() / (f64::from(self.limit) * 1e6)
+        let mut part = 0.0;
+        for _ in 0..WINDOWS {
+            let (frames, time) = come(TIME);
+            part = frames * (FRAME * 8) as f64 / time.as_secs_f64() / (f64::from(self.limit) * 1e6);
+            if part >= LEAST {
+                break;
+            }
+        }
+        part
     }
 }
 
 fn assert_held(what: &str, part: f64) {
-    assert!((0.95..=1.05).contains(&part), "{what}: {part:.3} of the limit");
+    assert!((LEAST..=1.05).contains(&part), "{what}: {part:.3} of the limit");
 }
 
 /// Frames that the programs dropped for a limit.
