@@ -256,15 +256,16 @@ impl Datapath {
 
     /// Makes an interface an uplink: its addresses known, both programs attached.
     pub fn put_uplink(&self, uplink: IfIndex, framing: Framing, entry: &UplinkEntry) -> Result<(), Error> {
-        self.maps().put_uplink(uplink, entry)?;
         let (to, from) = match framing {
             Framing::Ethernet => (programs::TO_UPLINK, programs::FROM_UPLINK),
             Framing::Bare => (programs::TO_TUNNEL, programs::FROM_TUNNEL),
         };
+        // The catch-all first: nothing may leave untranslated in between. And flows only once their answers are heard: to attach
+        // takes the kernel some milliseconds.
         let mut programs = self.programs();
-        // The catch-all first: nothing may leave untranslated in between.
         programs.attach(to, uplink)?;
-        programs.attach(from, uplink)
+        programs.attach(from, uplink)?;
+        self.maps().put_uplink(uplink, entry)
     }
 
     /// Undoes [`Self::put_uplink`]. Not an error if the interface is none, or is gone.

@@ -5,14 +5,32 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Family, Namespace, PATIENCE};
+use super::{Family, Namespace, PATIENCE, until};
 
 /// A UDP socket on a port of all addresses (0: any port).
 pub fn udp(ns: &Namespace, family: Family, port: u16) -> UdpSocket {
     let address = family.any(port);
-    let socket = ns.enter(|| UdpSocket::bind(address)).unwrap_or_else(|e| panic!("binding {address}: {e}"));
+    let socket = bound(ns, address, UdpSocket::bind);
     socket.set_read_timeout(Some(PATIENCE)).expect("a socket's timeout");
     socket
+}
+
+/// A socket that is bound to an address. Its predecessor there may be closed and yet be open: in the child of another thread that
+/// has forked and not executed its program yet. That is no test's affair, so it is waited for.
+pub(super) fn bound<S: Send>(
+    ns: &Namespace,
+    address: SocketAddr,
+    bind: fn(SocketAddr) -> io::Result<S>,
+) -> S {
+    let mut socket = None;
+    until(&format!("{address} can be bound"), || match ns.enter(|| bind(address)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => false,
+        result => {
+            socket = Some(result.unwrap_or_else(|e| panic!("binding {address}: {e}")));
+            true
+        }
+    });
+    socket.expect("bound above")
 }
 
 /// Sends a datagram and returns its answer, which must come from where the datagram went.

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{Namespace, PATIENCE};
+use super::{Namespace, PATIENCE, socket::bound};
 
 /// How often a server looks whether it shall end.
 const TICK: Duration = Duration::from_millis(20);
@@ -52,20 +52,6 @@ impl Drop for UdpEcho {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().map(JoinHandle::join);
     }
-}
-
-/// A server's socket. Its predecessor at the same address may be closed and yet be open: in the child of another thread that has
-/// forked and not executed its program yet. That is no test's affair, so it is waited for.
-fn bound<S: Send>(ns: &Namespace, address: SocketAddr, bind: fn(SocketAddr) -> io::Result<S>) -> S {
-    let mut socket = None;
-    super::until(&format!("{address} can be bound"), || match ns.enter(|| bind(address)) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => false,
-        result => {
-            socket = Some(result.unwrap_or_else(|e| panic!("binding {address}: {e}")));
-            true
-        }
-    });
-    socket.expect("bound above")
 }
 
 /// Sends back what each connection sends, until its end.
