@@ -100,8 +100,8 @@ impl Client {
     {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.protocol(&error))?;
-        // Ends with the exchange; its error is the request's too.
-        tokio::spawn(connection);
+        // Ends with the exchange.
+        let connection = tokio::spawn(connection);
         let authority = match &self.server {
             Server::Unix(_) => "netd".to_owned(),
             Server::Tcp { host, port, .. } => format!("{host}:{port}"),
@@ -116,11 +116,16 @@ impl Client {
         }
         let request =
             request.body(Full::new(body.unwrap_or_default())).map_err(|error| self.protocol(&error))?;
-        // The first cause is what a person can do something about: an alert of TLS, for instance.
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| self.protocol(&format_args!("{:#}", anyhow::Error::from(error))))?;
+        let response = match sender.send_request(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                // What ended before the request was sent knows better why; and the first cause is what a person can do
+                // something about: an alert of TLS, for instance.
+                drop(sender);
+                let cause = connection.await.ok().and_then(Result::err).unwrap_or(error);
+                return Err(self.protocol(&format_args!("{:#}", anyhow::Error::from(cause))));
+            }
+        };
         let status = response.status();
         let body = response.into_body().collect().await.map_err(|error| self.protocol(&error))?.to_bytes();
         if status.is_success() {
