@@ -5,33 +5,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::model::{
-    Bridge, Driver, Endpoint, FarEnd, Id, Ipam, MacAddress, Network, Pool, Port, Rates, Sandbox, State,
-    Timestamp,
-};
+use crate::model::{Bridge, Driver, Endpoint, Ipam, MacAddress, Network, Pool, State, Timestamp, sample};
 
 fn created() -> Timestamp {
     (SystemTime::UNIX_EPOCH + Duration::new(1_748_772_000, 123_456_789)).into()
 }
 
 fn network(byte: u8, name: &str, driver: Driver) -> Network {
-    Network {
-        id: Id::new([byte; 32]),
-        name: name.into(),
-        created: created(),
-        driver,
-        enable_ipv4: true,
-        enable_ipv6: false,
-        internal: false,
-        attachable: false,
-        config_only: false,
-        config_from: None,
-        ipam: Ipam { driver: "default".into(), options: None, pools: Vec::new() },
-        options: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        bridge: None,
-        engine_id: None,
-    }
+    let created = created();
+    Network { created, driver, enable_ipv6: false, ..sample::network(byte, name, Vec::new()) }
 }
 
 fn bridge(number: u32, interface: &str) -> Bridge {
@@ -39,16 +21,7 @@ fn bridge(number: u32, interface: &str) -> Bridge {
 }
 
 fn pool(subnet: &str, gateway: &str) -> Pool {
-    Pool {
-        subnet: subnet.parse().unwrap(),
-        range: None,
-        bounds: None,
-        gateway: Some(gateway.parse().unwrap()),
-        auxiliary: BTreeMap::new(),
-        requested: false,
-        last: None,
-        gateway_shown: true,
-    }
+    Pool { gateway: Some(gateway.parse().unwrap()), ..sample::pool(subnet) }
 }
 
 /// The state.
@@ -84,29 +57,11 @@ pub(crate) fn state() -> State {
         ..network(2, "n1", Driver::Bridge)
     };
     let web = Endpoint {
-        id: Id::new([9; 32]),
-        network: n1.id,
-        name: "web".into(),
-        far_end: FarEnd::Sandbox(Sandbox::parse("netns:web").unwrap()),
-        container: None,
-        slot: 7,
         mac: "02:42:0a:05:01:02".parse().unwrap(),
         ipv4: Some("10.5.1.2/16".parse().unwrap()),
         ipv6: Some("fd00:5::2/64".parse().unwrap()),
-        host_interface: "veth0123456".into(),
-        interface: "eth0".into(),
-        gateway4: None,
-        gateway6: None,
-        routes: Vec::new(),
-        gateway_priority: 0,
-        mtu: 1500,
-        link_local: Vec::new(),
-        aliases: Vec::new(),
-        sysctls: Vec::new(),
-        port: Port::default(),
-        rates: Rates::default(),
-        publications: Vec::new(),
         created: created(),
+        ..sample::endpoint(&n1, 9, "web")
     };
     let dev = Network { bridge: Some(bridge(2, "br-030303030303")), ..network(3, "dev", Driver::Bridge) };
     let networks = [default, n1, dev, network(4, "host", Driver::Host), network(5, "none", Driver::Null)];

@@ -128,37 +128,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::{Driver, Id, Ipam, MacAddress, Timestamp, request::EndpointAddresses};
+    use crate::model::{MacAddress, request::EndpointAddresses, sample};
 
     /// A network with a subnet of each family, asked for or not.
     fn network(name: &str, requested: bool) -> Network {
-        let pool = |subnet: &str| Pool {
-            subnet: subnet.parse().unwrap(),
-            range: None,
-            bounds: None,
-            gateway: None,
-            gateway_shown: false,
-            auxiliary: BTreeMap::new(),
-            requested,
-            last: None,
-        };
-        let pools = vec![pool("10.5.0.0/16"), pool("fd00:5::/64")];
+        let pools = ["10.5.0.0/16", "fd00:5::/64"].map(|subnet| Pool { requested, ..sample::pool(subnet) });
         Network {
-            id: Id::new([1; 32]),
-            name: name.into(),
-            created: Timestamp::now(),
-            driver: Driver::Bridge,
-            enable_ipv4: true,
-            enable_ipv6: true,
-            internal: false,
-            attachable: false,
-            config_only: false,
-            config_from: None,
-            ipam: Ipam { driver: "default".into(), options: None, pools },
-            options: BTreeMap::new(),
-            labels: BTreeMap::new(),
             bridge: Some(Bridge::new(1, "br1", MacAddress::new([2, 0, 0, 0, 0, 1]))),
-            engine_id: None,
+            ..sample::network(1, name, pools.into())
         }
     }
 

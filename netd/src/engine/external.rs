@@ -257,69 +257,19 @@ fn shown(net: IpNet) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{
-        Bridge, Driver, ErrorKind, FarEnd, HostPorts, Id, Ipam, MacAddress, Pool, Port, Protocol, Rates,
-        Sandbox,
-    };
-
-    fn pool(subnet: &str) -> Pool {
-        let (subnet, auxiliary) = (subnet.parse().unwrap(), Default::default());
-        Pool {
-            subnet,
-            range: None,
-            bounds: None,
-            gateway: None,
-            gateway_shown: true,
-            auxiliary,
-            requested: true,
-            last: None,
-        }
-    }
+    use crate::model::{Bridge, Driver, ErrorKind, HostPorts, MacAddress, Protocol, sample};
 
     /// The networks `one` with the endpoint `web`, `four` without IPv6, `inner` without an outside, and `host`.
     fn state() -> State {
         let network = |last: u8, name: &str, subnets: &[&str]| Network {
-            id: Id::new([last; 32]),
-            name: name.into(),
-            created: Timestamp::now(),
-            driver: Driver::Bridge,
-            enable_ipv4: true,
-            enable_ipv6: true,
-            internal: false,
-            attachable: false,
-            config_only: false,
-            config_from: None,
-            engine_id: None,
-            ipam: Ipam { pools: subnets.iter().map(|subnet| pool(subnet)).collect(), ..Ipam::default() },
-            options: Default::default(),
-            labels: Default::default(),
             bridge: Some(Bridge::new(last.into(), name, MacAddress::new([2, 0, 0, 0, 0, last]))),
+            ..sample::network(last, name, subnets.iter().map(|subnet| sample::pool(subnet)).collect())
         };
         let one = network(1, "one", &["10.5.0.0/16", "fd00:5::/64"]);
         let web = Endpoint {
-            id: Id::new([9; 32]),
-            network: one.id,
-            name: "web".into(),
-            container: None,
-            far_end: FarEnd::Sandbox(Sandbox::parse("netns:web").unwrap()),
-            slot: 7,
-            mac: MacAddress::new([2, 0, 0, 0, 1, 2]),
             ipv4: Some("10.5.0.2/16".parse().unwrap()),
             ipv6: Some("fd00:5::2/64".parse().unwrap()),
-            host_interface: "veth0123456".into(),
-            interface: "eth0".into(),
-            gateway4: None,
-            gateway6: None,
-            gateway_priority: 0,
-            mtu: 1500,
-            link_local: Vec::new(),
-            aliases: Vec::new(),
-            sysctls: Vec::new(),
-            routes: Vec::new(),
-            port: Port::default(),
-            rates: Rates::default(),
-            created: Timestamp::now(),
-            publications: Vec::new(),
+            ..sample::endpoint(&one, 9, "web")
         };
         let inner = Network { internal: true, ..network(3, "inner", &["10.7.0.0/16", "fd00:7::/64"]) };
         let host = Network { bridge: None, driver: Driver::Host, ..network(4, "host", &[]) };

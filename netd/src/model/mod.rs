@@ -18,6 +18,8 @@ mod publish;
 mod rate;
 pub mod request;
 mod route;
+#[cfg(test)]
+pub(crate) mod sample;
 mod sandbox;
 mod state;
 mod sysctl;

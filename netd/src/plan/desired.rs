@@ -301,53 +301,30 @@ fn ipv6(address: std::net::IpAddr) -> Option<Ipv6Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Bits, Driver, Id, Ipam, MacAddress, Pool, Rates, Sandbox, Timestamp};
+    use crate::model::{Bits, MacAddress, Pool, Rates, Sandbox, Timestamp, sample};
 
     fn network(number: u32, name: &str) -> Network {
-        let pool = |subnet: &str, gateway: &str| Pool {
-            subnet: subnet.parse().unwrap(),
-            range: None,
-            bounds: None,
+        let pool = |subnet: String, gateway: String| Pool {
             gateway: Some(gateway.parse().unwrap()),
-            gateway_shown: true,
-            auxiliary: BTreeMap::new(),
-            requested: false,
-            last: None,
+            ..sample::pool(&subnet)
         };
         let pools = vec![
-            pool(&format!("10.{number}.0.0/16"), &format!("10.{number}.0.1")),
-            pool(&format!("fd00:{number}::/64"), &format!("fd00:{number}::1")),
+            pool(format!("10.{number}.0.0/16"), format!("10.{number}.0.1")),
+            pool(format!("fd00:{number}::/64"), format!("fd00:{number}::1")),
         ];
         Network {
-            id: Id::new([number as u8; 32]),
-            name: name.into(),
-            created: Timestamp::now(),
-            driver: Driver::Bridge,
-            enable_ipv4: true,
-            enable_ipv6: true,
-            internal: false,
-            attachable: false,
-            config_only: false,
-            config_from: None,
-            ipam: Ipam { driver: "default".into(), options: None, pools },
-            options: BTreeMap::new(),
-            labels: BTreeMap::new(),
             bridge: Some(Bridge {
                 mtu: 1400,
                 masquerade: false,
                 ..Bridge::new(number, format!("br{number}"), MacAddress::new([2, 0, 0, 0, 0, 1]))
             }),
-            engine_id: None,
+            ..sample::network(number as u8, name, pools)
         }
     }
 
     fn endpoint(network: &Network, slot: u32, sandbox: &str, priority: i64) -> Endpoint {
         let number = network.bridge.as_ref().unwrap().number;
         Endpoint {
-            id: Id::new([100 + slot as u8; 32]),
-            network: network.id,
-            name: sandbox.into(),
-            container: None,
             far_end: model::FarEnd::Sandbox(Sandbox {
                 inode: sandbox.len() as u64,
                 ..Sandbox::parse(&format!("netns:{sandbox}")).unwrap()
@@ -357,19 +334,11 @@ mod tests {
             ipv4: format!("10.{number}.0.2/16").parse().ok(),
             ipv6: format!("fd00:{number}::2/64").parse().ok(),
             host_interface: format!("veth{slot}"),
-            interface: "eth0".into(),
             gateway4: format!("10.{number}.0.1").parse().ok(),
             gateway6: format!("fd00:{number}::1").parse().ok(),
-            routes: Vec::new(),
             gateway_priority: priority,
             mtu: 1400,
-            link_local: Vec::new(),
-            aliases: Vec::new(),
-            sysctls: Vec::new(),
-            port: Port::default(),
-            rates: Rates::default(),
-            publications: Vec::new(),
-            created: Timestamp::now(),
+            ..sample::endpoint(network, 100 + slot as u8, sandbox)
         }
     }
 
