@@ -19,11 +19,7 @@ fn unpublish(host: &Host, container: &Container, specs: &str) -> String {
 
 /// The host's own addresses of a family: loopback, the uplink's, a network's gateway.
 fn addresses(container: &Container, family: Family) -> [IpAddr; 3] {
-    let loopback: IpAddr = match family {
-        Family::V4 => Ipv4Addr::LOCALHOST.into(),
-        Family::V6 => Ipv6Addr::LOCALHOST.into(),
-    };
-    [loopback, family.host(), container.gateway(family)]
+    [family.loopback(), family.host(), container.gateway(family)]
 }
 
 /// An address as a socket of IPv6 has it.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::net::{IpAddr, Shutdown, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::{env, thread};
 
 use netd_tests::lab::{DUAL, Family, Lab, Namespace, at, connect};
+use socket2::SockRef;
 
 /// Where the next sequence of steps comes from; NETD_SEED in the environment for another.
 const SEED: u64 = 2_718_281_828;
@@ -36,32 +36,29 @@ impl Dice {
 
 /// Says who it is to whoever connects.
 struct Name {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    listener: Arc<TcpListener>,
+    server: Option<JoinHandle<()>>,
 }
 
 impl Name {
     fn new(ns: &Namespace, name: u8) -> Self {
-        let stop = Arc::<AtomicBool>::default();
         let listener = ns.enter(|| TcpListener::bind(Family::V6.any(80))).expect("a server of both families");
-        listener.set_nonblocking(true).expect("a socket's mode");
-        let stopped = stop.clone();
+        let listener = Arc::new(listener);
+        let accepting = listener.clone();
         let server = thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                match listener.accept() {
-                    Ok((mut stream, _)) => drop(stream.write_all(&[name])),
-                    Err(_) => thread::sleep(std::time::Duration::from_millis(1)),
-                }
+            while let Ok((mut stream, _)) = accepting.accept() {
+                drop(stream.write_all(&[name]));
             }
         });
-        Self { stop, threads: vec![server] }
+        Self { listener, server: Some(server) }
     }
 }
 
 impl Drop for Name {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+        // Which ends the accept that is under way.
+        SockRef::from(&*self.listener).shutdown(Shutdown::Both).expect("a listening socket");
+        self.server.take().map(JoinHandle::join);
     }
 }
 
@@ -95,10 +92,6 @@ impl Model {
         let at = |address| self.published.get(&Place { address, port }).copied();
         at(address).or_else(|| at(any))
     }
-}
-
-fn loopback(family: Family) -> IpAddr {
-    if family == Family::V4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
 }
 
 fn gateway(container: usize, family: Family) -> IpAddr {
@@ -137,7 +130,7 @@ fn whoever_should_be_reached_is_and_nobody_else() {
         let container = dice.below(3);
         let name = format!("netns:{}", spaces[container].name());
         let family = dice.pick(&Family::BOTH);
-        let address = dice.pick(&[family.any(0).ip(), family.any(0).ip(), family.host(), loopback(family)]);
+        let address = dice.pick(&[family.any(0).ip(), family.any(0).ip(), family.host(), family.loopback()]);
         let place = Place { address, port: dice.pick(&PORTS) };
         let spec = at(place.address, place.port).to_string() + ":80";
         let what = match dice.below(8) {
@@ -177,7 +170,7 @@ fn whoever_should_be_reached_is_and_nobody_else() {
             let client = dice.below(5);
             let (from, address) = match client {
                 0 => (&lab.outside, family.host()),
-                1 => (&lab.host.ns, dice.pick(&[family.host(), loopback(family)])),
+                1 => (&lab.host.ns, dice.pick(&[family.host(), family.loopback()])),
                 _ if !model.connected[client - 2] => continue,
                 _ => {
                     let client = client - 2;
