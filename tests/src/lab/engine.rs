@@ -1,11 +1,15 @@
 //! A real Docker Engine on the host under test: with its network namespace and mounts, beside its netd.
+//!
+//! As on a host of Debian's, containerd is a daemon of its own that the engine finds by its socket, and stays when the
+//! engine ends or is killed. An engine can start one itself, but dials it once: where that falls between bind(2) and
+//! listen(2), the engine never starts.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -14,24 +18,25 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::{
-    Docker, Host, Namespace, comes_true, control_group::ControlGroups, http, image, namespace, until,
-};
+use super::{Docker, Host, Namespace, comes_true, control_group::ControlGroups, http, image, namespace};
 
 /// Where an engine looks for plugins, and nowhere else for a socket.
 const PLUGINS: &str = "/run/docker/plugins";
-/// How long an engine takes to start, at most: it starts containerd first.
+/// The socket of its containerd, in the engine's directory.
+const CONTAINERD: &str = "containerd.sock";
+/// How long an engine or containerd takes to start, at most.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An engine with a data directory of its own and one image, `busybox`.
 ///
-/// It, containerd and the shims are in one control group, and its containers in another: what is in there when this goes
-/// is killed.
+/// It, its containerd and the shims are in one control group, and its containers in another: what is in there when this
+/// goes is killed.
 pub struct Engine<'a> {
     host: &'a Host,
     groups: ControlGroups,
     directory: TempDir,
     arguments: Vec<String>,
+    containerd: Option<Child>,
     daemon: Option<Child>,
 }
 
@@ -43,7 +48,8 @@ impl Host {
         let directory = directory.expect("a temporary directory");
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let groups = ControlGroups::of(directory.path());
-        let mut engine = Engine { host: self, groups, directory, arguments, daemon: None };
+        let mut engine = Engine { host: self, groups, directory, arguments, containerd: None, daemon: None };
+        engine.start_containerd();
         fs::write(engine.path("daemon.json"), "{}").expect("writing the engine's configuration");
         engine.start();
         engine.import();
@@ -54,18 +60,14 @@ impl Host {
 impl Engine<'_> {
     /// Starts it where it has ended, and waits until it answers.
     pub fn start(&mut self) {
-        let log = File::options().create(true).append(true).open(self.path("log")).expect("opening the log");
         let mut command = self.host.command("dockerd");
         command.arg("--config-file").arg(self.path("daemon.json"));
+        command.arg("--containerd").arg(self.path(CONTAINERD));
         command.arg("--data-root").arg(self.path("data")).arg("--exec-root").arg(self.path("exec"));
         command.arg("--pidfile").arg(self.path("pid")).arg("--host").arg(self.server());
         command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &self.groups.path()]);
-        command.args(&self.arguments).stdin(Stdio::null());
-        command.stdout(log.try_clone().expect("duplicating a descriptor")).stderr(log);
-        // SAFETY: between fork and exec only write(2) is called, which is async-signal-safe.
-        unsafe { command.pre_exec(self.groups.entrance()) };
-        let child = command.spawn();
-        let child = child.unwrap_or_else(|e| panic!("dockerd, which `cargo xtask setup` installs: {e}"));
+        command.args(&self.arguments);
+        let child = self.spawn(&mut command);
         let earlier = self.daemon.replace(child);
         assert!(earlier.is_none(), "it runs already");
         let started = comes_true(PATIENCE, || {
@@ -81,7 +83,7 @@ impl Engine<'_> {
         self.end(Signal::SIGTERM);
     }
 
-    /// Kills it where it stands, with containerd. Its containers go on.
+    /// Kills it where it stands. Its containers go on.
     pub fn kill(&mut self) {
         self.end(Signal::SIGKILL);
     }
@@ -110,11 +112,35 @@ impl Engine<'_> {
         let mut child = self.daemon.take().expect("it does not run");
         signal::kill(Pid::from_raw(child.id().cast_signed()), signal).expect("signalling dockerd");
         child.wait().expect("waiting for dockerd");
-        // Its containerd ends by itself, or with it, and must be gone before the next one starts.
-        let socket = self.path("exec/containerd/containerd.sock");
-        until("containerd ends", || UnixStream::connect(&socket).is_err());
-        // Where process 1 takes no notice of orphans that end, containerd would seem to be there still.
-        let _ = fs::remove_file(self.path("exec/containerd/containerd.pid"));
+    }
+
+    /// Starts containerd, and waits until it listens.
+    fn start_containerd(&mut self) {
+        // What it does for Kubernetes is not wanted, nor a place for more programs outside its directories.
+        let configuration = "version = 2\n\
+                             disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n";
+        fs::write(self.path("containerd.toml"), configuration).expect("writing containerd's configuration");
+        let mut command = self.host.command("containerd");
+        command.arg("--config").arg(self.path("containerd.toml")).arg("--address").arg(self.path(CONTAINERD));
+        command.arg("--root").arg(self.path("images")).arg("--state").arg(self.path("tasks"));
+        let mut child = self.spawn(&mut command);
+        let listens = comes_true(PATIENCE, || {
+            let ended = child.try_wait().expect("waiting for containerd");
+            assert!(ended.is_none(), "containerd ended while it started: {ended:?}");
+            UnixStream::connect(self.path(CONTAINERD)).is_ok()
+        });
+        self.containerd = Some(child);
+        assert!(listens, "containerd does not listen within {PATIENCE:?}");
+    }
+
+    /// Starts a daemon in the control group, that prints into the log.
+    fn spawn(&self, command: &mut Command) -> Child {
+        let log = File::options().create(true).append(true).open(self.path("log")).expect("opening the log");
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("duplicating a descriptor")).stderr(log);
+        // SAFETY: between fork and exec only write(2) is called, which is async-signal-safe.
+        unsafe { command.pre_exec(self.groups.entrance()) };
+        let child = command.spawn();
+        child.unwrap_or_else(|e| panic!("{command:?}, which `cargo xtask setup` installs: {e}"))
     }
 
     fn answers(&self) -> bool {
@@ -138,14 +164,18 @@ impl Engine<'_> {
 
 impl Drop for Engine<'_> {
     fn drop(&mut self) {
-        if let Some(mut child) = self.daemon.take() {
+        for mut child in self.daemon.take().into_iter().chain(self.containerd.take()) {
             let _ = child.kill();
             let _ = child.wait();
         }
         if thread::panicking() {
             let log = fs::read_to_string(self.path("log")).unwrap_or_default();
             let lines: Vec<_> = log.lines().filter(|line| !line.contains("level=info")).collect();
-            eprintln!("---- dockerd on {} ----\n{}\n----", self.host.ns.name(), lines.join("\n"));
+            eprintln!(
+                "---- dockerd and containerd on {} ----\n{}\n----",
+                self.host.ns.name(),
+                lines.join("\n")
+            );
         }
     }
 }
