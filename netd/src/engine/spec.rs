@@ -10,8 +10,7 @@ use crate::{
     ipam::{self, Requested},
     link::{self, Kind},
     model::{
-        Bridge, Driver, Error, GatewayMode, Id, Ipam, MacAddress, Network, Pool, State, Timestamp,
-        is_predefined, request,
+        Bridge, Driver, Error, GatewayMode, Id, Ipam, MacAddress, Network, Pool, State, Timestamp, request,
     },
     store::Change,
 };
@@ -244,7 +243,8 @@ fn admit(state: &State, request: &request::NetworkCreate) -> Result<(), Error> {
     if name.trim().is_empty() {
         return Err(Error::invalid("invalid name: name is empty"));
     }
-    if is_predefined(name) {
+    // "default" is what a container's configuration calls the network that it gets if it names none.
+    if matches!(&**name, "bridge" | "host" | "none" | "default") {
         return Err(Error::forbidden(format!("operation is not permitted on predefined {name} network ")));
     }
     if state.network_named(name).is_some() {
@@ -334,10 +334,12 @@ mod tests {
             (error.kind, error.message)
         };
         assert_eq!(request(|r| r.name.clear()), (ErrorKind::Invalid, "invalid name: name is empty".into()));
-        assert_eq!(
-            request(|r| r.name = "none".into()),
-            (ErrorKind::Forbidden, "operation is not permitted on predefined none network ".into())
-        );
+        for name in ["none", "default"] {
+            let request = request::NetworkCreate { name: name.into(), ..Default::default() };
+            let error = admit(&State::default(), &request).unwrap_err();
+            let text = format!("operation is not permitted on predefined {name} network ");
+            assert_eq!((error.kind, error.message), (ErrorKind::Forbidden, text));
+        }
         assert_eq!(
             request(|r| r.driver = Some("null".into())),
             (ErrorKind::Forbidden, "only one instance of \"null\" network is allowed".into())

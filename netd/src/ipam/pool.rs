@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use super::{Error, Requested, claim, lowest_free};
 use crate::model::Pool;
 
-/// The pool on `subnet` that meets the request: its gateway is the one asked for, or the subnet's first free address.
+/// The pool on `subnet` that meets the request: its gateway is the one asked for, or the subnet's first address, which an
+/// auxiliary address then cannot be.
 pub fn complete(subnet: IpNet, request: &Requested) -> Result<Pool, Error> {
     let requested = request.subnet.is_some();
     let mut pool = Pool {
@@ -28,10 +29,7 @@ pub fn complete(subnet: IpNet, request: &Requested) -> Result<Pool, Error> {
         Some(gateway) => {
             claim(&pool, &none, gateway).map(|()| gateway).map_err(|_| Error::Gateway(gateway))?
         }
-        None => {
-            let auxiliary: BTreeSet<IpAddr> = request.auxiliary.values().copied().collect();
-            lowest_free(&pool, &auxiliary).map_err(|_| Error::NoGateway)?
-        }
+        None => lowest_free(&pool, &none).map_err(|_| Error::NoGateway)?,
     };
     pool.gateway = Some(gateway);
     for (name, &address) in &request.auxiliary {
@@ -65,7 +63,6 @@ mod tests {
         assert_eq!(gateway("172.17.0.0/16", &requested(None, &[])).unwrap(), "172.17.0.1");
         assert_eq!(gateway("fd00::/64", &requested(None, &[])).unwrap(), "fd00::1");
         assert_eq!(gateway("172.17.0.0/16", &requested(Some("172.17.9.9"), &[])).unwrap(), "172.17.9.9");
-        assert_eq!(gateway("10.0.0.0/24", &requested(None, &[("a", "10.0.0.1")])).unwrap(), "10.0.0.2");
         assert_eq!(gateway("10.0.0.7/32", &requested(None, &[])).unwrap(), "10.0.0.7");
     }
 
@@ -75,9 +72,9 @@ mod tests {
             let text = format!("failed to allocate gateway ({at}): Address already in use");
             assert_eq!(gateway("192.168.1.0/24", &requested(Some(at), &[])).unwrap_err(), text);
         }
-        assert_eq!(
-            gateway("10.5.0.0/16", &requested(Some("10.5.0.9"), &[("a", "10.5.0.9")])).unwrap_err(),
-            "failed to allocate secondary ip address (a:10.5.0.9): Address already in use"
-        );
+        for (asked, at) in [(Some("10.5.0.9"), "10.5.0.9"), (None, "10.5.0.1")] {
+            let text = format!("failed to allocate secondary ip address (a:{at}): Address already in use");
+            assert_eq!(gateway("10.5.0.0/16", &requested(asked, &[("a", at)])).unwrap_err(), text);
+        }
     }
 }

@@ -34,7 +34,7 @@ pub use far_end::{FarEnd, Handover};
 pub use framing::Framing;
 pub use id::Id;
 pub use lease::LeasedPool;
-pub use network::{Driver, Ipam, Network, Pool, is_predefined};
+pub use network::{Driver, Ipam, Network, Pool};
 pub use order::{AddressSpace, EndpointOrder, LeaseOrder, NetworkOrder, PoolOrder};
 pub use port::{DEFAULT_VLAN, InvalidVlan, Port, VlanRange, vlan};
 pub use port_set::PortSet;
