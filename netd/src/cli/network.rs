@@ -112,7 +112,7 @@ pub(super) struct Create {
 pub(super) struct Connect {
     /// Name, id, or beginning of an id
     network: String,
-    /// netns:NAME (under /run/netns), pid:N, or the path of a namespace
+    /// netns:NAME (under /run/netns), pid:N, the path of a namespace, or the name of an endpoint that it has already
     endpoint: String,
     #[command(flatten)]
     interface: Interface,

@@ -156,7 +156,7 @@ impl Engine {
 
     /// The namespace that a request names, with its inode.
     pub(super) async fn open(&self, container: &str) -> Result<Sandbox, Error> {
-        let mut sandbox = Sandbox::parse(container)?;
+        let mut sandbox = self.state().find_sandbox(container)?;
         let path = sandbox.path.clone();
         let opened = tokio::task::spawn_blocking(move || Namespace::open(&path)).await.map_err(internal)?;
         let namespace = opened.map_err(|error| match error.kind() {

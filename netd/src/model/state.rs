@@ -108,6 +108,24 @@ impl State {
         }
     }
 
+    /// The sandbox that `text` names: in any of its forms, or by an endpoint that it has already.
+    ///
+    /// # Errors
+    /// `No such container: X`, or the endpoints of that name are in several sandboxes.
+    pub fn find_sandbox(&self, text: &str) -> Result<Sandbox, Error> {
+        Sandbox::parse(text).or_else(|unknown| {
+            let endpoints = self.find_endpoints(text);
+            let mut sandboxes = endpoints.iter().filter_map(|endpoint| endpoint.far_end.sandbox());
+            let found = sandboxes.next().ok_or(unknown)?;
+            match sandboxes.find(|other| other.inode != found.inode) {
+                None => Ok(found.clone()),
+                Some(other) => {
+                    Err(Error::invalid(format!("{text} is ambiguous: it is in {found} and in {other}")))
+                }
+            }
+        })
+    }
+
     /// The endpoint of `network` that `container` names: its sandbox in any of its forms, its name, or its id, bare or
     /// as `ep-ID`.
     pub fn find_endpoint(&self, network: Id, container: &str) -> Option<&Endpoint> {

@@ -89,6 +89,28 @@ fn what_is_not_there_is_named() {
 }
 
 #[test]
+fn a_container_joins_further_networks_by_its_name() {
+    let host = daemon();
+    let docker = host.docker();
+    for network in ["n1", "n2", "n3"] {
+        docker.ok(&format!("network create {network}"));
+    }
+    let ns = Namespace::new("c");
+    docker.ok(&format!("network connect n1 {}", container(&ns)));
+    docker.ok(&format!("network connect n2 {}", ns.name()));
+    ns.ip("link show eth1");
+    let says = format!("endpoint with name {} already exists in network n2", ns.name());
+    assert_eq!(docker.fails(&format!("network connect n2 {}", ns.name())), refusal(&says));
+    let says = format!("container {} is not connected to network n3", ns.name());
+    assert_eq!(docker.fails(&format!("network disconnect n3 {}", ns.name())), refusal(&says));
+    for network in ["n1", "n2"] {
+        docker.ok(&format!("network disconnect {network} {}", ns.name()));
+    }
+    let says = format!("No such container: {}", ns.name());
+    assert_eq!(docker.fails(&format!("network connect n3 {}", ns.name())), refusal(&says));
+}
+
+#[test]
 fn a_container_that_is_gone_is_disconnected_by_any_of_its_names() {
     let host = daemon();
     let docker = host.docker();
