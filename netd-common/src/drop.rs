@@ -73,4 +73,6 @@ reasons! {
     Rate = "rate",
     /// To a port of a container in a routed network that is not published.
     Unpublished = "unpublished",
+    /// From one interface that is none of netd's to another, on a host that forwards for netd's sake alone.
+    NotForwarded = "not_forwarded",
 }

@@ -4,6 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::nat::PortRanges;
 
+/// The host forwards IPv4 for netd's networks alone.
+pub const CLOSED4: u32 = 1 << 0;
+/// The same for IPv6.
+pub const CLOSED6: u32 = 1 << 1;
+
 /// Settings that hold for all networks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -20,6 +25,6 @@ pub struct Globals {
     pub flows_per_endpoint: u32,
     /// 1 where `bpf_fib_lookup` knows BPF_FIB_LOOKUP_SRC (6.7), else 0.
     pub fib_source: u32,
-    /// Always zero.
-    pub pad: u32,
+    /// [`CLOSED4`], [`CLOSED6`].
+    pub closed: u32,
 }

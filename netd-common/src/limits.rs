@@ -14,6 +14,8 @@ pub const SUBNETS: u32 = 4096;
 pub const EXTERNALS: u32 = ENDPOINTS;
 /// Interfaces that lead outside.
 pub const UPLINKS: u32 = 256;
+/// Interfaces that are none of netd's, on a host that forwards for netd alone.
+pub const FOREIGN: u32 = 4096;
 /// Uplinks that networks trust: pairs of the two.
 pub const TRUSTED: u32 = 4096;
 /// Flows through NAT, IPv4.

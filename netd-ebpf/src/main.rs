@@ -71,6 +71,11 @@ pub fn to_tunnel(ctx: TcContext) -> i32 {
 }
 
 #[classifier]
+pub fn forwarded(ctx: TcContext) -> i32 {
+    verdict::action(&ctx, hook::forwarded::run(&ctx))
+}
+
+#[classifier]
 pub fn sweep(ctx: TcContext) -> i32 {
     hook::sweep::run(&ctx) as i32
 }

@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, Queue, RingBuf},
 };
 use netd_common::{
-    addr::{IfIndex, Ipv4, Ipv6},
+    addr::{IfIndex, Ipv4, Ipv6, Mac},
     bridge::Network,
     drop::DropReason,
     endpoint::Endpoint,
@@ -34,6 +34,9 @@ pub static GLOBALS: Array<Globals> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static NETWORKS: Array<Network> = Array::with_max_entries(limits::NETWORKS, 0);
+/// A network's bridge to the network's number.
+#[map]
+pub static BRIDGES: HashMap<IfIndex, u32> = HashMap::with_max_entries(limits::NETWORKS, 0);
 #[map]
 pub static ENDPOINTS: Array<Endpoint> = Array::with_max_entries(limits::ENDPOINTS, 0);
 /// The host's end of a veth to the endpoint's slot.
@@ -76,6 +79,10 @@ pub static INTERNALS6: LpmTrie<Ipv6, External<Ipv6>> =
 pub static TRUSTED: HashMap<Trusted, u32> = HashMap::with_max_entries(limits::TRUSTED, 0);
 #[map]
 pub static UPLINKS: HashMap<IfIndex, Uplink> = HashMap::with_max_entries(limits::UPLINKS, 0);
+
+/// Interfaces that are none of netd's, where the host forwards for netd alone, and their own MAC; zero if they have none.
+#[map]
+pub static FOREIGN: HashMap<IfIndex, Mac> = HashMap::with_max_entries(limits::FOREIGN, 0);
 
 /// Ports of the host and ranges of them, and where they lead.
 #[map]

@@ -1,7 +1,10 @@
 //! A frame as bytes: where the program may look.
 
 use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
-use netd_common::{addr::Be16, drop::DropReason};
+use netd_common::{
+    addr::{Be16, IfIndex},
+    drop::DropReason,
+};
 use network_types::{
     eth::EthHdr,
     ip::{Ipv4Hdr, Ipv6Hdr},
@@ -97,6 +100,26 @@ impl<'a> Packet<'a> {
     pub fn ifindex(&self) -> u32 {
         // SAFETY: the kernel hands a valid context.
         unsafe { (*self.skb()).ifindex }
+    }
+
+    /// The interface that the packet came in by; none if the host made it.
+    #[inline(always)]
+    pub fn came_by(&self) -> IfIndex {
+        // SAFETY: the kernel hands a valid context.
+        IfIndex(unsafe { (*self.skb()).ingress_ifindex })
+    }
+
+    /// Whether the packet belongs to a socket of this host.
+    #[inline(always)]
+    pub fn has_socket(&self) -> bool {
+        // SAFETY: the kernel hands a valid context; the pointer is compared, and not followed.
+        unsafe { !(*self.skb()).__bindgen_anon_2.sk.is_null() }
+    }
+
+    #[inline(always)]
+    pub fn has_mark(&self, mark: u32) -> bool {
+        // SAFETY: the kernel hands a valid context.
+        unsafe { (*self.skb()).mark == mark }
     }
 
     /// Takes the mark off; whether it was `mark`. On a packet that has just come in, only this host can have set one.

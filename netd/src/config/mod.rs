@@ -59,6 +59,8 @@ pub struct Config {
     pub labels: Vec<String>,
     /// What may be done to the host's forwarding.
     pub forwarding: Forwarding,
+    /// Whether what netd has made the host forward is forwarded between interfaces that are none of netd's, too.
+    pub forwards_for_others: bool,
     /// The network `bridge`.
     pub bridge: DefaultBridge,
     /// Where subnets come from that nobody asked for, in the order of their addresses; Docker's if empty.
@@ -91,7 +93,7 @@ pub enum Group {
 pub enum Forwarding {
     /// Nothing.
     Untouched,
-    /// If the host did not forward before, it does now, between all its interfaces.
+    /// If the host did not forward before, it does now.
     Host,
 }
 
@@ -159,8 +161,7 @@ impl Config {
             Some(false) => Forwarding::Untouched,
             Some(true) | None => Forwarding::Host,
         };
-        // netd never makes the host's FORWARD chain drop, whatever is said of it.
-        settings.boolean("ip-forward-no-drop")?;
+        let forwards_for_others = settings.boolean("ip-forward-no-drop")?.unwrap_or(false);
         // Networks outlive the daemon, whatever is said of it.
         settings.boolean("live-restore")?;
         let address_pools = settings.objects("default-address-pools", "ipamutils.NetworkToSplit")?;
@@ -175,6 +176,7 @@ impl Config {
             log: Log::read(&settings)?,
             labels: label::read(&settings)?,
             forwarding,
+            forwards_for_others,
             bridge: DefaultBridge::read(&settings)?,
             address_pools: address_pool::read(&address_pools)?,
             network_options: settings.options("default-network-opts")?,
@@ -351,9 +353,14 @@ mod tests {
 
     #[test]
     fn the_host_forwards_as_it_is_told() {
-        let forwarding = |json: &str| read(json).unwrap().forwarding;
-        assert_eq!(forwarding(r#"{"ip-forward": false, "ip-forward-no-drop": true}"#), Forwarding::Untouched);
-        assert_eq!(forwarding(r#"{"ip-forward-no-drop": true}"#), Forwarding::Host);
+        for (json, expected) in [
+            ("{}", (Forwarding::Host, false)),
+            (r#"{"ip-forward-no-drop": true}"#, (Forwarding::Host, true)),
+            (r#"{"ip-forward": false}"#, (Forwarding::Untouched, false)),
+        ] {
+            let config = read(json).unwrap();
+            assert_eq!((config.forwarding, config.forwards_for_others), expected, "{json}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{bpffs, open_store};
 use crate::{
     config::{Config, Host, PluginSocket},
     datapath::Datapath,
-    engine::release,
+    engine::{release, stop_forwarding},
     link::Links,
     store::{self, Lock},
 };
@@ -55,6 +55,7 @@ async fn remove_links(state_dir: &Path) -> anyhow::Result<()> {
     let (_store, stored) = open_store(state_dir)?;
     let links = Links::here()?;
     release(&stored.state.reserved)?;
+    stop_forwarding(&stored.state.forwards)?;
     let mut names = stored.journal;
     let veths = stored.state.endpoints.values().map(|endpoint| endpoint.host_interface.clone());
     let bridges = stored.state.networks.values().filter_map(|network| network.bridge.as_ref());

@@ -16,7 +16,7 @@ use aya::{
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netd_common::{
-    addr::{Address as _, IfIndex, Ipv4, Ipv6},
+    addr::{Address as _, IfIndex, Ipv4, Ipv6, Mac},
     bridge::Network,
     drop::DropReason,
     endpoint::Endpoint,
@@ -55,9 +55,10 @@ const fn map<K, V>(name: &'static str, kind: MapType, max_entries: u32) -> Defin
 type Prefix<A> = (u32, A);
 
 /// Every map of netd-ebpf/src/maps.rs.
-pub(super) const MAPS: [Definition; 43] = [
+pub(super) const MAPS: [Definition; 45] = [
     map::<u32, Globals>("GLOBALS", MapType::Array, 1),
     map::<u32, Network>("NETWORKS", MapType::Array, limits::NETWORKS),
+    map::<IfIndex, u32>("BRIDGES", MapType::Hash, limits::NETWORKS),
     map::<u32, Endpoint>("ENDPOINTS", MapType::Array, limits::ENDPOINTS),
     map::<IfIndex, u32>("PORTS", MapType::Hash, limits::ENDPOINTS),
     map::<FdbKey, u32>("FDB", MapType::Hash, limits::FDB),
@@ -73,6 +74,7 @@ pub(super) const MAPS: [Definition; 43] = [
     map::<Prefix<Ipv6>, External<Ipv6>>("INTERNALS6", MapType::LpmTrie, limits::EXTERNALS),
     map::<Trusted, u32>("TRUSTED", MapType::Hash, limits::TRUSTED),
     map::<IfIndex, Uplink>("UPLINKS", MapType::Hash, limits::UPLINKS),
+    map::<IfIndex, Mac>("FOREIGN", MapType::Hash, limits::FOREIGN),
     map::<Prefix<PublishedPort<Ipv4>>, Publication>("PUBLICATIONS4", MapType::LpmTrie, limits::PUBLICATIONS),
     map::<Prefix<PublishedPort<Ipv6>>, Publication>("PUBLICATIONS6", MapType::LpmTrie, limits::PUBLICATIONS),
     map::<u32, NextHop>("WAYS", MapType::PerCpuArray, 1),
@@ -160,6 +162,7 @@ pub struct Observed {
 pub(super) struct Maps {
     globals: Array<MapData, Globals>,
     networks: Array<MapData, Network>,
+    bridges: HashMap<MapData, IfIndex, u32>,
     endpoints: Array<MapData, Endpoint>,
     ports: HashMap<MapData, IfIndex, u32>,
     fdb: HashMap<MapData, FdbKey, u32>,
@@ -177,6 +180,7 @@ pub(super) struct Maps {
     internals6: LpmTrie<MapData, Ipv6, External<Ipv6>>,
     trusted: HashMap<MapData, Trusted, u32>,
     uplinks: HashMap<MapData, IfIndex, Uplink>,
+    foreign: HashMap<MapData, IfIndex, Mac>,
     locals4: LpmTrie<MapData, Ipv4, u32>,
     locals6: LpmTrie<MapData, Ipv6, u32>,
     traffic: PerCpuArray<MapData, EndpointTraffic>,
@@ -216,6 +220,7 @@ impl Maps {
         Ok(Self {
             globals: take(ebpf, "GLOBALS")?,
             networks: take(ebpf, "NETWORKS")?,
+            bridges: take(ebpf, "BRIDGES")?,
             endpoints: take(ebpf, "ENDPOINTS")?,
             ports: take(ebpf, "PORTS")?,
             fdb: take(ebpf, "FDB")?,
@@ -233,6 +238,7 @@ impl Maps {
             internals6: take(ebpf, "INTERNALS6")?,
             trusted: take(ebpf, "TRUSTED")?,
             uplinks: take(ebpf, "UPLINKS")?,
+            foreign: take(ebpf, "FOREIGN")?,
             locals4: take(ebpf, "LOCALS4")?,
             locals6: take(ebpf, "LOCALS6")?,
             traffic: take(ebpf, "TRAFFIC")?,
@@ -246,17 +252,23 @@ impl Maps {
         self.globals.get(&0, 0).map_err(failed("GLOBALS"))
     }
 
-    /// Writes what holds for all networks; the FIB generation goes on from where it was.
+    /// Writes what holds for all networks; the FIB generation goes on from where it was, and what is closed stays so.
     pub(super) fn set_globals(&mut self, hz: u32, host_ports: PortRange, netns: u64) -> Result<(), Error> {
+        let before = self.globals()?;
         let globals = Globals {
             netns,
-            fib_generation: self.globals()?.fib_generation.wrapping_add(1),
+            fib_generation: before.fib_generation.wrapping_add(1),
             hz,
             ports: PortRanges::beside(host_ports),
             flows_per_endpoint: limits::FLOWS_PER_ENDPOINT,
             fib_source: u32::from(super::status::kernel_is_at_least(6, 7)),
-            pad: 0,
+            closed: before.closed,
         };
+        self.globals.set(0, globals, 0).map_err(failed("GLOBALS"))
+    }
+
+    pub(super) fn set_closed(&mut self, closed: u32) -> Result<(), Error> {
+        let globals = Globals { closed, ..self.globals()? };
         self.globals.set(0, globals, 0).map_err(failed("GLOBALS"))
     }
 
@@ -269,6 +281,13 @@ impl Maps {
 
     pub(super) fn put_network(&mut self, number: u32, entry: &Network) -> Result<(), Error> {
         within("network", number, limits::NETWORKS)?;
+        let before = self.networks.get(&number, 0).map_err(failed("NETWORKS"))?.bridge;
+        if before != entry.bridge && self.bridges.get(&before, 0).is_ok_and(|holder| holder == number) {
+            gone("BRIDGES", self.bridges.remove(&before))?;
+        }
+        if entry.bridge.0 != 0 {
+            self.bridges.insert(entry.bridge, number, 0).map_err(failed("BRIDGES"))?;
+        }
         self.networks.set(number, entry, 0).map_err(failed("NETWORKS"))
     }
 
@@ -347,6 +366,18 @@ impl Maps {
 
     pub(super) fn remove_uplink(&mut self, uplink: IfIndex) -> Result<(), Error> {
         gone("UPLINKS", self.uplinks.remove(&uplink))
+    }
+
+    pub(super) fn put_foreign(&mut self, interface: IfIndex, mac: Mac) -> Result<(), Error> {
+        self.foreign.insert(interface, mac, 0).map_err(failed("FOREIGN"))
+    }
+
+    pub(super) fn remove_foreign(&mut self, interface: IfIndex) -> Result<(), Error> {
+        gone("FOREIGN", self.foreign.remove(&interface))
+    }
+
+    pub(super) fn foreign(&self) -> Result<BTreeMap<IfIndex, Mac>, Error> {
+        self.foreign.iter().collect::<Result<_, _>>().map_err(failed("FOREIGN"))
     }
 
     /// The record first, then what leads to it; what led to an older record of the slot is taken away.
@@ -513,6 +544,8 @@ impl Maps {
                 let used = |number: &u32| self.networks.get(number, 0).is_ok_and(|entry| entry.bridge.0 != 0);
                 Some((0..limits::NETWORKS).filter(used).count() as u64)
             }
+            "BRIDGES" => Some(self.bridges.keys().count() as u64),
+            "FOREIGN" => Some(self.foreign.keys().count() as u64),
             "ENDPOINTS" | "PORTS" | "TRAFFIC" => Some(self.ports.keys().count() as u64),
             "FDB" => Some(self.fdb.keys().count() as u64),
             "ADDRESSES4" => Some(self.addresses4.keys().count() as u64),

@@ -36,6 +36,7 @@ pub use netd_common::{
     event::Refused,
     fdb::FdbKey,
     fib::Uplink as UplinkEntry,
+    globals::{CLOSED4, CLOSED6},
     nat::PortRange,
     policy::Trusted,
     rate::Rate as RateEntry,
@@ -46,6 +47,7 @@ pub use self::{
     counters::Counters,
     flows::FlowView,
     maps::Observed,
+    sockets::netns_cookie,
     status::{LinkStatus, MapStatus, ProgramStatus, Status},
 };
 use self::{maps::Maps, programs::Programs, publish::Publications};
@@ -182,11 +184,7 @@ impl Datapath {
         let logger = if options.log_level == 0 { None } else { Some(EbpfLogger::init(&mut ebpf)?) };
         let programs = Programs::load(ebpf, &pins)?;
         let hz = clock::hz(&maps, &programs)?;
-        maps.set_globals(
-            hz,
-            options.host_ports,
-            sockets::netns_cookie().map_err(at("SO_NETNS_COOKIE".as_ref()))?,
-        )?;
+        maps.set_globals(hz, options.host_ports, netns_cookie().map_err(at("SO_NETNS_COOKIE".as_ref()))?)?;
         let datapath = Self {
             pins,
             programs: Mutex::new(programs),
@@ -276,6 +274,29 @@ impl Datapath {
             programs.detach(hook, uplink)?;
         }
         Ok(())
+    }
+
+    /// Has the host forward the families [`CLOSED4`], [`CLOSED6`] for netd's networks alone, as far as its other interfaces
+    /// are known.
+    pub fn close(&self, families: u32) -> Result<(), Error> {
+        self.maps().set_closed(families)
+    }
+
+    /// Tells of an interface that is none of netd's, and what MAC it has.
+    pub fn put_foreign(&self, interface: IfIndex, mac: Mac) -> Result<(), Error> {
+        self.maps().put_foreign(interface, mac)?;
+        self.programs().attach(programs::FORWARDED, interface)
+    }
+
+    /// Undoes [`Self::put_foreign`]. Not an error if the interface is not known, or is gone.
+    pub fn remove_foreign(&self, interface: IfIndex) -> Result<(), Error> {
+        self.programs().detach(programs::FORWARDED, interface)?;
+        self.maps().remove_foreign(interface)
+    }
+
+    /// The interfaces that are known as none of netd's.
+    pub fn foreign(&self) -> Result<BTreeMap<IfIndex, Mac>, Error> {
+        self.maps().foreign()
     }
 
     /// Has the host's own sockets call: those of all processes in a control group and below it, as far as they are in the network

@@ -19,7 +19,7 @@ use netd_common::{addr::IfIndex, event::Sweep};
 use super::{Error, at};
 
 /// A program that is attached to interfaces.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hook {
     pub(super) name: &'static str,
     direction: TcAttachType,
@@ -30,7 +30,9 @@ pub(super) const FROM_UPLINK: Hook = Hook { name: "from_uplink", direction: TcAt
 pub(super) const TO_UPLINK: Hook = Hook { name: "to_uplink", direction: TcAttachType::Egress };
 pub(super) const FROM_TUNNEL: Hook = Hook { name: "from_tunnel", direction: TcAttachType::Ingress };
 pub(super) const TO_TUNNEL: Hook = Hook { name: "to_tunnel", direction: TcAttachType::Egress };
-pub(super) const HOOKS: [Hook; 5] = [FROM_CONTAINER, FROM_UPLINK, TO_UPLINK, FROM_TUNNEL, TO_TUNNEL];
+pub(super) const FORWARDED: Hook = Hook { name: "forwarded", direction: TcAttachType::Egress };
+pub(super) const HOOKS: [Hook; 6] =
+    [FROM_CONTAINER, FROM_UPLINK, TO_UPLINK, FROM_TUNNEL, TO_TUNNEL, FORWARDED];
 
 const SWEEP: &str = "sweep";
 
@@ -120,8 +122,8 @@ impl Programs {
             return Err(Error::NoInterface(interface.0));
         }
         // netd hears the outside first and has the last word towards it; other programs stand in between.
-        let order = match hook.direction {
-            TcAttachType::Egress => LinkOrder::last(),
+        let order = match hook {
+            TO_UPLINK | TO_TUNNEL => LinkOrder::last(),
             _ => LinkOrder::first(),
         };
         let program = self.classifier(hook.name)?;

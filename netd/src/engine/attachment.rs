@@ -256,7 +256,7 @@ impl Engine {
         network.ipam.pools.extend(more);
         let (id, changed) = (network.id, vec![Change::PutNetwork(network.clone())]);
         self.change(writer, changed, |other| other.id == id, |_| false).await?;
-        self.forward(&network).await
+        self.forward(writer, &network).await
     }
 
     /// What there is to tell of an attachment.

@@ -1,50 +1,143 @@
 //! The host's forwarding, for what goes by its stack, and because the kernel's routes are looked up for forwarding links alone.
 //!
 //! Bridges and uplinks have to forward, the answers to what went by the stack come in by the latter; and an engine that comes
-//! later believes `ip_forward`. So it is the host's, as Docker has it; the FORWARD chain is never netd's.
+//! later believes `ip_forward`. So it is the host's, as Docker has it. The FORWARD chain is never netd's: where Docker would make
+//! it drop, a program drops what the host would forward between interfaces that are none of netd's.
 
-use super::{Engine, internal};
+use std::{collections::BTreeMap, fs};
+
+use netd_common::addr::{IfIndex, Mac};
+
+use super::{Engine, Writer, internal, uplinks::Surroundings};
 use crate::{
     config::Forwarding,
+    datapath::{self, CLOSED4, CLOSED6},
     link::sysctl,
-    model::{Error, Network},
+    model::{Error, Forwards, Network},
+    store::Change,
 };
 
 impl Engine {
     /// Switches on the host's own forwarding of IPv4, as it is told to.
-    pub(super) fn forward_host(&self) -> Result<(), Error> {
-        match self.0.config.forwarding {
-            Forwarding::Untouched => {}
-            Forwarding::Host => {
-                if sysctl::forward_ipv4().map_err(internal)? {
-                    log::warn!("net.ipv4.ip_forward is now 1: the host forwards between all its interfaces");
-                }
-            }
+    pub(super) async fn forward_host(&self, writer: &mut Writer) -> Result<(), Error> {
+        let here = place()?;
+        let mut forwards = self.state().forwards.clone();
+        if forwards.place != here {
+            forwards = Forwards { place: here, ..Forwards::default() };
+        }
+        let switches = self.opens() && !sysctl::forwards_ipv4().map_err(internal)?;
+        forwards.ipv4 |= switches;
+        self.note_forwards(writer, forwards).await?;
+        if switches {
+            sysctl::forward_ipv4().map_err(internal)?;
+            log::warn!("net.ipv4.ip_forward is now 1: {}", self.between_others());
         }
         Ok(())
     }
 
     /// Has the host forward what a network sends.
-    pub(super) async fn forward(&self, network: &Network) -> Result<(), Error> {
-        if network.bridge.is_some() && !network.internal && network.enable_ipv6 && self.opens_ipv6() {
-            self.forward_host_ipv6().await?;
+    pub(super) async fn forward(&self, writer: &mut Writer, network: &Network) -> Result<(), Error> {
+        if network.bridge.is_some() && !network.internal && network.enable_ipv6 && self.opens() {
+            self.forward_host_ipv6(writer).await?;
         }
         Ok(())
     }
 
-    /// Whether the host may be made to forward IPv6.
-    pub(super) fn opens_ipv6(&self) -> bool {
+    /// Whether the host may be made to forward.
+    pub(super) fn opens(&self) -> bool {
         self.0.config.forwarding == Forwarding::Host
     }
 
     /// Sees to it that the host forwards IPv6, and that it keeps its own routes though it does.
-    async fn forward_host_ipv6(&self) -> Result<(), Error> {
+    async fn forward_host_ipv6(&self, writer: &mut Writer) -> Result<(), Error> {
+        if sysctl::forwards_ipv6().map_err(internal)? {
+            return Ok(());
+        }
+        let forwards = self.state().forwards.clone();
+        self.note_forwards(writer, Forwards { ipv6: true, ..forwards }).await?;
         let uplinks: Vec<_> = self.find_uplinks().await?.into_values().map(|uplink| uplink.name).collect();
-        let Some(told) = sysctl::forward_ipv6(&uplinks).map_err(internal)? else { return Ok(()) };
-        log::warn!("net.ipv6.conf.all.forwarding is now 1: the host forwards between all its interfaces");
+        let told = sysctl::forward_ipv6(&uplinks).map_err(internal)?;
+        log::warn!("net.ipv6.conf.all.forwarding is now 1: {}", self.between_others());
         for uplink in told {
             log::info!("net.ipv6.conf.{uplink}.accept_ra is now 2: the host keeps taking routes there");
         }
         Ok(())
     }
+
+    /// What comes of it for the others.
+    fn between_others(&self) -> &'static str {
+        if self.0.config.forwards_for_others {
+            "the host forwards between all its interfaces"
+        } else {
+            "the host forwards for netd's networks, and what it would forward between its other interfaces is dropped"
+        }
+    }
+
+    /// Notes what is about to be switched on, and closes it for others: there is no moment at which it is open to all.
+    async fn note_forwards(&self, writer: &mut Writer, forwards: Forwards) -> Result<(), Error> {
+        if self.state().forwards != forwards {
+            let change = Change::Forward(forwards);
+            let stored = change.clone();
+            writer.store(move |store| store.commit(&[stored], &[])).await?;
+            self.remember(change);
+        }
+        self.refresh_foreign(writer, &self.surroundings().await?)
+    }
+
+    /// Tells the datapath what is closed, and to which interfaces.
+    pub(super) fn refresh_foreign(&self, writer: &mut Writer, around: &Surroundings) -> Result<(), Error> {
+        let closed = self.closed();
+        let found = if closed == 0 { BTreeMap::new() } else { self.foreign(around) };
+        for (&index, &mac) in &found {
+            if writer.foreign.get(&index) != Some(&Some(mac)) {
+                self.datapath().put_foreign(index, mac).map_err(internal)?;
+                writer.foreign.insert(index, Some(mac));
+            }
+        }
+        self.datapath().close(closed).map_err(internal)?;
+        let gone: Vec<_> =
+            writer.foreign.keys().filter(|index| !found.contains_key(index)).copied().collect();
+        for index in gone {
+            self.datapath().remove_foreign(index).map_err(internal)?;
+            writer.foreign.remove(&index);
+        }
+        Ok(())
+    }
+
+    /// The families that the host forwards by netd's doing, and for netd alone.
+    fn closed(&self) -> u32 {
+        if self.0.config.forwards_for_others {
+            return 0;
+        }
+        let forwards = &self.state().forwards;
+        (if forwards.ipv4 { CLOSED4 } else { 0 }) | if forwards.ipv6 { CLOSED6 } else { 0 }
+    }
+
+    /// The interfaces that are none of netd's and that something could be forwarded to.
+    fn foreign(&self, around: &Surroundings) -> BTreeMap<IfIndex, Mac> {
+        let leading = around.devices.iter().filter(|device| device.leads_on(&around.routes));
+        let foreign = leading.filter(|device| !self.is_own(&device.name));
+        foreign.map(|device| (IfIndex(device.index), device.mac.map(Mac::from).unwrap_or_default())).collect()
+    }
+}
+
+/// The daemon's network namespace, told from all that were and will be.
+fn place() -> Result<String, Error> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(internal)?;
+    let namespace = datapath::netns_cookie().map_err(internal)?;
+    Ok(format!("{} {namespace}", boot.trim()))
+}
+
+/// Switches off what netd has switched on, on a host that is cleaned up.
+pub fn stop_forwarding(forwards: &Forwards) -> Result<(), Error> {
+    if forwards.place != place()? {
+        return Ok(());
+    }
+    if forwards.ipv4 {
+        sysctl::stop_forwarding_ipv4().map_err(internal)?;
+    }
+    if forwards.ipv6 {
+        sysctl::stop_forwarding_ipv6().map_err(internal)?;
+    }
+    Ok(())
 }

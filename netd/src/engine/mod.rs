@@ -27,7 +27,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use netd_common::addr::IfIndex;
+use netd_common::addr::{IfIndex, Mac};
 use tokio::sync::{OwnedMutexGuard, broadcast};
 
 pub use crate::model::{Error, ErrorKind};
@@ -41,6 +41,7 @@ use crate::{
     store::{self, Change, Store},
 };
 pub use event::{Action, Event, Happened, Reloaded};
+pub use forward::stop_forwarding;
 pub use host::{HostView, RouteView};
 pub use reserve::release;
 
@@ -75,6 +76,8 @@ struct Writer {
     store: Arc<Store>,
     /// The uplinks that the datapath knows; `None` for one that an earlier daemon told it of.
     uplinks: BTreeMap<IfIndex, Option<UplinkEntry>>,
+    /// The interfaces that are none of netd's as the datapath knows them; `None` as above.
+    foreign: BTreeMap<IfIndex, Option<Mac>>,
     /// What a container engine may ask for again.
     replay: lease::Replay,
     /// The ports that were published last of those that nobody named.

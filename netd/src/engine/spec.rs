@@ -41,7 +41,7 @@ impl Engine {
             .await?;
         self.refresh_trusted().await?;
         self.tell(Action::Create, network, None);
-        Ok(match self.forward(network).await {
+        Ok(match self.forward(writer, network).await {
             Ok(()) => String::new(),
             // Where /proc/sys cannot be written; the network is whole, and inside it all is well.
             Err(error) => {

@@ -37,6 +37,8 @@ impl Engine {
         let uplinks =
             host.datapath.observe().map_err(internal)?.uplinks.into_keys().map(|index| (index, None));
         let uplinks = uplinks.collect();
+        let foreign = host.datapath.foreign().map_err(internal)?.into_keys().map(|index| (index, None));
+        let foreign = foreign.collect();
         let locals = host.datapath.locals().map_err(internal)?;
         let engine = Self(Arc::new(Inner {
             pools: Pools::new(&config.address_pools, stored.ula),
@@ -47,6 +49,7 @@ impl Engine {
             writer: Arc::new(tokio::sync::Mutex::new(Writer {
                 store: Arc::new(store),
                 uplinks,
+                foreign,
                 replay: Replay::of(&stored.state),
                 ports: Default::default(),
                 locals,
@@ -57,10 +60,10 @@ impl Engine {
         }));
         let mut writer = engine.0.writer.clone().lock_owned().await;
         engine.check_uplinks().await?;
-        engine.forward_host()?;
+        engine.forward_host(&mut writer).await?;
         engine.reconcile(&mut writer, stored.journal).await?;
         for network in engine.state().networks.values() {
-            engine.forward(network).await?;
+            engine.forward(&mut writer, network).await?;
         }
         engine.refresh_uplinks(&mut writer).await?;
         engine.refresh_locals(&mut writer).await?;

@@ -10,12 +10,19 @@ use tokio::sync::Notify;
 
 use super::{Engine, Writer, internal, spec::bridges};
 use crate::{
-    link::{Uplink, Watch, sysctl, uplinks},
+    link::{Address, Device, Route, Uplink, Watch, sysctl, uplinks},
     model::{Endpoint, Error},
 };
 
 /// Changes come in bursts: how long to wait after looking at what came of one, before looking again.
 const BURST: Duration = Duration::from_millis(50);
+
+/// What is around netd on the host.
+pub(super) struct Surroundings {
+    pub(super) devices: Vec<Device>,
+    addresses: Vec<Address>,
+    pub(super) routes: Vec<Route>,
+}
 
 impl Engine {
     /// Follows the uplinks for as long as the daemon runs.
@@ -49,13 +56,23 @@ impl Engine {
         }
     }
 
+    pub(super) async fn surroundings(&self) -> Result<Surroundings, Error> {
+        let links = &self.0.host.links;
+        Ok(Surroundings {
+            devices: links.devices().await.map_err(internal)?,
+            addresses: links.addresses().await.map_err(internal)?,
+            routes: links.routes().await.map_err(internal)?,
+        })
+    }
+
     /// What leads outside at present.
     pub(super) async fn find_uplinks(&self) -> Result<BTreeMap<IfIndex, Uplink>, Error> {
-        let links = &self.0.host.links;
-        let devices = links.devices().await.map_err(internal)?;
-        let addresses = links.addresses().await.map_err(internal)?;
-        let routes = links.routes().await.map_err(internal)?;
-        Ok(uplinks(&devices, &addresses, &routes, &self.0.config.uplinks, |name| self.is_own(name)))
+        Ok(self.uplinks_of(&self.surroundings().await?))
+    }
+
+    fn uplinks_of(&self, around: &Surroundings) -> BTreeMap<IfIndex, Uplink> {
+        let Surroundings { devices, addresses, routes } = around;
+        uplinks(devices, addresses, routes, &self.0.config.uplinks, |name| self.is_own(name))
     }
 
     /// Whether a link is a bridge or veth of netd's.
@@ -74,8 +91,10 @@ impl Engine {
 
     /// Tells the datapath of uplinks that came, changed or went.
     pub(super) async fn refresh_uplinks(&self, writer: &mut Writer) -> Result<(), Error> {
-        let found = self.find_uplinks().await?;
-        let ipv6 = self.opens_ipv6() && self.state().has_ipv6();
+        let around = self.surroundings().await?;
+        self.refresh_foreign(writer, &around)?;
+        let found = self.uplinks_of(&around);
+        let ipv6 = self.opens() && self.state().has_ipv6();
         for (&index, uplink) in &found {
             let entry = uplink.entry();
             match writer.uplinks.get(&index) {

@@ -79,29 +79,48 @@ pub fn reserve_ports(ports: &PortSet) -> Result<(), Error> {
     write().doing(|| format!("set net/{RESERVED_PORTS}"))
 }
 
-/// Switches IPv4 forwarding on, for present and future links. Says whether it was off.
-pub fn forward_ipv4() -> Result<bool, Error> {
-    let name = "ipv4/ip_forward";
-    let off = read(name)?.as_deref() == Some("0");
-    write(name, "1")?;
-    Ok(off)
+const FORWARD_IPV4: &str = "ipv4/ip_forward";
+/// Present links, and future ones.
+const FORWARD_IPV6: [&str; 2] = ["ipv6/conf/all/forwarding", "ipv6/conf/default/forwarding"];
+
+/// Whether IPv4 is forwarded.
+pub fn forwards_ipv4() -> Result<bool, Error> {
+    Ok(read(FORWARD_IPV4)?.as_deref() != Some("0"))
+}
+
+/// Whether IPv6 is forwarded, or there is none.
+pub fn forwards_ipv6() -> Result<bool, Error> {
+    Ok(read(FORWARD_IPV6[0])?.is_none_or(|value| value != "0"))
+}
+
+/// Switches IPv4 forwarding on, for present and future links.
+pub fn forward_ipv4() -> Result<(), Error> {
+    write(FORWARD_IPV4, "1")
 }
 
 /// Switches IPv6 forwarding on, for present and future links, after `uplinks` were told to keep their routes. Returns those
-/// that were told, or `None` if it was on.
-pub fn forward_ipv6(uplinks: &[String]) -> Result<Option<Vec<String>>, Error> {
-    if read("ipv6/conf/all/forwarding")?.is_none_or(|value| value == "1") {
-        return Ok(None);
-    }
+/// that were told.
+pub fn forward_ipv6(uplinks: &[String]) -> Result<Vec<String>, Error> {
     let mut told = Vec::new();
     for uplink in uplinks {
         if keep_router_advertisements(uplink)? {
             told.push(uplink.clone());
         }
     }
-    write("ipv6/conf/default/forwarding", "1")?;
-    write("ipv6/conf/all/forwarding", "1")?;
-    Ok(Some(told))
+    for name in FORWARD_IPV6 {
+        write(name, "1")?;
+    }
+    Ok(told)
+}
+
+/// Switches IPv4 forwarding off, for present and future links.
+pub fn stop_forwarding_ipv4() -> Result<(), Error> {
+    write(FORWARD_IPV4, "0")
+}
+
+/// Switches IPv6 forwarding off, for present and future links.
+pub fn stop_forwarding_ipv6() -> Result<(), Error> {
+    FORWARD_IPV6.into_iter().try_for_each(|name| write(name, "0"))
 }
 
 /// A router takes no advertisements, so a link that did would lose its routes when forwarding is switched on: it is told

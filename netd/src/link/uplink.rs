@@ -43,6 +43,15 @@ impl Uplink {
     }
 }
 
+impl Device {
+    /// Whether something could be forwarded to it: `routes` lead through it. Every link has one to its own fe80::/64,
+    /// wherever it leads.
+    pub fn leads_on(&self, routes: &[Route]) -> bool {
+        let leads_on = |route: &&Route| !matches!(route.destination.addr(), IpAddr::V6(to) if to.is_unicast_link_local() || to.is_multicast());
+        self.kind != Kind::Loopback && routes.iter().filter(leads_on).any(|route| route.index == self.index)
+    }
+}
+
 /// The uplinks among `devices`: those named in `chosen`, or if there are none, those that unicast routes lead through,
 /// loopback and netd's `own` links apart. A device whose packets begin in a way that the programs cannot read is none.
 pub fn uplinks(
@@ -52,15 +61,11 @@ pub fn uplinks(
     chosen: &[String],
     own: impl Fn(&str) -> bool,
 ) -> BTreeMap<IfIndex, Uplink> {
-    // Every link has a route to its own fe80::/64, wherever it leads.
-    let leads_on = |route: &&Route| !matches!(route.destination.addr(), IpAddr::V6(to) if to.is_unicast_link_local() || to.is_multicast());
     let is_uplink = |device: &Device| {
         if !chosen.is_empty() {
             return chosen.contains(&device.name);
         }
-        device.kind != Kind::Loopback
-            && !own(&device.name)
-            && routes.iter().filter(leads_on).any(|route| route.index == device.index)
+        !own(&device.name) && device.leads_on(routes)
     };
     let uplink = |device: &Device| {
         let framing = device.framing.filter(|_| is_uplink(device))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{Endpoint, Error, External, Id, LeasedPool, Network, PortSet, Sandbox};
+use super::{Endpoint, Error, External, Forwards, Id, LeasedPool, Network, PortSet, Sandbox};
 
 /// All that the store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct State {
     pub externals: BTreeMap<IpNet, External>,
     /// Ports that netd has reserved, beside the administrator's.
     pub reserved: PortSet,
+    /// What netd has switched on.
+    pub forwards: Forwards,
 }
 
 impl State {

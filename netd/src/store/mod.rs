@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use lock::{Lock, LockError};
 
-use crate::model::{Endpoint, External, Id, LeasedPool, Network, PortSet, State};
+use crate::model::{Endpoint, External, Forwards, Id, LeasedPool, Network, PortSet, State};
 
 /// Name of the database in the state directory.
 pub const FILE: &str = "netd.redb";
@@ -30,6 +30,8 @@ const JOURNAL: TableDefinition<'_, &str, ()> = TableDefinition::new("journal");
 
 /// Key of the ports that netd has reserved.
 const RESERVED: &str = "reserved";
+/// Key of what netd has switched on of the host's forwarding.
+const FORWARDS: &str = "forwards";
 
 /// Why the store does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +82,8 @@ pub enum Change {
     RemoveExternal(IpNet),
     /// The ports that netd has reserved are others.
     Reserve(PortSet),
+    /// Something of the host's forwarding is switched on.
+    Forward(Forwards),
 }
 
 impl Change {
@@ -95,6 +99,7 @@ impl Change {
             Self::PutExternal(external) => drop(state.externals.insert(external.external, external)),
             Self::RemoveExternal(external) => drop(state.externals.remove(&external)),
             Self::Reserve(ports) => state.reserved = ports,
+            Self::Forward(forwards) => state.forwards = forwards,
         }
     }
 }
@@ -163,6 +168,7 @@ impl Store {
                 pools: pools.into_iter().map(|pool| (pool.id.clone(), pool)).collect(),
                 externals: externals.into_iter().map(|external| (external.external, external)).collect(),
                 reserved: get(RESERVED)?.parse().unwrap_or_default(),
+                forwards: serde_json::from_str(&get(FORWARDS)?).unwrap_or_default(),
             },
             journal: journal.collect::<Result<_, Error>>()?,
             ula: get("ula")?.parse().unwrap_or(new_ula),
@@ -209,6 +215,10 @@ impl Store {
                     Change::RemoveExternal(external) => drop(externals.remove(&*external.to_string())?),
                     Change::Reserve(ports) => {
                         transaction.open_table(META)?.insert(RESERVED, &*ports.to_string())?;
+                    }
+                    Change::Forward(forwards) => {
+                        let text = serde_json::to_string(forwards).expect("text and two flags");
+                        transaction.open_table(META)?.insert(FORWARDS, &*text)?;
                     }
                 }
             }

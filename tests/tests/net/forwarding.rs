@@ -1,10 +1,15 @@
 //! Who forwards because of netd, and who does not.
 
-use netd_tests::lab::{Family, Lab, Namespace, Ping, ping};
+use std::time::Duration;
 
-/// Two namespaces on interfaces of the host that are none of netd's, and of which the host is the way to each other.
+use netd_tests::lab::{Family, HOST4, HOST6, Lab, Namespace, Ping, UdpEcho, ask, at, ping, udp, until};
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// Two namespaces on interfaces of the host that are none of netd's, and of which the host is the way to each other and to the
+/// outside.
 fn neighbours(lab: &Lab) -> [Namespace; 2] {
-    [1, 2].map(|number| {
+    let neighbours = [1, 2].map(|number| {
         let neighbour = Namespace::new(&format!("side{number}"));
         let host = &lab.host.ns;
         host.ip(&format!("link add side{number} type veth peer name eth0 netns {}", neighbour.name()));
@@ -18,7 +23,63 @@ fn neighbours(lab: &Lab) -> [Namespace; 2] {
         neighbour.ip(&format!("-6 route add default via fd20:{number}::1"));
         neighbour.await_carrier("eth0");
         neighbour
-    })
+    });
+    lab.outside.ip(&format!("route add 10.200.0.0/14 via {HOST4}"));
+    lab.outside.ip(&format!("-6 route add fd20::/16 via {HOST6}"));
+    neighbours
+}
+
+/// Whatever this machine's own setting was when the namespace was made.
+fn set_forwarding(lab: &Lab, family: &str, value: &str) {
+    lab.host.ns.sysctl(&format!("net.{family}.conf.all.forwarding"), value);
+    lab.host.ns.sysctl(&format!("net.{family}.conf.default.forwarding"), value);
+}
+
+fn reaches(from: &Namespace, to: &str) -> bool {
+    ping(from, to.parse().unwrap(), Ping::default())
+}
+
+/// The same where no answer is expected; that the question was dropped, the counters tell.
+fn reaches_after_all(from: &Namespace, to: &str) -> bool {
+    ping(from, to.parse().unwrap(), Ping { patience: Duration::from_millis(300), ..Ping::default() })
+}
+
+/// The address of a neighbour, or of the host on its link.
+fn side(family: Family, number: u32, last: u32) -> String {
+    match family {
+        Family::V4 => format!("10.20{number}.0.{last}"),
+        Family::V6 => format!("fd20:{number}::{last}"),
+    }
+}
+
+fn not_forwarded(lab: &Lab) -> u64 {
+    let (_, stats) = lab.host.get("/netd/stats").expect("the daemon answers");
+    let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
+    stats["drops"]["not_forwarded"].as_u64().expect("the counter of not_forwarded")
+}
+
+/// Holds that the host forwards between all interfaces that are none of netd's, or between none of them.
+fn assert_between_others(lab: &Lab, sides: &[Namespace; 2], families: &[Family], forwards: bool, case: &str) {
+    for &family in families {
+        let before = not_forwarded(lab);
+        let outside = family.outside().to_string();
+        for (from, to) in [
+            (&sides[0], side(family, 2, 2)),
+            (&sides[1], side(family, 1, 2)),
+            (&sides[0], outside),
+            (&lab.outside, side(family, 1, 2)),
+        ] {
+            let reached = if forwards { reaches(from, &to) } else { reaches_after_all(from, &to) };
+            assert_eq!(reached, forwards, "{case}: from {} to {to}", from.name());
+        }
+        assert_eq!(not_forwarded(lab) - before, if forwards { 0 } else { 4 }, "{case}");
+        // The host itself is no way to anybody.
+        for number in [1, 2] {
+            assert!(reaches(&lab.host.ns, &side(family, number, 2)), "{case}: {family:?}");
+            assert!(reaches(&sides[0], &side(family, number, 1)), "{case}: {family:?}");
+        }
+        assert!(reaches(&sides[0], &family.host().to_string()), "{case}: {family:?}");
+    }
 }
 
 #[test]
@@ -32,20 +93,22 @@ fn t48_the_host_forwards_as_it_is_told() {
         let case = format!("ip_forward {before}, {config}");
         let lab = Lab::wired();
         for family in ["ipv4", "ipv6"] {
-            // Whatever this machine's own setting was when the namespace was made.
-            lab.host.ns.sysctl(&format!("net.{family}.conf.all.forwarding"), "0");
-            lab.host.ns.sysctl(&format!("net.{family}.conf.default.forwarding"), "0");
+            set_forwarding(&lab, family, "0");
         }
         if before == "1" {
             lab.host.ns.sysctl("net.ipv4.ip_forward", before);
         }
-        let [one, _two] = neighbours(&lab);
+        let sides = neighbours(&lab);
         lab.host.configure(config);
         lab.host.start(&[]);
         let expected = if forwards { "1" } else { "0" };
         assert_eq!(lab.host.ns.read_sysctl("net.ipv4.ip_forward"), expected, "{case}");
-        let reaches = |from: &Namespace, to: &str| ping(from, to.parse().unwrap(), Ping::default());
-        assert_eq!(reaches(&one, "10.202.0.2"), forwards, "{case}: from one side to the other");
+        let is_told = config.contains("no-drop");
+        if forwards {
+            assert_between_others(&lab, &sides, &[Family::V4], before == "1" || is_told, &case);
+        } else {
+            assert!(!reaches_after_all(&sides[0], &side(Family::V4, 2, 2)), "{case}");
+        }
         let container = lab.container_on("bridge", "a");
         assert_eq!(ping(&container.ns, Family::V4.outside(), Ping::default()), forwards, "{case}");
 
@@ -58,5 +121,78 @@ fn t48_the_host_forwards_as_it_is_told() {
         assert_eq!(forwarding("all"), expected, "{case}");
         let advertisements = lab.host.ns.read_sysctl("net.ipv6.conf.up0.accept_ra");
         assert_eq!(advertisements, if forwards { "2" } else { "1" }, "{case}");
+        if forwards {
+            assert_between_others(&lab, &sides, &[Family::V6], is_told, &case);
+        }
+
+        lab.host.stop();
+        lab.host.cleanup();
+        let ipv4 = lab.host.ns.read_sysctl("net.ipv4.ip_forward");
+        let ipv6 = [forwarding("all"), forwarding("default"), forwarding("up0")];
+        assert_eq!(
+            (&*ipv4, ipv6.each_ref().map(|it| &**it)),
+            (before, ["0"; 3]),
+            "{case}: after the cleanup"
+        );
+    }
+}
+
+/// What netd switched on stays closed to others over restarts, to interfaces that come later and to those that were not named as
+/// uplinks, and is open to all that concerns netd's networks.
+#[test]
+fn t48_the_host_is_no_router_by_netds_doing() {
+    for uplinks in [&[][..], &["--uplink", "up0"]] {
+        let case = format!("{uplinks:?}");
+        let lab = Lab::wired();
+        for family in ["ipv4", "ipv6"] {
+            set_forwarding(&lab, family, "0");
+        }
+        lab.host.start(uplinks);
+        lab.host.netd("network create --ipv6 --subnet 172.30.0.0/24 --subnet fd00:30::/64 dual");
+        let sides = neighbours(&lab);
+        until("the interfaces are known", || {
+            let status = lab.host.netd_json("status");
+            let links = status["links"].as_array().expect("links");
+            links.iter().filter(|link| link["program"] == "forwarded").count() == 3
+        });
+        assert_between_others(&lab, &sides, &FAMILIES, false, &case);
+
+        lab.host.kill();
+        assert!(!reaches_after_all(&sides[0], &side(Family::V4, 2, 2)), "{case}: without the daemon");
+        lab.host.start(uplinks);
+        assert_between_others(&lab, &sides, &FAMILIES, false, &case);
+
+        // Containers by the stack and by the programs, both ways.
+        lab.host.netd("network create --opt netd.bridge.fast_path=false slow");
+        let (fast, slow) = (lab.container("fast"), lab.container_on("slow", "slow"));
+        assert!(reaches(&fast.ns, &Family::V4.outside().to_string()), "{case}");
+        assert!(reaches(&fast.ns, &Family::V6.outside().to_string()), "{case}");
+        assert!(reaches(&slow.ns, &Family::V4.outside().to_string()), "{case}");
+        if uplinks.is_empty() {
+            assert!(reaches(&fast.ns, &side(Family::V4, 1, 2)), "{case}");
+            assert!(reaches(&slow.ns, &side(Family::V4, 1, 2)), "{case}");
+        }
+        for (container, port, families) in [(&fast, 8080, &FAMILIES[..]), (&slow, 8081, &FAMILIES[..1])] {
+            lab.host.netd(&format!("publish netns:{} {port}:80/udp", container.ns.name()));
+            for &family in families {
+                let _server = UdpEcho::new(&container.ns, family.any(80));
+                for client in [&lab.outside, &sides[0]] {
+                    if client.name() == lab.outside.name() || uplinks.is_empty() {
+                        let client = udp(client, family, 0);
+                        assert_eq!(ask(&client, at(family.host(), port), b"hello"), b"hello", "{case}");
+                    }
+                }
+            }
+        }
+
+        // Somebody wants it otherwise, and then again not.
+        lab.host.stop();
+        lab.host.configure(r#"{"ip-forward-no-drop": true}"#);
+        lab.host.start(uplinks);
+        assert_between_others(&lab, &sides, &FAMILIES, true, &case);
+        lab.host.stop();
+        lab.host.configure(r#"{"ip-forward": false}"#);
+        lab.host.start(uplinks);
+        assert_between_others(&lab, &sides, &FAMILIES, false, &case);
     }
 }

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, fs};
 
+use netd::datapath::Mac;
+
 use crate::{
-    fixture::{A, Fixture},
+    fixture::{A, Fixture, UPLINK, index},
     packet::{L4, SYN, back, out},
 };
 
@@ -38,6 +40,7 @@ fn verified_instructions_are_those_in_the_table() {
     // These programs are loaded when there is something to attach them to.
     fixture.tunnel();
     fixture.sockets();
+    fixture.datapath.put_foreign(index("up0"), Mac::new(UPLINK)).unwrap();
     let programs = fixture.datapath.status().unwrap().programs;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let kernel = kernel.trim();

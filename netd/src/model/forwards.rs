@@ -1,0 +1,14 @@
+//! What netd has switched on of the host's own forwarding.
+
+use serde::{Deserialize, Serialize};
+
+/// The families that netd has made a host forward.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forwards {
+    /// Which network namespace, since which boot: with it goes what was switched on in it.
+    pub place: String,
+    /// Whether IPv4.
+    pub ipv4: bool,
+    /// Whether IPv6.
+    pub ipv6: bool,
+}
