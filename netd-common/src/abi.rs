@@ -130,7 +130,7 @@ mod tests {
             endpoint: u32, peer: u32, protocol: u8, flags: u8, pad: [u8; 2], index: u32);
         layout!(out, PublishedPort<Ipv4>, address: Ipv4, protocol: u8, pad: u8, port: u16);
         layout!(out, PublishedPort<Ipv6>, address: Ipv6, protocol: u8, pad: u8, port: u16);
-        layout!(out, Publication, endpoint: u32, ports: PortRange, container: u16, pad: [u8; 2]);
+        layout!(out, Publication, endpoint: u32, ports: PortRange, container: u16, flags: u16);
         layout!(out, Rate, bytes_per_second: u64, burst: u64);
         layout!(out, Dialled, container: Ipv6, published: Ipv6, container_port: u16, published_port: u16);
         layout!(out, Socket, connected: Dialled, sent: [Dialled; 7], oldest: u32);

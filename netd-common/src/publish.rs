@@ -45,7 +45,11 @@ impl<A> PublishedPort<A> {
     }
 }
 
-/// Words of one protocol's ports in `PUBLISHED`, a bit for each that is published at some address.
+/// Flag of a [`Publication`]: who runs the container keeps the port from others by a socket of his own, which gets nothing.
+/// Nobody is refused the port.
+pub const RESERVED_BY_RUNTIME: u16 = 1 << 0;
+
+/// Words of one protocol's ports in `PUBLISHED`, a bit for each that is published at some address and that sockets are refused.
 pub const WORDS: u32 = 65_536 / 64;
 /// Words of all: TCP and UDP, IPv4 and IPv6.
 pub const ALL_WORDS: u32 = 4 * WORDS;
@@ -72,8 +76,8 @@ pub struct Publication {
     pub ports: PortRange,
     /// The container's port behind the first of them, in the host's byte order; the others follow in turn.
     pub container: u16,
-    /// Always zero.
-    pub pad: [u8; 2],
+    /// [`RESERVED_BY_RUNTIME`]
+    pub flags: u16,
 }
 
 impl Publication {

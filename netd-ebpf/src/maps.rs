@@ -95,7 +95,7 @@ pub static PUBLICATIONS6: LpmTrie<PublishedPort<Ipv6>, Publication> =
 /// Where a packet without a flow leaves, from one stage to the next: a program's stack has no room for it.
 #[map]
 pub static WAYS: PerCpuArray<NextHop> = PerCpuArray::with_max_entries(1, 0);
-/// A bit for each port that is published at some address, see [`publish::published_bit`].
+/// A bit for each port that is published at some address and that sockets are refused, see [`publish::published_bit`].
 #[map]
 pub static PUBLISHED: Array<u64> = Array::with_max_entries(publish::ALL_WORDS, 0);
 /// The host's own addresses, loopback's too, by the prefixes of its local routes.

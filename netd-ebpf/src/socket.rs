@@ -4,7 +4,7 @@
 use netd_common::{
     addr::{Address as _, Be16, IfIndex},
     endpoint::NO_GATEWAY,
-    publish::{Publication, published_bit},
+    publish::{Publication, RESERVED_BY_RUNTIME, published_bit},
     socket::Dialled,
     stats::Path,
     tuple::protocol::{TCP, UDP},
@@ -77,15 +77,15 @@ pub fn send<F: Family>(call: Call, address: F::Address) -> Option<(F::Address, B
 #[inline(always)]
 pub fn may_bind<F: Family>(call: Call, address: F::Address) -> bool {
     let (protocol, port) = (call.protocol(), call.port());
-    let is_published = if address.is_unspecified() {
+    let is_reserved = if address.is_unspecified() {
         // All addresses are taken if any is.
-        is_published_anywhere(F::AF == V6::AF, protocol, port)
-            || F::AF == V6::AF && !call.is_ipv6_only() && is_published_anywhere(false, protocol, port)
+        is_reserved_anywhere(F::AF == V6::AF, protocol, port)
+            || F::AF == V6::AF && !call.is_ipv6_only() && is_reserved_anywhere(false, protocol, port)
     } else {
-        published_at::<F>(address, protocol, port).is_some()
+        published_at::<F>(address, protocol, port).is_some_and(|it| it.flags & RESERVED_BY_RUNTIME == 0)
     };
     // Port 0 is any but those: the kernel is told which are reserved.
-    let refused = is_published && port.0 != 0;
+    let refused = is_reserved && port.0 != 0;
     if refused {
         stats::took_by_task(Path::BindRefused);
     }
@@ -93,7 +93,7 @@ pub fn may_bind<F: Family>(call: Call, address: F::Address) -> bool {
 }
 
 #[inline(always)]
-fn is_published_anywhere(is_ipv6: bool, protocol: u8, port: Be16) -> bool {
+fn is_reserved_anywhere(is_ipv6: bool, protocol: u8, port: Be16) -> bool {
     let Some((word, bit)) = published_bit(is_ipv6, protocol, port.get()) else { return false };
     PUBLISHED.get(word).is_some_and(|word| word & bit != 0)
 }

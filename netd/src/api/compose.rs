@@ -182,6 +182,7 @@ fn published_port(publication: &Publication, is_own: bool) -> view::Publication 
         host_port_end: host.last,
         container_port: container.first,
         container_port_end: container.last,
+        reserved_by: (!is_own).then_some(publication.reserved_by),
     }
 }
 

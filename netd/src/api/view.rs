@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use netd_common::stats;
 use serde::{Deserialize, Serialize};
 
+use crate::model::Reserver;
+
 /// Packets and bytes. A super-frame of GSO counts as one packet; bytes include the Ethernet header.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
@@ -169,6 +171,9 @@ pub struct Publication {
     pub container_port: u16,
     /// The container's port behind the last one of the host.
     pub container_port_end: u16,
+    /// Who keeps the host's ports from others; absent on a routed network, where they are none of the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved_by: Option<Reserver>,
 }
 
 /// One entry of `GET /netd/fdb`: behind which port a station is.

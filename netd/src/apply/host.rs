@@ -91,7 +91,7 @@ impl Target for Host {
             Step::Port { link, attach: true } => datapath.attach_port(self.index(link).await?)?,
             Step::Port { link, attach: false } => datapath.detach_port(self.index(link).await?)?,
             Step::Publication { host, to: Some(row), .. } => {
-                datapath.put_publication(host, row.slot, row.container)?;
+                datapath.put_publication(host, row.slot, row.container, row.reserved_by)?;
             }
             Step::Publication { host, to: None, .. } => datapath.remove_publication(host)?,
             Step::EndUnpublished => drop(datapath.end_unpublished()?),

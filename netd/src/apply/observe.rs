@@ -142,7 +142,7 @@ impl Host {
         let ports = observed.ports.iter().copied().map(port).collect();
         (world.networks, world.endpoints, world.ports) = (networks, endpoints, ports);
         (world.subnets, world.externals) = (observed.subnets, observed.externals);
-        let row = |(slot, container)| PublicationRow { slot, container };
+        let row = |(slot, container, reserved_by)| PublicationRow { slot, container, reserved_by };
         world.publications = observed.publications.into_iter().map(|(host, it)| (host, row(it))).collect();
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     api::view::Publication,
-    model::{PortSpec, Ports, request},
+    model::{PortSpec, Ports, Reserver, request},
 };
 
 #[derive(Debug, Args)]
@@ -89,9 +89,11 @@ async fn post(client: &Client, path: &str, ports: EndpointPorts) -> anyhow::Resu
 }
 
 fn list(publications: &[Publication]) -> String {
-    let rows =
-        publications.iter().map(|it| [host(it), container(it), it.endpoint.clone(), it.network.clone()]);
-    table(["HOST", "CONTAINER", "ENDPOINT", "NETWORK"], &[], rows)
+    let rows = publications.iter().map(|it| {
+        let reserved_by = it.reserved_by.map_or("-", Reserver::name).to_owned();
+        [host(it), container(it), it.endpoint.clone(), it.network.clone(), reserved_by]
+    });
+    table(["HOST", "CONTAINER", "ENDPOINT", "NETWORK", "RESERVED BY"], &[], rows)
 }
 
 fn host(publication: &Publication) -> String {
@@ -125,6 +127,7 @@ mod tests {
             host_port_end: 8010,
             container_port: 80,
             container_port_end: 90,
+            reserved_by: Some(Reserver::Runtime),
         };
         assert_eq!(
             (host(&publication), container(&publication)),
@@ -133,6 +136,9 @@ mod tests {
         let routed = Publication { host_port: 0, host_port_end: 0, ..publication.clone() };
         assert_eq!(host(&routed), "-");
         let list = list(&[publication]);
-        assert!(list.contains("[::]:8000-8010") && list.contains("n1"), "{list}");
+        assert!(
+            list.contains("[::]:8000-8010") && list.contains("n1 ") && list.contains("runtime"),
+            "{list}"
+        );
     }
 }

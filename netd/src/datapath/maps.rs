@@ -36,7 +36,7 @@ use netd_common::{
 };
 
 use super::{Error, at, counters::Counters};
-use crate::model::HostPorts;
+use crate::model::{HostPorts, Reserver};
 
 /// What a map is, in the kernel's terms.
 pub(super) struct Definition {
@@ -154,8 +154,8 @@ pub struct Observed {
     pub uplinks: BTreeMap<IfIndex, Uplink>,
     /// Interfaces that `from_container` is attached to.
     pub ports: BTreeSet<IfIndex>,
-    /// Published ports: the endpoint's slot, and the first port of the container.
-    pub publications: BTreeMap<HostPorts, (u32, u16)>,
+    /// Published ports: the endpoint's slot, the first port of the container, and who reserves those of the host.
+    pub publications: BTreeMap<HostPorts, (u32, u16, Reserver)>,
 }
 
 /// The maps that the daemon writes or reads entry by entry.

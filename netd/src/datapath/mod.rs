@@ -51,7 +51,7 @@ pub use self::{
     status::{LinkStatus, MapStatus, ProgramStatus, Status},
 };
 use self::{maps::Maps, programs::Programs, publish::Publications};
-use crate::model::{Framing, HostPorts};
+use crate::model::{Framing, HostPorts, Reserver};
 
 /// The object that netd/build.rs made of netd-ebpf.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netd-ebpf"));
@@ -375,9 +375,15 @@ impl Datapath {
     }
 
     /// Makes ports of the host lead to an endpoint, from its port `container` on.
-    pub fn put_publication(&self, host: &HostPorts, endpoint: u32, container: u16) -> Result<(), Error> {
+    pub fn put_publication(
+        &self,
+        host: &HostPorts,
+        endpoint: u32,
+        container: u16,
+        reserved_by: Reserver,
+    ) -> Result<(), Error> {
         let is_endpoints = self.maps().is_endpoints(host.address);
-        lock(&self.publications).put(host, endpoint, container, is_endpoints)
+        lock(&self.publications).put(host, endpoint, container, reserved_by, is_endpoints)
     }
 
     /// Makes ports of the host lead nowhere again. Not an error if they do not lead anywhere.

@@ -12,14 +12,14 @@ use aya::{
 use netd_common::{
     addr::{Address, Be16, Ipv4, Ipv6},
     nat::PortRange,
-    publish::{PortPrefix, Publication, PublishedPort, published_bit},
+    publish::{PortPrefix, Publication, PublishedPort, RESERVED_BY_RUNTIME, published_bit},
 };
 
 use super::{
     Error,
     maps::{Maps, failed, gone, take},
 };
-use crate::model::{HostPorts, Protocol};
+use crate::model::{HostPorts, Protocol, Reserver};
 
 /// One family's table.
 struct Table<A: Address>
@@ -38,8 +38,9 @@ pub(super) struct Publications {
     v4: Table<Ipv4>,
     v6: Table<Ipv6>,
     bits: Array<MapData, u64>,
-    /// All that is in the tables, but for what is published at an endpoint's own address: that is no port of the host's.
-    known: BTreeSet<HostPorts>,
+    /// All in the tables that sockets are refused: not what somebody else reserves, nor what is published at an endpoint's own
+    /// address, which is no port of the host's.
+    refused: BTreeSet<HostPorts>,
 }
 
 impl<A: Address> Table<A>
@@ -66,8 +67,8 @@ where
     }
 
     /// What is published. Ranges that a daemon which died half-way left in part lead to no endpoint.
-    fn observe(&self, into: &mut BTreeMap<HostPorts, (u32, u16)>) -> Result<(), Error> {
-        let mut seen: BTreeMap<(HostPorts, u32, u16), u32> = BTreeMap::new();
+    fn observe(&self, into: &mut BTreeMap<HostPorts, (u32, u16, Reserver)>) -> Result<(), Error> {
+        let mut seen: BTreeMap<(HostPorts, u32, u16, Reserver), u32> = BTreeMap::new();
         for item in self.map.iter() {
             let (key, entry) = item.map_err(failed(self.name))?;
             let Some(protocol) = Protocol::of(key.data().protocol) else { continue };
@@ -78,11 +79,11 @@ where
                 last: entry.ports.last,
             };
             let count = 1 << (PublishedPort::<A>::BITS - key.prefix_len());
-            *seen.entry((host, entry.endpoint, entry.container)).or_default() += count;
+            *seen.entry((host, entry.endpoint, entry.container, reserver(&entry))).or_default() += count;
         }
-        for ((host, slot, container), count) in seen {
+        for ((host, slot, container, by), count) in seen {
             let whole = count == ports(&host).len() && !into.contains_key(&host);
-            into.insert(host, if whole { (slot, container) } else { (u32::MAX, container) });
+            into.insert(host, (if whole { slot } else { u32::MAX }, container, by));
         }
         Ok(())
     }
@@ -91,8 +92,10 @@ where
 impl Publications {
     pub(super) fn take(ebpf: &mut Ebpf, maps: &Maps) -> Result<Self, Error> {
         let (v4, v6) = (Table::take(ebpf, "PUBLICATIONS4")?, Table::take(ebpf, "PUBLICATIONS6")?);
-        let mut this = Self { v4, v6, bits: take(ebpf, BITS)?, known: BTreeSet::new() };
-        this.known = this.observe()?.into_keys().filter(|host| !maps.is_endpoints(host.address)).collect();
+        let mut this = Self { v4, v6, bits: take(ebpf, BITS)?, refused: BTreeSet::new() };
+        let mut all = this.observe()?;
+        all.retain(|host, (.., by)| *by == Reserver::Netd && !maps.is_endpoints(host.address));
+        this.refused = all.into_keys().collect();
         for protocol in Protocol::ALL {
             for address in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
                 this.mark(&HostPorts { protocol, address, first: 0, last: u16::MAX })?;
@@ -107,17 +110,19 @@ impl Publications {
         host: &HostPorts,
         endpoint: u32,
         container: u16,
+        reserved_by: Reserver,
         is_endpoints: bool,
     ) -> Result<(), Error> {
-        let entry = Publication { endpoint, ports: ports(host), container, pad: [0; 2] };
+        let flags = if reserved_by == Reserver::Runtime { RESERVED_BY_RUNTIME } else { 0 };
+        let entry = Publication { endpoint, ports: ports(host), container, flags };
         match host.address {
             IpAddr::V4(address) => self.v4.put(address.into(), host, entry)?,
             IpAddr::V6(address) => self.v6.put(address.into(), host, entry)?,
         }
-        if is_endpoints {
+        if is_endpoints || reserved_by == Reserver::Runtime {
             return Ok(());
         }
-        self.known.insert(*host);
+        self.refused.insert(*host);
         self.mark(host)
     }
 
@@ -126,11 +131,11 @@ impl Publications {
             IpAddr::V4(address) => self.v4.remove(address.into(), host)?,
             IpAddr::V6(address) => self.v6.remove(address.into(), host)?,
         }
-        self.known.remove(host);
+        self.refused.remove(host);
         self.mark(host)
     }
 
-    /// Says of ports, whatever their address, whether they are published.
+    /// Says of ports, whatever their address, whether sockets are refused them.
     fn mark(&mut self, host: &HostPorts) -> Result<(), Error> {
         let is_ipv6 = host.address.is_ipv6();
         let beside = |other: &&HostPorts| {
@@ -146,7 +151,7 @@ impl Publications {
             };
             words.insert(index, 0u64);
         }
-        for other in self.known.iter().filter(beside) {
+        for other in self.refused.iter().filter(beside) {
             for port in other.first.max(host.first / 64 * 64)..=other.last.min(host.last | 63) {
                 if let Some((index, bit)) = published_bit(is_ipv6, host.protocol.number(), port) {
                     *words.entry(index).or_default() |= bit;
@@ -161,7 +166,7 @@ impl Publications {
         Ok(())
     }
 
-    pub(super) fn observe(&self) -> Result<BTreeMap<HostPorts, (u32, u16)>, Error> {
+    pub(super) fn observe(&self) -> Result<BTreeMap<HostPorts, (u32, u16, Reserver)>, Error> {
         let mut publications = BTreeMap::new();
         self.v4.observe(&mut publications)?;
         self.v6.observe(&mut publications)?;
@@ -187,6 +192,10 @@ impl From<Wrapped<Ipv6>> for IpAddr {
     fn from(Wrapped(address): Wrapped<Ipv6>) -> Self {
         Ipv6Addr::from(address).into()
     }
+}
+
+fn reserver(entry: &Publication) -> Reserver {
+    if entry.flags & RESERVED_BY_RUNTIME == 0 { Reserver::Netd } else { Reserver::Runtime }
 }
 
 fn ports(host: &HostPorts) -> PortRange {

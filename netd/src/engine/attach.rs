@@ -10,8 +10,8 @@ use crate::{
     ipam,
     link::{self, Links, Namespace},
     model::{
-        Advertise, Bridge, Driver, Endpoint, Error, FarEnd, Id, MacAddress, Network, Pool, Sandbox, State,
-        Timestamp, request,
+        Advertise, Bridge, Driver, Endpoint, Error, FarEnd, Id, MacAddress, Network, Pool, Reserver, Sandbox,
+        State, Timestamp, request,
     },
     store::Change,
 };
@@ -44,7 +44,8 @@ impl Engine {
         let options = request.endpoint_config.as_ref().map(|config| &config.driver_opts);
         let specs = options.map(Self::specs).transpose()?.unwrap_or_default();
         let mut endpoint = self.endpoint(&state, network, sandbox, request).await?;
-        endpoint.publications = self.resolve(writer, &state, network, &endpoint, specs).await?;
+        endpoint.publications =
+            self.resolve(writer, &state, network, &endpoint, (specs, Reserver::Netd)).await?;
         self.take_in(writer, network, endpoint).await
     }
 

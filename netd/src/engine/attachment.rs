@@ -19,7 +19,7 @@ use super::{
 use crate::{
     ipam::{self, Requested},
     model::{
-        Endpoint, Error, Id, Network, Pool, Route, State,
+        Endpoint, Error, Id, Network, Pool, Reserver, Route, State,
         attachment::{Address, Attach, Attachment, Key, Link, Prune, Pruned, Range},
         request,
     },
@@ -139,6 +139,8 @@ impl Engine {
             let joining = Joining { sandbox, name, container, ipv4, ipv6, config };
             let specs = Self::specs(&joining.config.driver_opts)?;
             let mut endpoint = self.complete(&state, network, joining).await?;
+            // As with the plugins that its runtime knows, which keep no port from anybody.
+            let specs = (specs, Reserver::Runtime);
             endpoint.publications = self.resolve(writer, &state, network, &endpoint, specs).await?;
             if request.default_route == Some(false) {
                 (endpoint.gateway4, endpoint.gateway6) = (None, None);

@@ -257,7 +257,7 @@ fn shown(net: IpNet) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Bridge, Driver, ErrorKind, HostPorts, MacAddress, Protocol, sample};
+    use crate::model::{Bridge, Driver, ErrorKind, HostPorts, MacAddress, Protocol, Reserver, sample};
 
     /// The networks `one` with the endpoint `web`, `four` without IPv6, `inner` without an outside, and `host`.
     fn state() -> State {
@@ -331,6 +331,7 @@ mod tests {
                 last: 80,
             },
             container: 8080,
+            reserved_by: Reserver::Netd,
         };
         for endpoint in state.endpoints.values_mut() {
             endpoint.publications.push(published);

@@ -18,7 +18,7 @@ use crate::{
     link::Namespace,
     model::{
         Endpoint, EndpointOrder, Error, FarEnd, Handover, Id, Ipam, Network, NetworkOrder, Pool, PoolOrder,
-        Port, State, Timestamp, request,
+        Port, Reserver, State, Timestamp, request,
     },
     store::Change,
 };
@@ -161,7 +161,8 @@ impl Engine {
             let state = engine.state();
             let network = state.network_of_engine(&network)?;
             let bare = engine.unpublish_all(&mut writer, state.endpoint_of_engine(network.id, &id)?).await?;
-            let publications = engine.resolve(&mut writer, &engine.state(), network, &bare, specs).await?;
+            let publications =
+                engine.resolve(&mut writer, &engine.state(), network, &bare, (specs, Reserver::Netd)).await?;
             if publications.is_empty() {
                 return Ok(());
             }

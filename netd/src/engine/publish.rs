@@ -13,7 +13,7 @@ use crate::{
     link::{port, sysctl},
     model::{
         Bridge, Endpoint, Error, GatewayMode, HostPorts, Network, PortSet, PortSpec, Ports, Protocol,
-        Publication, State, request,
+        Publication, Reserver, State, request,
     },
     plan,
     store::Change,
@@ -39,7 +39,8 @@ impl Engine {
             let state = engine.state();
             let endpoint = find(&state, &request.endpoint)?;
             let network = &state.networks[&endpoint.network];
-            let added = engine.resolve(&mut writer, &state, network, endpoint, specs).await?;
+            let added =
+                engine.resolve(&mut writer, &state, network, endpoint, (specs, Reserver::Netd)).await?;
             let mut changed = endpoint.clone();
             changed.publications.extend(added.iter().copied());
             changed.publications.sort_unstable();
@@ -97,14 +98,15 @@ impl Engine {
         Ok(specs)
     }
 
-    /// What specs come to for an endpoint: which addresses, and which ports of those that are free.
+    /// What specs come to for an endpoint: which addresses, and which ports of those that are free. With them goes who is to
+    /// reserve the ports.
     pub(super) async fn resolve(
         &self,
         writer: &mut Writer,
         state: &State,
         network: &Network,
         endpoint: &Endpoint,
-        specs: Vec<PortSpec>,
+        (specs, reserved_by): (Vec<PortSpec>, Reserver),
     ) -> Result<Vec<Publication>, Error> {
         let Some(bridge) = network.bridge.clone().filter(|_| !specs.is_empty()) else {
             return Ok(Vec::new());
@@ -126,6 +128,7 @@ impl Engine {
             range: sysctl::local_port_range().map(|range| Ports { first: range.first, last: range.last }),
             endpoint: endpoint.clone(),
             bridge,
+            reserved_by,
             name_servers: name_servers(state),
         };
         // Whether a port is free is asked of the kernel, port by port.
@@ -249,6 +252,7 @@ struct Allocator {
     range: Result<Ports, crate::link::Error>,
     endpoint: Endpoint,
     bridge: Bridge,
+    reserved_by: Reserver,
     /// Where netd itself answers for names.
     name_servers: Vec<IpAddr>,
 }
@@ -263,7 +267,11 @@ impl Allocator {
             // No port of the host's: it is the endpoint's own address that is reached.
             let own = self.own(address).ok_or_else(|| self.no_address(address))?;
             let host = self.host(spec.protocol, own, spec.container);
-            publications.push(Publication { host, container: spec.container.first });
+            publications.push(Publication {
+                host,
+                container: spec.container.first,
+                reserved_by: self.reserved_by,
+            });
         }
         if !translated.is_empty() {
             for (ports, container) in self.host_ports(spec, &translated)? {
@@ -275,7 +283,7 @@ impl Allocator {
                 for &address in &translated {
                     let host = self.host(spec.protocol, address, ports);
                     self.taken.add(&host);
-                    publications.push(Publication { host, container });
+                    publications.push(Publication { host, container, reserved_by: self.reserved_by });
                 }
             }
         }
@@ -385,6 +393,10 @@ impl Allocator {
             return Err(Error::conflict(format!("Bind for {bind} failed: port is already allocated")));
         }
         let bound = port::try_bind(protocol, address, port);
+        if self.reserved_by == Reserver::Runtime && is_in_use(&bound) {
+            // The socket may be the runtime's own, of a container that runs and changes networks.
+            return Ok(());
+        }
         if bound.is_err() && port == DOMAIN && address.is_unspecified() {
             // The servers of names are in nobody's way: they are asked at their addresses, whatever is published.
             let is_free = port::is_free_beside(protocol, address, port, &self.name_servers);
@@ -401,6 +413,10 @@ impl Allocator {
             ))
         })
     }
+}
+
+fn is_in_use(bound: &io::Result<()>) -> bool {
+    bound.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
 fn all_allocated() -> Error {

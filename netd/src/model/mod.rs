@@ -40,7 +40,7 @@ pub use network::{Driver, Ipam, Network, Pool};
 pub use order::{AddressSpace, EndpointOrder, LeaseOrder, NetworkOrder, PoolOrder};
 pub use port::{DEFAULT_VLAN, InvalidVlan, Port, VlanRange, vlan};
 pub use port_set::PortSet;
-pub use publish::{HostPorts, PortSpec, Ports, Protocol, Publication};
+pub use publish::{HostPorts, PortSpec, Ports, Protocol, Publication, Reserver};
 pub use rate::{Bits, InvalidBits, Rate, Rates};
 pub use route::Route;
 pub use sandbox::{Sandbox, SandboxKind};

@@ -230,6 +230,27 @@ impl fmt::Display for HostPorts {
     }
 }
 
+/// Who keeps a published port of the host's from being bound by others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reserver {
+    /// netd: no socket is given it.
+    #[default]
+    Netd,
+    /// Who runs the container, by a socket of his own or not at all.
+    Runtime,
+}
+
+impl Reserver {
+    /// The name that is shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Netd => "netd",
+            Self::Runtime => "runtime",
+        }
+    }
+}
+
 /// Ports of the host, and the container's that they lead to in turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Publication {
@@ -237,6 +258,8 @@ pub struct Publication {
     pub host: HostPorts,
     /// The container's port behind the first of them.
     pub container: u16,
+    /// Who reserves the host's ports.
+    pub reserved_by: Reserver,
 }
 
 impl Publication {
@@ -347,7 +370,7 @@ mod tests {
             first: 8001,
             last: 8001,
         };
-        let publication = Publication { host, container: 81 };
+        let publication = Publication { host, container: 81, reserved_by: Reserver::Netd };
         let meant = |text: &str| publication.is_meant_by(&text.parse().unwrap());
         for text in
             ["81", "8001:81", "0.0.0.0:8001:81", "0.0.0.0::81", "80-90", "8000-8010:80-90", "8000-8010:81"]

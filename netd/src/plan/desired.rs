@@ -21,7 +21,7 @@ use super::{
 };
 use crate::model::{
     self, Bridge, DEFAULT_VLAN, Endpoint, External, GatewayMode, HostPorts, Network, Pool, Port, Ports, Rate,
-    Sandbox, State, Target,
+    Reserver, Sandbox, State, Target,
 };
 
 /// What `state` asks of the host for those of its networks and endpoints that are asked about.
@@ -143,11 +143,11 @@ fn add_endpoint(
     };
     world.endpoints.insert(endpoint.slot, row);
     world.ports.insert(LinkRef::Name(name.clone()));
-    let row = |container| PublicationRow { slot: endpoint.slot, container };
+    let row = |container, reserved_by| PublicationRow { slot: endpoint.slot, container, reserved_by };
     let at_host = endpoint.publications.iter().filter(|publication| !endpoint.has(publication.host.address));
-    world.publications.extend(at_host.map(|publication| (publication.host, row(publication.container))));
+    world.publications.extend(at_host.map(|it| (it.host, row(it.container, it.reserved_by))));
     let own = own_ports(bridge, endpoint);
-    world.publications.extend(own.into_iter().map(|host| (host, row(host.first))));
+    world.publications.extend(own.into_iter().map(|host| (host, row(host.first, Reserver::Netd))));
 }
 
 /// The ports that are reached at the endpoint's own addresses: those that it has published where it is routed to, or from

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use netd_common::rate::Rate;
 
 use super::Queue;
-use crate::model::{BridgeSettings, HostPorts, MacAddress, Route, Sandbox, Sysctl};
+use crate::model::{BridgeSettings, HostPorts, MacAddress, Reserver, Route, Sandbox, Sysctl};
 
 /// What netd has on the host, or should have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -201,4 +201,6 @@ pub struct PublicationRow {
     pub slot: u32,
     /// The container's port behind the first of them.
     pub container: u16,
+    /// Who reserves the host's ports.
+    pub reserved_by: Reserver,
 }

@@ -95,13 +95,13 @@ impl Podman<'_> {
         let shown = |name: &str| self.path(name).display().to_string();
         let engine = format!(
             "[containers]\ncgroups = \"disabled\"\ndefault_ulimits = [{LIMITS}]\n\
-             [engine]\ncgroup_manager = \"cgroupfs\"\nenable_port_reservation = false\n\
+             [engine]\ncgroup_manager = \"cgroupfs\"\n\
              events_logger = \"file\"\nlock_type = \"file\"\n\
              runtime = \"crun\"\nstatic_dir = \"{}\"\ntmp_dir = \"{}\"\nvolume_path = \"{}\"\n\
              [engine.runtimes]\ncrun = [\"{RUNTIME}\"]\n\
              [network]\nnetwork_backend = \"cni\"\nnetwork_config_dir = \"{}\"\ncni_plugin_dirs = [\"{}\"]\n\
              default_network = \"pods\"\n",
-            shown("static"),
+            shown("storage/libpod"),
             shown("tmp"),
             shown("volumes"),
             shown("net.d"),

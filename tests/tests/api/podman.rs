@@ -1,6 +1,13 @@
 //! A real podman that runs its containers on netd, by CNI.
 
-use netd_tests::lab::{Family, Lab, Ping, Podman, TcpEcho, UdpEcho, ask, at, connect, ping, udp};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use netd_tests::lab::{
+    Family, Lab, Namespace, Ping, Podman, TcpEcho, UdpEcho, ask, at, connect, ping, udp, until,
+};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::answers;
@@ -76,6 +83,113 @@ fn podman_runs_its_containers_on_netd() {
     drop((web, other));
     lab.host.netd("network rm pods");
     assert_eq!(lab.host.ns.configuration(), before, "nothing is left");
+}
+
+#[test]
+fn podman_binds_itself_what_netd_publishes() {
+    let lab = Lab::wired();
+    lab.host.start(&[]);
+    let podman = lab.host.podman(INSTALL);
+    let host6 = Family::V6.host();
+    podman.container(
+        "web",
+        &format!("--publish 8080:80 --publish 8080:80/udp --publish 127.0.0.1:8081:81 --publish [{host6}]:8082:82 --publish 83"),
+    );
+    let any: u16 = {
+        let shown = podman.ok("port web 83/tcp");
+        let (_, port) = shown.trim().rsplit_once(':').expect("an address and a port");
+        port.parse().expect("a port")
+    };
+    let published = || lab.host.netd_json("publish ls");
+    let before = published();
+    let all = before.as_array().expect("publications");
+    assert!(all.len() == 8 && all.iter().all(|it| it["reserved_by"] == "runtime"), "{before}");
+
+    // The runtime's sockets are there, where it has some, and the container is who is reached: from outside, by the host's
+    // addresses and by loopback.
+    let works = || {
+        let bound = |at: SocketAddr| lab.host.ns.enter(|| TcpListener::bind(at)).is_err();
+        assert!(
+            [Family::V4.any(8080), at(Ipv4Addr::LOCALHOST, 8081), at(host6, 8082)].into_iter().all(bound)
+        );
+        let web = podman.namespace_of("web");
+        let tcp = [80, 81, 82, 83].map(|port| TcpEcho::new(&web, Family::V6.any(port)));
+        let datagrams = UdpEcho::new(&web, Family::V6.any(80));
+        for family in Family::BOTH {
+            assert!(answers(&lab, &tcp[0], at(family.host(), 8080)), "{family:?}");
+            assert!(answers(&lab, &tcp[3], at(family.host(), any)), "{family:?}");
+            for (from, to) in [
+                (&lab.outside, family.host()),
+                (&lab.host.ns, family.host()),
+                (&lab.host.ns, family.loopback()),
+            ] {
+                let heard = (tcp[0].peers().len(), datagrams.peers().len());
+                talk(from, at(to, 8080));
+                assert_eq!(ask(&udp(from, family, 0), at(to, 8080), b"hello"), b"hello");
+                assert_eq!((tcp[0].peers().len(), datagrams.peers().len()), (heard.0 + 1, heard.1 + 1));
+            }
+        }
+        assert!(answers(&lab, &tcp[2], at(host6, 8082)));
+        talk(&lab.host.ns, at(Ipv4Addr::LOCALHOST, 8081));
+        assert_eq!(tcp[1].peers().len(), 1);
+        assert!(connect(&lab.outside, 0, at(Family::V4.host(), 8081)).is_err(), "the loopback's alone");
+        assert_eq!(published(), before);
+    };
+    works();
+    assert!(lab.host.metrics().contains("netd_binds_refused_total 0"));
+
+    // What netd keeps of it: it is published once.
+    let allocated = "Bind for 0.0.0.0:8080 failed: port is already allocated";
+    let error = refused(&podman, "run --rm --publish 8080:80 busybox sleep 0");
+    assert!(error.contains(allocated), "{error}");
+    // What another process has, podman does not get, and nothing of it is left.
+    let holder = lab.host.ns.enter(|| TcpListener::bind("0.0.0.0:8200")).expect("listening");
+    let error = refused(&podman, "run --name late --publish 8201:80 --publish 8200:80 busybox sleep 0");
+    assert!(error.contains("address already in use"), "{error}");
+    assert_eq!(published(), before);
+    drop(holder);
+    podman.ok("start late");
+    podman.ok("rm --force --time 0 late");
+
+    // netd comes and goes, with podman's sockets there.
+    lab.host.kill();
+    lab.host.start(&[]);
+    works();
+    let error = refused(&podman, "run --rm --publish 8080:80 busybox sleep 0");
+    assert!(error.contains(allocated), "{error}");
+    // The container does.
+    for line in ["restart --time 0 web", "network reload web", "network disconnect pods web"] {
+        podman.ok(line);
+        if line.contains("disconnect") {
+            assert_eq!(published(), json!([]));
+            podman.ok("network connect pods web");
+        }
+        works();
+    }
+    podman.ok("stop --time 0 web");
+    assert_eq!(published(), json!([]));
+    lab.host.ns.enter(|| TcpListener::bind("0.0.0.0:8080")).expect("a port that is free again");
+    podman.ok("start web");
+    works();
+    podman.ok("rm --force --time 0 web");
+
+    // One that ends by itself comes back by itself.
+    podman.ok("run --detach --name again --restart always --publish 8080:80 busybox sleep 3600");
+    let pid = || podman.json("inspect --format {{.State.Pid}} again").as_i64().expect("a process") as i32;
+    let first = pid();
+    signal::kill(Pid::from_raw(first), Signal::SIGKILL).expect("ending the container's process");
+    until("it runs again", || !matches!(pid(), 0) && pid() != first);
+    let echo = TcpEcho::new(&podman.namespace_of("again"), Family::V6.any(80));
+    assert!(Family::BOTH.iter().all(|family| answers(&lab, &echo, at(family.host(), 8080))));
+    drop(echo);
+    podman.ok("rm --force --time 0 again");
+    assert_eq!(published(), json!([]));
+}
+
+fn talk(from: &Namespace, to: SocketAddr) {
+    let mut stream = connect(from, 0, to).unwrap_or_else(|e| panic!("connecting to {to}: {e}"));
+    stream.write_all(b"hello").expect("sending");
+    stream.read_exact(&mut [0; 5]).expect("the echo");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use netd::{
         EndpointEntry,
         endpoint::{EXTERNAL4, EXTERNAL6},
     },
-    model::{HostPorts, Protocol},
+    model::{HostPorts, Protocol, Reserver},
 };
 
 use crate::{
@@ -105,7 +105,7 @@ fn an_external_address_is_its_containers_wholly() {
     let fixture = fixture();
     for v6 in [false, true] {
         let host = HostPorts { protocol: Protocol::Tcp, address: all(v6), first: 80, last: 80 };
-        fixture.datapath.put_publication(&host, B.slot, 8080).unwrap();
+        fixture.datapath.put_publication(&host, B.slot, 8080, Reserver::Netd).unwrap();
         let sent = L4::Tcp(5001, 80, SYN);
         let came = fixture.arrive(&arriving(remote(v6), known(v6), sent));
         let came = read(&came.packet);
@@ -115,7 +115,7 @@ fn an_external_address_is_its_containers_wholly() {
         assert_eq!((came.destination, came.ports), (B.address(v6), [5001, 8080]));
         // A flow that its container accepted elsewhere is answered from there.
         let host = HostPorts { first: 81, last: 81, ..host };
-        fixture.datapath.put_publication(&host, A.slot, 8081).unwrap();
+        fixture.datapath.put_publication(&host, A.slot, 8081, Reserver::Netd).unwrap();
         fixture.assert_returns(A, &back(v6, L4::Tcp(5002, 81, SYN)));
         let left = fixture.assert_leaves(A, &out(A, v6, L4::Tcp(8081, 5002, SYN | ACK)));
         assert_eq!((left.source, left.ports), (external(v6), [81, 5002]));

@@ -14,7 +14,7 @@ use aya::programs::{
     links::{FdLink, PinnedLink},
 };
 use netd::datapath::{Datapath, Error, Mac, PortRange};
-use netd::model::{HostPorts, Protocol};
+use netd::model::{HostPorts, Protocol, Reserver};
 use netd_common::{drop::DropReason, globals::Globals, limits};
 
 use crate::{
@@ -120,7 +120,7 @@ fn sockets_call_the_next_daemons_programs() {
     fixture.datapath.put_local("127.0.0.0/8".parse().unwrap()).unwrap();
     let host =
         HostPorts { protocol: Protocol::Udp, address: "127.0.0.1".parse().unwrap(), first: 8080, last: 8080 };
-    fixture.datapath.put_publication(&host, A.slot, 80).unwrap();
+    fixture.datapath.put_publication(&host, A.slot, 80, Reserver::Netd).unwrap();
     let dial = || {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         socket.connect("127.0.0.1:8080").unwrap();
@@ -148,7 +148,7 @@ fn sockets_call_the_next_daemons_programs() {
     assert_eq!(dial(), "172.17.0.1");
     next.remove_publication(&host).unwrap();
     assert_eq!(dial(), "127.0.0.1");
-    next.put_publication(&host, A.slot, 80).unwrap();
+    next.put_publication(&host, A.slot, 80, Reserver::Netd).unwrap();
     // A namespace of another kind is none of the daemon's business.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
     crate::fixture::ip("link set lo up");

@@ -6,7 +6,7 @@ use netd::{
         bridge::{ICC, INTERNAL, MASQUERADE, ROUTED4, ROUTED6, UNPROTECTED4, UNPROTECTED6},
         endpoint::VIA_BRIDGE,
     },
-    model::{HostPorts, Protocol},
+    model::{HostPorts, Protocol, Reserver},
 };
 
 use crate::{
@@ -40,7 +40,7 @@ fn own(container: Container, v6: bool, port: u16) -> [HostPorts; 2] {
 
 fn publish(fixture: &Fixture, container: Container, v6: bool, port: u16) {
     for host in own(container, v6, port) {
-        fixture.datapath.put_publication(&host, container.slot, port).unwrap();
+        fixture.datapath.put_publication(&host, container.slot, port, Reserver::Netd).unwrap();
     }
 }
 

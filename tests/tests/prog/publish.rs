@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netd::model::{HostPorts, Protocol};
+use netd::model::{HostPorts, Protocol, Reserver};
 
 use crate::{
     fixture::{A, B, Container, Fixture, REDIRECTED},
@@ -11,7 +11,7 @@ use crate::{
 
 fn publish(fixture: &Fixture, at: &str, protocol: Protocol, ports: [u16; 2], to: Container, container: u16) {
     let host = HostPorts { protocol, address: address(at), first: ports[0], last: ports[1] };
-    fixture.datapath.put_publication(&host, to.slot, container).unwrap();
+    fixture.datapath.put_publication(&host, to.slot, container, Reserver::Netd).unwrap();
 }
 
 fn publish_everywhere(fixture: &Fixture, ports: [u16; 2], to: Container, container: u16) {
@@ -225,14 +225,15 @@ fn flows_of_an_ended_publication_are_ended_and_no_others() {
 fn what_is_published_is_what_is_observed() {
     let fixture = Fixture::new();
     publish(&fixture, "0.0.0.0", Protocol::Tcp, [1, 65535], A, 1);
-    publish(&fixture, "2001:db8::1", Protocol::Udp, [10000, 12000], B, 20000);
-    let observed = fixture.datapath.observe().unwrap().publications;
     let host = |protocol, at: IpAddr, first, last| HostPorts { protocol, address: at, first, last };
+    let bound = host(Protocol::Udp, address("2001:db8::1"), 10000, 12000);
+    fixture.datapath.put_publication(&bound, B.slot, 20000, Reserver::Runtime).unwrap();
+    let observed = fixture.datapath.observe().unwrap().publications;
     assert_eq!(
         observed.into_iter().collect::<Vec<_>>(),
         [
-            (host(Protocol::Tcp, address("0.0.0.0"), 1, 65535), (A.slot, 1)),
-            (host(Protocol::Udp, address("2001:db8::1"), 10000, 12000), (B.slot, 20000)),
+            (host(Protocol::Tcp, address("0.0.0.0"), 1, 65535), (A.slot, 1, Reserver::Netd)),
+            (bound, (B.slot, 20000, Reserver::Runtime)),
         ]
     );
 }

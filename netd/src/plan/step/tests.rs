@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    model::{BridgeSettings, HostPorts, MacAddress, Protocol, Sandbox},
+    model::{BridgeSettings, HostPorts, MacAddress, Protocol, Reserver, Sandbox},
     plan::{BridgePort, FarEnd, Interface, PublicationRow, Queue},
 };
 
@@ -238,7 +238,7 @@ fn publish(
     let (protocol, address) = (Protocol::Tcp, [0, 0, 0, 0].into());
     let host = HostPorts { protocol, address, first, last: first + more };
     if !all.keys().any(|other| other.overlaps(&host)) {
-        all.insert(host, PublicationRow { slot, container: 80 });
+        all.insert(host, PublicationRow { slot, container: 80, reserved_by: Reserver::Netd });
     }
     all
 }
