@@ -48,6 +48,12 @@ pub fn from_container(ctx: TcContext) -> i32 {
 
 #[classifier]
 #[inline(always)]
+pub fn to_segment(ctx: TcContext) -> i32 {
+    verdict::action(&ctx, hook::to_segment::run())
+}
+
+#[classifier]
+#[inline(always)]
 pub fn from_uplink(ctx: TcContext) -> i32 {
     verdict::action(&ctx, hook::from_uplink::run(&ctx))
 }

@@ -5,4 +5,5 @@ pub mod from_container;
 pub mod from_uplink;
 pub mod socket;
 pub mod sweep;
+pub mod to_segment;
 pub mod to_uplink;

@@ -90,6 +90,8 @@ impl Target for Host {
             Step::Endpoint { slot, to: None, .. } => datapath.remove_endpoint(*slot)?,
             Step::Port { link, attach: true } => datapath.attach_port(self.index(link).await?)?,
             Step::Port { link, attach: false } => datapath.detach_port(self.index(link).await?)?,
+            Step::Segment { link, attach: true } => datapath.attach_segment(self.index(link).await?)?,
+            Step::Segment { link, attach: false } => datapath.detach_segment(self.index(link).await?)?,
             Step::Publication { host, to: Some(row), .. } => {
                 datapath.put_publication(host, row.slot, row.container, row.reserved_by)?;
             }

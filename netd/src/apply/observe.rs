@@ -9,7 +9,9 @@ use super::{Error, Host};
 use crate::{
     datapath::{EndpointEntry, IfIndex, NetworkEntry, RateEntry},
     link::{Device, Kind, own_addresses, wanted_settings},
-    plan::{BridgeLink, BridgePort, EndpointRow, FarEnd, LinkRef, NetworkRow, PublicationRow, Veth, World},
+    plan::{
+        BridgeLink, BridgePort, EndpointRow, FarEnd, LinkRef, NetworkRow, PublicationRow, Trunk, Veth, World,
+    },
 };
 
 impl Host {
@@ -39,6 +41,7 @@ impl Host {
             world.externals.clone_from(&known.externals);
             world.endpoints.clone_from(&known.endpoints);
             world.ports.clone_from(&known.ports);
+            world.segments.clone_from(&known.segments);
             world.publications.clone_from(&known.publications);
             return Ok(world);
         }
@@ -53,6 +56,8 @@ impl Host {
             known.ports.contains(link) || world.endpoints.values().any(|endpoint| endpoint.port == *link)
         };
         world.ports = tables.ports.into_iter().filter(of_known).collect();
+        world.segments = tables.segments;
+        world.segments.retain(|link| known.segments.contains(link));
         Ok(world)
     }
 
@@ -65,6 +70,7 @@ impl Host {
         world.subnets = keep(world.subnets, &known.subnets);
         world.endpoints = keep(world.endpoints, &known.endpoints);
         world.ports.retain(|link| known.ports.contains(link));
+        world.segments.retain(|link| known.segments.contains(link));
         Ok(world)
     }
 
@@ -83,14 +89,23 @@ impl Host {
                 addresses.retain(|net| wanted.addresses.contains(net));
             }
             let settings = wanted_settings(&device.settings, &wanted.settings);
-            let (mtu, up, adopted) = (device.mtu, device.up, wanted.adopted);
-            let link = BridgeLink { mac, mtu, up, addresses, adopted, settings };
+            let (mtu, up, adopted, segment) = (device.mtu, device.up, wanted.adopted, wanted.segment);
+            let link = BridgeLink { mac, mtu, up, addresses, adopted, segment, settings };
             world.bridges.insert(name.clone(), link);
         }
         let tells_apart = known.veths.values().any(|veth| veth.port.vlans.is_some());
         let vlans = if tells_apart { self.links.vlans().await? } else { BTreeMap::new() };
         let limited = known.veths.values().any(|veth| veth.queue.is_some());
         let queues = if limited { self.links.queues().await? } else { BTreeMap::new() };
+        let bridge = |device: &Device| {
+            device.controller.and_then(|index| by_index.get(&index)).map(|device| device.name.clone())
+        };
+        let port = |device: &Device, wanted: &BridgePort| BridgePort {
+            isolated: device.isolated,
+            hairpin: device.hairpin,
+            multicast_router: device.multicast_router,
+            vlans: wanted.vlans.as_ref().and_then(|_| vlans.get(&device.index).cloned()),
+        };
         for (name, wanted) in &known.veths {
             let Some(device) = by_name.get(name.as_str()) else { continue };
             let far_end = match (device.kind, &wanted.far_end) {
@@ -98,20 +113,29 @@ impl Host {
                     self.links.interface(device, wanted).await?.map(FarEnd::Sandbox)
                 }
                 (Kind::Veth, FarEnd::Engine { .. }) => Some(wanted.far_end.clone()),
+                (Kind::Veth, FarEnd::Trunk(wanted)) => {
+                    let end = by_name.get(wanted.name.as_str());
+                    let end =
+                        end.filter(|end| Some(end.index) == device.peer && end.peer == Some(device.index));
+                    end.map(|end| {
+                        FarEnd::Trunk(Trunk {
+                            name: wanted.name.clone(),
+                            bridge: bridge(end),
+                            up: end.up,
+                            mtu: end.mtu,
+                            port: port(end, &wanted.port),
+                            host: wanted.host,
+                        })
+                    })
+                }
                 _ => None,
             };
             let Some(far_end) = far_end else {
                 world.strays.insert(name.clone());
                 continue;
             };
-            let bridge =
-                device.controller.and_then(|index| by_index.get(&index)).map(|device| device.name.clone());
-            let port = BridgePort {
-                isolated: device.isolated,
-                hairpin: device.hairpin,
-                vlans: wanted.port.vlans.as_ref().and_then(|_| vlans.get(&device.index).cloned()),
-            };
             let queue = wanted.queue.and_then(|_| queues.get(&device.index).copied());
+            let (bridge, port) = (bridge(device), port(device, &wanted.port));
             let veth = Veth { bridge, up: device.up, mtu: device.mtu, port, queue, far_end };
             world.veths.insert(name.clone(), veth);
         }
@@ -140,7 +164,9 @@ impl Host {
         });
         let endpoints = endpoints.collect();
         let ports = observed.ports.iter().copied().map(port).collect();
-        (world.networks, world.endpoints, world.ports) = (networks, endpoints, ports);
+        let segments = observed.segments.iter().copied().map(bridge).collect();
+        (world.networks, world.endpoints) = (networks, endpoints);
+        (world.ports, world.segments) = (ports, segments);
         (world.subnets, world.externals) = (observed.subnets, observed.externals);
         let row = |(slot, container, reserved_by)| PublicationRow { slot, container, reserved_by };
         world.publications = observed.publications.into_iter().map(|(host, it)| (host, row(it))).collect();

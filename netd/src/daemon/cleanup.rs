@@ -1,6 +1,6 @@
 //! `netd daemon --cleanup`: the host as if there had never been a netd.
 
-use std::{collections::BTreeSet, fs, io, os::unix::net::UnixStream, path::Path};
+use std::{fs, io, os::unix::net::UnixStream, path::Path};
 
 use anyhow::Context as _;
 use nix::mount::{MntFlags, umount2};
@@ -11,6 +11,7 @@ use crate::{
     datapath::Datapath,
     engine::{release, stop_forwarding},
     link::Links,
+    plan,
     store::{self, Lock},
 };
 
@@ -57,10 +58,9 @@ async fn remove_links(state_dir: &Path) -> anyhow::Result<()> {
     release(&stored.state.reserved)?;
     stop_forwarding(&stored.state.forwards)?;
     let mut names = stored.journal;
-    let veths = stored.state.endpoints.values().map(|endpoint| endpoint.host_interface.clone());
-    let bridges = stored.state.networks.values().filter_map(|network| network.bridge.as_ref());
-    let bridges = bridges.filter(|bridge| !bridge.adopted).map(|bridge| bridge.interface.clone());
-    names.extend(veths.chain(bridges).collect::<BTreeSet<_>>());
+    let world = plan::desired(&stored.state, |_| true, |_| true);
+    let bridges = world.bridges.into_iter().filter(|(_, bridge)| !bridge.adopted).map(|(name, _)| name);
+    names.extend(world.veths.into_keys().chain(bridges));
     for name in names {
         links.delete(&name).await?;
     }

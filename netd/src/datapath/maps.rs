@@ -154,6 +154,8 @@ pub struct Observed {
     pub uplinks: BTreeMap<IfIndex, Uplink>,
     /// Interfaces that `from_container` is attached to.
     pub ports: BTreeSet<IfIndex>,
+    /// Interfaces that `to_segment` is attached to.
+    pub segments: BTreeSet<IfIndex>,
     /// Published ports: the endpoint's slot, the first port of the container, and who reserves those of the host.
     pub publications: BTreeMap<HostPorts, (u32, u16, Reserver)>,
 }

@@ -252,6 +252,16 @@ impl Datapath {
         self.programs().detach(programs::FROM_CONTAINER, port)
     }
 
+    /// Attaches `to_segment` to a segment's bridge. Attaching twice is attaching once.
+    pub fn attach_segment(&self, bridge: IfIndex) -> Result<(), Error> {
+        self.programs().attach(programs::TO_SEGMENT, bridge)
+    }
+
+    /// Detaches `to_segment`. Not an error if it is not attached.
+    pub fn detach_segment(&self, bridge: IfIndex) -> Result<(), Error> {
+        self.programs().detach(programs::TO_SEGMENT, bridge)
+    }
+
     /// Makes an interface an uplink: its addresses known, both programs attached.
     pub fn put_uplink(&self, uplink: IfIndex, framing: Framing, entry: &UplinkEntry) -> Result<(), Error> {
         let (to, from) = match framing {
@@ -405,6 +415,7 @@ impl Datapath {
     pub fn observe(&self) -> Result<Observed, Error> {
         let mut observed = self.maps().observe()?;
         observed.ports = self.programs().attached(programs::FROM_CONTAINER)?;
+        observed.segments = self.programs().attached(programs::TO_SEGMENT)?;
         observed.publications = lock(&self.publications).observe()?;
         Ok(observed)
     }

@@ -26,13 +26,14 @@ pub(super) struct Hook {
 }
 
 pub(super) const FROM_CONTAINER: Hook = Hook { name: "from_container", direction: TcAttachType::Ingress };
+pub(super) const TO_SEGMENT: Hook = Hook { name: "to_segment", direction: TcAttachType::Ingress };
 pub(super) const FROM_UPLINK: Hook = Hook { name: "from_uplink", direction: TcAttachType::Ingress };
 pub(super) const TO_UPLINK: Hook = Hook { name: "to_uplink", direction: TcAttachType::Egress };
 pub(super) const FROM_TUNNEL: Hook = Hook { name: "from_tunnel", direction: TcAttachType::Ingress };
 pub(super) const TO_TUNNEL: Hook = Hook { name: "to_tunnel", direction: TcAttachType::Egress };
 pub(super) const FORWARDED: Hook = Hook { name: "forwarded", direction: TcAttachType::Egress };
-pub(super) const HOOKS: [Hook; 6] =
-    [FROM_CONTAINER, FROM_UPLINK, TO_UPLINK, FROM_TUNNEL, TO_TUNNEL, FORWARDED];
+pub(super) const HOOKS: [Hook; 7] =
+    [FROM_CONTAINER, TO_SEGMENT, FROM_UPLINK, TO_UPLINK, FROM_TUNNEL, TO_TUNNEL, FORWARDED];
 
 const SWEEP: &str = "sweep";
 
@@ -47,7 +48,7 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Loads what every host needs. Few have tunnels: their programs are loaded when there is one.
+    /// Loads what every host needs. Few have tunnels or segments: their programs are loaded when there is one.
     pub(super) fn load(ebpf: Ebpf, pins: &Path) -> Result<Self, Error> {
         let mut programs = Self { ebpf, pins: pins.join("programs"), links: pins.join("links") };
         for name in [FROM_CONTAINER.name, FROM_UPLINK.name, TO_UPLINK.name, SWEEP] {

@@ -10,9 +10,10 @@ use crate::{
     ipam,
     link::{self, Links, Namespace},
     model::{
-        Advertise, Bridge, Driver, Endpoint, Error, FarEnd, Id, MacAddress, Network, Pool, Reserver, Sandbox,
-        State, Timestamp, request,
+        Advertise, Bridge, Driver, Endpoint, Error, FarEnd, Id, MacAddress, Network, Pool, Port, Reserver,
+        Sandbox, State, Timestamp, request,
     },
+    plan::{self, Room},
     store::Change,
 };
 
@@ -225,6 +226,7 @@ impl Engine {
         let slot = lowest_free(state.endpoints.values().map(|endpoint| endpoint.slot), limits::ENDPOINTS);
         let slot = slot
             .ok_or_else(|| Error::forbidden(format!("there are {} endpoints already", limits::ENDPOINTS)))?;
+        let segment = segment(state, network, bridge, &asked.port)?;
         let interface = interface(&sandbox, bridge, asked.interface).await?;
         Ok(Endpoint {
             id: Id::new(random()?),
@@ -247,6 +249,7 @@ impl Engine {
             aliases: config.aliases,
             sysctls: asked.sysctls,
             port: asked.port,
+            segment,
             rates: asked.rates,
             publications: Vec::new(),
             created: Timestamp::now(),
@@ -299,6 +302,17 @@ fn bridge(network: &Network) -> Result<&Bridge, Error> {
             "container cannot be connected to multiple networks with one of the networks in private (none) mode",
         )),
     }
+}
+
+/// Where in the network there is room for one more such port.
+pub(super) fn segment(
+    state: &State,
+    network: &Network,
+    bridge: &Bridge,
+    port: &Port,
+) -> Result<Option<u8>, Error> {
+    plan::place(Room::of(bridge), state.endpoints_of(network.id), port.isolated)
+        .ok_or_else(|| Error::forbidden(format!("the bridges of network {} have no port left", network.name)))
 }
 
 /// The address asked for, or a random one that nobody in the network has.

@@ -533,6 +533,7 @@ fn fault(step: &Step) -> String {
         }
         Step::Endpoint { slot, from, .. } => format!("the datapath's endpoint {slot} {}", be(from.is_some())),
         Step::Port { .. } => "the program at the host's end is missing".to_owned(),
+        Step::Segment { .. } => "the program at a segment's bridge is missing".to_owned(),
         Step::Publication { host, from, .. } => {
             format!("the datapath's publication of {host} {}", be(from.is_some()))
         }

@@ -6,6 +6,7 @@ use super::options::{boolean, integer, unreadable};
 use crate::{
     link::Device,
     model::{Bridge, BridgeSettings, Error, Port, vlan},
+    plan::Room,
 };
 
 /// What all of these options begin with.
@@ -20,6 +21,7 @@ const MCAST_QUERIER: &str = "netd.bridge.mcast_querier";
 const MCAST_IGMP_VERSION: &str = "netd.bridge.mcast_igmp_version";
 const MCAST_MLD_VERSION: &str = "netd.bridge.mcast_mld_version";
 const VLAN_FILTERING: &str = "netd.bridge.vlan_filtering";
+const PORTS: &str = "netd.bridge.ports";
 const FAST_PATH: &str = "netd.bridge.fast_path";
 
 const VLAN: &str = "netd.bridge.vlan";
@@ -28,7 +30,7 @@ const ISOLATED: &str = "netd.bridge.isolated";
 const HAIRPIN: &str = "netd.bridge.hairpin";
 const MAC_SPOOF_CHECK: &str = "netd.bridge.mac_spoof_check";
 
-const OF_NETWORKS: [&str; 10] = [
+const OF_NETWORKS: [&str; 11] = [
     STP,
     FORWARD_DELAY,
     PRIORITY,
@@ -38,6 +40,7 @@ const OF_NETWORKS: [&str; 10] = [
     MCAST_IGMP_VERSION,
     MCAST_MLD_VERSION,
     VLAN_FILTERING,
+    PORTS,
     FAST_PATH,
 ];
 const OF_ENDPOINTS: [&str; 5] = [VLAN, VLAN_TRUNK, ISOLATED, HAIRPIN, MAC_SPOOF_CHECK];
@@ -60,7 +63,13 @@ pub(super) fn read_network(options: &Options, bridge: Bridge) -> Result<Bridge, 
         mcast_mld_version: number(options, MCAST_MLD_VERSION, 1..=2, "a version of MLD")?,
         vlan_filtering: boolean(options, VLAN_FILTERING)?,
     };
-    Ok(Bridge { settings, fast_path: boolean(options, FAST_PATH)?.unwrap_or(bridge.fast_path), ..bridge })
+    let ports = number(options, PORTS, 1..=Room::MOST_OWN.into(), "a bridge's ports for endpoints")?;
+    Ok(Bridge {
+        settings,
+        ports: ports.unwrap_or(bridge.ports),
+        fast_path: boolean(options, FAST_PATH)?.unwrap_or(bridge.fast_path),
+        ..bridge
+    })
 }
 
 /// `bridge`, kept off the fast path if the kernel bridge that was there before it has a spanning tree or VLANs that netd was
@@ -173,6 +182,7 @@ mod tests {
             (MCAST_IGMP_VERSION, "3"),
             (MCAST_MLD_VERSION, "2"),
             (VLAN_FILTERING, "true"),
+            (PORTS, "500"),
             (FAST_PATH, "false"),
         ]);
         let settings = BridgeSettings {
@@ -186,7 +196,7 @@ mod tests {
             mcast_mld_version: Some(2),
             vlan_filtering: Some(true),
         };
-        assert_eq!(read.unwrap(), Bridge { settings, fast_path: false, ..bare() });
+        assert_eq!(read.unwrap(), Bridge { settings, ports: 500, fast_path: false, ..bare() });
     }
 
     #[test]
@@ -217,6 +227,7 @@ mod tests {
             (AGEING_TIME, "-1", "hundredths of a second must lie from 0 to 100000000"),
             (MCAST_IGMP_VERSION, "1", "a version of IGMP must lie from 2 to 3"),
             (MCAST_MLD_VERSION, "3", "a version of MLD must lie from 1 to 2"),
+            (PORTS, "992", "a bridge's ports for endpoints must lie from 1 to 991"),
         ] {
             let text = format!("failed to parse {name} value: {value} ({why})");
             assert_eq!(network(&[(name, value)]).unwrap_err(), text);

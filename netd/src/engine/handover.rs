@@ -325,6 +325,7 @@ fn hand_over(state: &State, network: &Network, order: EndpointOrder) -> Result<E
     let slot =
         slot.ok_or_else(|| Error::forbidden(format!("there are {} endpoints already", limits::ENDPOINTS)))?;
     let host_interface = attach::host_interface(state)?;
+    let port = Port::default();
     let is_named = |name: &String| state.endpoints_of(network.id).any(|other| other.name == *name);
     Ok(Endpoint {
         id: match order.id.parse() {
@@ -356,7 +357,8 @@ fn hand_over(state: &State, network: &Network, order: EndpointOrder) -> Result<E
         link_local: Vec::new(),
         aliases: Vec::new(),
         sysctls: Vec::new(),
-        port: Port::default(),
+        segment: attach::segment(state, network, bridge, &port)?,
+        port,
         rates: rate::read(&order.options)?,
         publications: Vec::new(),
         created: Timestamp::now(),

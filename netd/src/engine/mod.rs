@@ -193,8 +193,15 @@ impl Engine {
         for change in &changes {
             change.clone().make(&mut new);
         }
-        let known = plan::desired(&old, &networks, &endpoints);
-        let wanted = plan::desired(&new, &networks, &endpoints);
+        // A segment comes with its first endpoint and goes with the last.
+        let on_segments: BTreeSet<_> = changes
+            .iter()
+            .filter_map(|change| change.endpoint(&old)?.segment())
+            .map(|it| it.network)
+            .collect();
+        let networks = |network: &Network| networks(network) || on_segments.contains(&network.id);
+        let known = plan::desired(&old, networks, &endpoints);
+        let wanted = plan::desired(&new, networks, &endpoints);
         let links = new_links(&known, &wanted);
         let host = &self.0.host;
         let seen = host.observe_part(&with_adopted(&known, &wanted)).await.map_err(internal)?;

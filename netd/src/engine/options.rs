@@ -61,7 +61,7 @@ pub(super) fn read(
 ) -> Result<Bridge, Error> {
     boolean(options, DEFAULT_BRIDGE)?;
     let prefix = options.get(PREFIX).filter(|prefix| !prefix.is_empty()).cloned().unwrap_or(bridge.prefix);
-    // The longest number is four digits: a kernel bridge has 1023 ports.
+    // The longest number is four digits: a sandbox has one interface in each network.
     interface_name(&format!("{prefix}0000"))?;
     let gateway_mode4 = parsed(options, GATEWAY_MODE4)?.unwrap_or(bridge.gateway_mode4);
     let gateway_mode6 = parsed(options, GATEWAY_MODE6)?.unwrap_or(bridge.gateway_mode6);

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::{Engine, Writer, internal, spec::bridges};
 use crate::{
     link::{Address, Device, Route, Uplink, Watch, sysctl, uplinks},
-    model::{Endpoint, Error},
+    model::{Endpoint, Error, Segment},
 };
 
 /// Changes come in bursts: how long to wait after looking at what came of one, before looking again.
@@ -87,6 +87,7 @@ impl Engine {
                 .networks
                 .values()
                 .any(|network| network.bridge.as_ref().is_some_and(|bridge| bridge.interface == name))
+            || state.networks.keys().any(|&network| Segment::is_of(network, name))
     }
 
     /// Tells the datapath of uplinks that came, changed or went.

@@ -25,6 +25,9 @@ impl Links {
         let bare = BridgeLink { up: false, addresses: BTreeSet::new(), ..*bridge };
         let result = async {
             sysctl::refuse_router_advertisements(name)?;
+            if bridge.segment {
+                sysctl::set_ipv6(name, false)?;
+            }
             self.change_bridge(name, &bare, bridge).await
         };
         let result = result.await;

@@ -5,8 +5,8 @@ use netd_common::stats::Traffic;
 use rtnetlink::{
     LinkUnspec,
     packet_route::link::{
-        InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute, LinkFlags, LinkHeader, LinkInfo,
-        LinkLayerType, LinkMessage,
+        BridgeMulticastRouterType, InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute,
+        LinkFlags, LinkHeader, LinkInfo, LinkLayerType, LinkMessage,
     },
 };
 
@@ -40,6 +40,8 @@ pub struct Device {
     pub isolated: bool,
     /// As the port of a bridge: whether frames may go back out of it.
     pub hairpin: bool,
+    /// As the port of a bridge: whether all multicast goes there.
+    pub multicast_router: bool,
     /// What the kernel counted in.
     pub received: Traffic,
     /// What the kernel counted out.
@@ -92,6 +94,7 @@ impl Device {
             settings: BridgeSettings::default(),
             isolated: false,
             hairpin: false,
+            multicast_router: false,
             received: Traffic::default(),
             sent: Traffic::default(),
         };
@@ -115,6 +118,9 @@ impl Device {
                             LinkInfo::PortData(InfoPortData::BridgePort(data)) => {
                                 device.isolated = data.contains(&InfoBridgePort::Isolated(true));
                                 device.hairpin = data.contains(&InfoBridgePort::HairpinMode(true));
+                                let router =
+                                    InfoBridgePort::MulticastRouter(BridgeMulticastRouterType::Permanent);
+                                device.multicast_router = data.contains(&router);
                             }
                             _ => {}
                         }

@@ -31,6 +31,7 @@ fn bridge(last: u8, addresses: &[&str]) -> BridgeLink {
         up: true,
         addresses,
         adopted: false,
+        segment: false,
         settings: BridgeSettings::default(),
     }
 }
@@ -207,8 +208,8 @@ async fn a_bridge_and_its_ports_take_their_settings() {
     assert_eq!(wanted_settings(&seen, &partly), mentioned, "what nobody asked for is not mentioned");
 
     let ports = [
-        BridgePort { isolated: true, hairpin: true, vlans: None },
-        BridgePort { isolated: false, hairpin: true, vlans: None },
+        BridgePort { isolated: true, hairpin: true, multicast_router: false, vlans: None },
+        BridgePort { isolated: false, hairpin: true, multicast_router: true, vlans: None },
         BridgePort::default(),
     ];
     let far_end = FarEnd::Engine { name: "peer0".into(), mac: MacAddress::new([2, 0, 0, 0, 0, 9]) };
@@ -225,7 +226,12 @@ async fn a_bridge_and_its_ports_take_their_settings() {
         let wanted = Veth { port, ..veth.clone() };
         links.set_veth("veth0", &veth, &wanted).await.unwrap();
         let device = links.device("veth0").await.unwrap().unwrap();
-        let seen = BridgePort { isolated: device.isolated, hairpin: device.hairpin, vlans: None };
+        let seen = BridgePort {
+            isolated: device.isolated,
+            hairpin: device.hairpin,
+            multicast_router: device.multicast_router,
+            vlans: None,
+        };
         assert_eq!(seen, wanted.port);
         veth = wanted;
     }

@@ -108,6 +108,7 @@ mod tests {
             settings: BridgeSettings::default(),
             isolated: false,
             hairpin: false,
+            multicast_router: false,
             received: Traffic::default(),
             sent: Traffic::default(),
         }

@@ -10,16 +10,22 @@ use std::{
 use ipnet::IpNet;
 use rtnetlink::{
     LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
-    packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute},
+    packet_route::{
+        link::{
+            AfSpecInet6, AfSpecUnspec, BridgeMulticastRouterType, In6AddrGenMode, InfoData, InfoVeth,
+            LinkAttribute,
+        },
+        neighbour::{NeighbourFlags, NeighbourState},
+    },
 };
 
 use super::{Device, Doing as _, Error, Links, Namespace, bridge::own_addresses, sysctl};
 use crate::{
     model::{
-        DEFAULT_VLAN, Route, Sandbox, Sysctl,
+        DEFAULT_VLAN, MacAddress, Route, Sandbox, Sysctl,
         request::{EGRESS, INGRESS},
     },
-    plan::{BridgePort, FarEnd, Interface, Veth, VlanMembership, Vlans},
+    plan::{BridgePort, FarEnd, Interface, Trunk, Veth, VlanMembership, Vlans},
 };
 
 /// A sandbox, entered.
@@ -33,6 +39,25 @@ impl Inside {
         let namespace = interface.sandbox.enter()?;
         let links = Links::within(&namespace).await?;
         Ok(Self { namespace, links })
+    }
+}
+
+/// One end of a pair as the port of a bridge.
+#[derive(Clone, Copy)]
+struct End<'a> {
+    bridge: Option<&'a str>,
+    up: bool,
+    mtu: u32,
+    port: &'a BridgePort,
+}
+
+impl<'a> End<'a> {
+    fn of(veth: &'a Veth) -> Self {
+        Self { bridge: veth.bridge.as_deref(), up: veth.up, mtu: veth.mtu, port: &veth.port }
+    }
+
+    fn of_trunk(trunk: &'a Trunk) -> Self {
+        Self { bridge: trunk.bridge.as_deref(), up: trunk.up, mtu: trunk.mtu, port: &trunk.port }
     }
 }
 
@@ -114,6 +139,7 @@ impl Links {
                 let far = far.name(name.clone()).address(mac.octets().to_vec()).mtu(veth.mtu);
                 (far, None, name.clone())
             }
+            FarEnd::Trunk(trunk) => (far.name(trunk.name.clone()).mtu(trunk.mtu), None, trunk.name.clone()),
         };
         let near = LinkMessageBuilder::<LinkVeth>::new(name, "")
             .mtu(veth.mtu)
@@ -131,27 +157,38 @@ impl Links {
     /// Brings a pair that was just made to what it should be.
     async fn furnish(&self, name: &str, veth: &Veth, inside: Option<&Inside>) -> Result<(), Error> {
         let index = self.index(name).await?;
-        // The host's end is a port: an IPv6 address of its own would only talk to itself.
-        let silent = vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])];
-        let message = LinkUnspec::new_with_index(index)
-            .append_extra_attribute(LinkAttribute::AfSpecUnspec(silent))
-            .build();
-        self.set(message, name).await?;
+        self.silence(index, name).await?;
         let mut bare = Veth { bridge: None, up: false, queue: None, ..veth.clone() };
-        if let FarEnd::Sandbox(interface) = &mut bare.far_end {
-            (interface.up, interface.queue) = (false, None);
-            // Neither on nor off: whatever the sandbox's default is, it is to be set.
-            interface.ipv6 = !interface.ipv6;
-            interface.addresses.clear();
-            interface.sysctls.clear();
-            interface.routes.clear();
-            (interface.gateway4, interface.gateway6) = (None, None);
+        match &mut bare.far_end {
+            FarEnd::Sandbox(interface) => {
+                (interface.up, interface.queue) = (false, None);
+                // Neither on nor off: whatever the sandbox's default is, it is to be set.
+                interface.ipv6 = !interface.ipv6;
+                interface.addresses.clear();
+                interface.sysctls.clear();
+                interface.routes.clear();
+                (interface.gateway4, interface.gateway6) = (None, None);
+            }
+            FarEnd::Engine { .. } => {}
+            FarEnd::Trunk(trunk) => {
+                self.silence(self.index(&trunk.name).await?, &trunk.name).await?;
+                (trunk.bridge, trunk.up) = (None, false);
+            }
         }
         if let Some(Inside { links, .. }) = inside {
             let loopback = links.index("lo").await?;
             links.set_up(loopback, "lo").await?;
         }
         self.change_veth(name, &bare, veth, inside).await
+    }
+
+    /// A port has no IPv6 address of its own: it would only talk to itself.
+    async fn silence(&self, index: u32, name: &str) -> Result<(), Error> {
+        let silent = vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])];
+        let message = LinkUnspec::new_with_index(index)
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(silent))
+            .build();
+        self.set(message, name).await
     }
 
     /// Changes a pair, or leaves it as it is.
@@ -187,40 +224,68 @@ impl Links {
             let peer = peer.doing(|| format!("find the far end of {name}"))?;
             inside.links.change_interface(peer, is, should, &inside.namespace).await?;
         }
-        let mut message = LinkUnspec::new_with_index(near.index);
+        if from.queue != to.queue {
+            self.change_queue(near.index, (name, INGRESS), from.queue, to.queue).await?;
+        }
+        if let (FarEnd::Trunk(is), FarEnd::Trunk(should)) = (&from.far_end, &to.far_end) {
+            let far = self.device(&should.name).await?;
+            let far = far.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV));
+            let far = far.doing(|| format!("find the link {}", should.name))?;
+            self.change_end(&far, End::of_trunk(is), End::of_trunk(should)).await?;
+            if should.bridge.is_some() && (is.bridge != should.bridge || is.host != should.host) {
+                self.add_station(&far, should.host).await?;
+            }
+        }
+        self.change_end(&near, End::of(from), End::of(to)).await
+    }
+
+    /// Changes one end as the port of a bridge.
+    async fn change_end(&self, device: &Device, from: End<'_>, to: End<'_>) -> Result<(), Error> {
+        let mut message = LinkUnspec::new_with_index(device.index);
         if from.mtu != to.mtu {
             message = message.mtu(to.mtu);
         }
         if from.bridge != to.bridge {
-            message = match &to.bridge {
+            message = match to.bridge {
                 Some(bridge) => message.controller(self.index(bridge).await?),
                 None => message.nocontroller(),
             };
         }
-        if from.queue != to.queue {
-            self.change_queue(near.index, (name, INGRESS), from.queue, to.queue).await?;
-        }
         // The bridge is told of its port before that comes up.
-        let moves = from.bridge != to.bridge && to.port != BridgePort::default();
-        let up = to.up && near.up && !moves;
+        let moves = from.bridge != to.bridge && *to.port != BridgePort::default();
+        let up = to.up && device.up && !moves;
         message = if up { message.up() } else { message.down() };
-        self.set(message.build(), name).await?;
+        self.set(message.build(), &device.name).await?;
         if to.bridge.is_some() {
-            self.change_port(near.index, name, from, to).await?;
+            self.change_port(device, from, to).await?;
         }
-        if up == to.up { Ok(()) } else { self.set_up(near.index, name).await }
+        if up == to.up { Ok(()) } else { self.set_up(device.index, &device.name).await }
+    }
+
+    /// Tells a port's bridge who is to be found there, heard or not.
+    async fn add_station(&self, port: &Device, mac: MacAddress) -> Result<(), Error> {
+        let request = self.handle.neighbours().add_bridge(port.index, &mac.octets());
+        let request = request.state(NeighbourState::Noarp).flags(NeighbourFlags::Controller).replace();
+        request.execute().await.doing(|| format!("tell the bridge of {} who is there", port.name))
     }
 
     /// Sets what the bridge has to know of its port; a port that is new on a bridge has forgotten all that was set before.
-    async fn change_port(&self, index: u32, name: &str, from: &Veth, to: &Veth) -> Result<(), Error> {
+    async fn change_port(&self, device: &Device, from: End<'_>, to: End<'_>) -> Result<(), Error> {
+        let (index, name) = (device.index, &*device.name);
         let (is, should) = if from.bridge == to.bridge {
-            (from.port.clone(), &to.port)
+            (from.port.clone(), to.port)
         } else {
-            (BridgePort { vlans: Some(default_vlans()), ..BridgePort::default() }, &to.port)
+            (BridgePort { vlans: Some(default_vlans()), ..BridgePort::default() }, to.port)
         };
-        if (is.isolated, is.hairpin) != (should.isolated, should.hairpin) {
-            let message =
-                LinkBridgePort::new(index).isolated(should.isolated).hairpin(should.hairpin).build();
+        let flags = |port: &BridgePort| (port.isolated, port.hairpin, port.multicast_router);
+        if flags(&is) != flags(should) {
+            let router = if should.multicast_router {
+                BridgeMulticastRouterType::Permanent
+            } else {
+                BridgeMulticastRouterType::TempQuery
+            };
+            let message = LinkBridgePort::new(index).isolated(should.isolated).hairpin(should.hairpin);
+            let message = message.mcast_router(router).build();
             let request = self.handle.link().set_port(message).execute();
             request.await.doing(|| format!("change the settings of the bridge port {name}"))?;
         }

@@ -45,6 +45,8 @@ pub struct Bridge {
     pub advertise: Advertise,
     /// What the kernel bridge is set to.
     pub settings: BridgeSettings,
+    /// How many of its ports endpoints may take; further ones are on segments.
+    pub ports: u16,
     /// Whether the programs forward what they can; else the kernel's bridge and stack do it all.
     pub fast_path: bool,
     /// The bridge was there before the network, and stays when it goes.
@@ -71,6 +73,8 @@ impl Bridge {
             prefix: "eth".to_owned(),
             advertise: Advertise::default(),
             settings: BridgeSettings::default(),
+            // All but 63, of which 32 are for trunks; the rest is for whoever else plugs something in.
+            ports: 960,
             fast_path: true,
             adopted: false,
         }

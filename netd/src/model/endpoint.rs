@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use super::{FarEnd, Id, MacAddress, Port, Publication, Rates, Route, Sysctl, Timestamp};
+use super::{FarEnd, Id, MacAddress, Port, Publication, Rates, Route, Segment, Sysctl, Timestamp};
 
 /// One endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,10 +52,20 @@ pub struct Endpoint {
     pub sysctls: Vec<Sysctl>,
     /// How the bridge treats it.
     pub port: Port,
+    /// The number of the segment that it is on, among those for ports like its own; the network's own bridge if absent.
+    pub segment: Option<u8>,
     /// How fast it may send and be sent to.
     pub rates: Rates,
     /// The ports of the host that lead to it.
     pub publications: Vec<Publication>,
     /// When it was made.
     pub created: Timestamp,
+}
+
+impl Endpoint {
+    /// The segment that it is on, if that is not the network's own bridge.
+    pub fn segment(&self) -> Option<Segment> {
+        let isolated = self.port.isolated;
+        self.segment.map(|number| Segment { network: self.network, isolated, number })
+    }
 }

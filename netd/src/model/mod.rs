@@ -22,6 +22,7 @@ mod route;
 #[cfg(test)]
 pub(crate) mod sample;
 mod sandbox;
+mod segment;
 mod state;
 mod sysctl;
 mod time;
@@ -44,6 +45,7 @@ pub use publish::{HostPorts, PortSpec, Ports, Protocol, Publication, Reserver};
 pub use rate::{Bits, InvalidBits, Rate, Rates};
 pub use route::Route;
 pub use sandbox::{Sandbox, SandboxKind};
+pub use segment::Segment;
 pub use state::State;
 pub use sysctl::{InvalidSysctl, Sysctl};
 pub use time::Timestamp;

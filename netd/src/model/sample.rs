@@ -62,6 +62,7 @@ pub(crate) fn endpoint(network: &Network, byte: u8, name: &str) -> Endpoint {
         aliases: Vec::new(),
         sysctls: Vec::new(),
         port: Port::default(),
+        segment: None,
         rates: Rates::default(),
         publications: Vec::new(),
         created: Timestamp::now(),

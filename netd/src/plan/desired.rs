@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
 };
 
@@ -16,12 +16,12 @@ use netd_common::{
 };
 
 use super::{
-    BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Queue, Veth,
-    VlanMembership, Vlans, World,
+    BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Queue,
+    Trunk, Veth, VlanMembership, Vlans, World,
 };
 use crate::model::{
-    self, Bridge, DEFAULT_VLAN, Endpoint, External, GatewayMode, HostPorts, Network, Pool, Port, Ports, Rate,
-    Reserver, Sandbox, State, Target,
+    self, Bridge, BridgeSettings, DEFAULT_VLAN, Endpoint, External, GatewayMode, HostPorts, Network, Pool,
+    Port, Ports, Rate, Reserver, Sandbox, Segment, State, Target,
 };
 
 /// What `state` asks of the host for those of its networks and endpoints that are asked about.
@@ -34,6 +34,7 @@ pub fn desired(
     for network in state.networks.values().filter(|network| networks(network)) {
         if let Some(bridge) = &network.bridge {
             add_network(&mut world, network, bridge);
+            add_segments(&mut world, state, network, bridge);
         }
     }
     let routes = default_routes(state);
@@ -65,6 +66,7 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
         up: true,
         addresses,
         adopted: bridge.adopted,
+        segment: false,
         settings: bridge.settings,
     };
     world.bridges.insert(bridge.interface.clone(), link);
@@ -102,6 +104,65 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
     world.subnets.extend(telling.map(|pool| (pool.subnet, bridge.number)));
 }
 
+/// The segments that the network's endpoints are on, each with its trunk.
+fn add_segments(world: &mut World, state: &State, network: &Network, bridge: &Bridge) {
+    let mut segments: BTreeMap<Segment, Vlans> = BTreeMap::new();
+    for endpoint in state.endpoints_of(network.id) {
+        if let Some(segment) = endpoint.segment() {
+            let vlans = segments.entry(segment).or_default();
+            vlans.extend(port(bridge, &endpoint.port).vlans.unwrap_or_default());
+        }
+    }
+    for (segment, mut vlans) in segments {
+        let name = segment.bridge();
+        let settings = BridgeSettings {
+            // The network's own bridge stays what it would be without: the one that asks, and the one that may be the root.
+            mcast_querier: None,
+            priority: bridge.settings.stp.filter(|on| *on).map(|_| u16::MAX),
+            ..bridge.settings
+        };
+        let link = BridgeLink {
+            mac: segment.mac(bridge.mac),
+            mtu: bridge.mtu,
+            up: true,
+            addresses: BTreeSet::new(),
+            adopted: false,
+            segment: true,
+            settings,
+        };
+        world.bridges.insert(name.clone(), link);
+        world.segments.insert(LinkRef::Name(name.clone()));
+        // What the endpoints are in, tagged; but untagged frames are the default VLAN's at both ends.
+        for membership in vlans.values_mut() {
+            *membership = VlanMembership::default();
+        }
+        vlans.insert(DEFAULT_VLAN, VlanMembership { pvid: true, untagged: true });
+        let end = BridgePort {
+            isolated: false,
+            hairpin: false,
+            multicast_router: true,
+            vlans: (bridge.settings.vlan_filtering == Some(true)).then_some(vlans),
+        };
+        let far_end = FarEnd::Trunk(Trunk {
+            name: segment.far_end(),
+            bridge: Some(name),
+            up: true,
+            mtu: bridge.mtu,
+            port: end.clone(),
+            host: bridge.mac,
+        });
+        let trunk = Veth {
+            bridge: Some(bridge.interface.clone()),
+            up: true,
+            mtu: bridge.mtu,
+            port: BridgePort { isolated: segment.isolated, ..end },
+            queue: None,
+            far_end,
+        };
+        world.veths.insert(segment.trunk(), trunk);
+    }
+}
+
 fn add_endpoint(
     world: &mut World,
     network: &Network,
@@ -119,8 +180,8 @@ fn add_endpoint(
     let name = &endpoint.host_interface;
     let port = port(bridge, &endpoint.port);
     let queue = endpoint.rates.ingress.map(|rate| Queue::new(rate, endpoint.mtu));
-    let veth =
-        Veth { bridge: Some(bridge.interface.clone()), up: true, mtu: endpoint.mtu, port, queue, far_end };
+    let at = endpoint.segment().map_or_else(|| bridge.interface.clone(), |segment| segment.bridge());
+    let veth = Veth { bridge: Some(at), up: true, mtu: endpoint.mtu, port, queue, far_end };
     world.veths.insert(name.clone(), veth);
     let (mut flags, vlan) = reach(network, bridge, &endpoint.port);
     let rates = endpoint.rates;
@@ -202,6 +263,7 @@ fn port(bridge: &Bridge, port: &Port) -> BridgePort {
     BridgePort {
         isolated: port.isolated,
         hairpin: port.hairpin,
+        multicast_router: false,
         vlans: (bridge.settings.vlan_filtering == Some(true)).then(vlans),
     }
 }
@@ -381,6 +443,45 @@ mod tests {
         assert_eq!((row.flags, row.gateway4), (INTERNAL | ICC | NAMES, Some([10, 3, 0, 1].into())));
         assert_eq!(world.subnets.values().collect::<Vec<_>>(), [&3, &3]);
         assert_eq!(desired(&state(&[&network], &[]), |_| false, |_| true), World::default());
+    }
+
+    #[test]
+    fn a_segment_is_a_bridge_and_its_trunk_for_as_long_as_it_has_endpoints() {
+        let mut network = network(1, "n");
+        let bridge = network.bridge.as_mut().unwrap();
+        bridge.settings = BridgeSettings {
+            stp: Some(true),
+            ageing_time: Some(200),
+            mcast_querier: Some(true),
+            vlan_filtering: Some(true),
+            ..BridgeSettings::default()
+        };
+        let mut far = endpoint(&network, 0, "far", 0);
+        (far.segment, far.port.vlan) = (Some(3), Some(7));
+        let mut alone = endpoint(&network, 1, "alone", 0);
+        (alone.segment, alone.port.isolated) = (Some(3), true);
+        let world = desired(&state(&[&network], &[&far, &alone]), |_| true, |_| true);
+        let (far, alone) = (far.segment().unwrap(), alone.segment().unwrap());
+        assert_eq!(world.veths["veth0"].bridge, Some(far.bridge()));
+        assert_eq!(world.veths["veth1"].bridge, Some(alone.bridge()));
+        let link = &world.bridges[&far.bridge()];
+        assert_eq!((link.segment, link.addresses.len(), link.mtu), (true, 0, 1400));
+        let settings = link.settings;
+        assert_eq!((settings.ageing_time, settings.priority), (Some(200), Some(u16::MAX)));
+        assert_eq!((settings.stp, settings.mcast_querier), (Some(true), None));
+        for (segment, isolated, vlans) in [(far, false, vec![1, 7]), (alone, true, vec![1])] {
+            assert!(world.segments.contains(&LinkRef::Name(segment.bridge())));
+            let trunk = &world.veths[&segment.trunk()];
+            assert_eq!((trunk.bridge.as_deref(), trunk.port.isolated), (Some("br1"), isolated));
+            let FarEnd::Trunk(end) = &trunk.far_end else { panic!("{trunk:?}") };
+            assert_eq!((end.bridge.clone(), end.port.isolated), (Some(segment.bridge()), false));
+            for port in [&trunk.port, &end.port] {
+                assert!(port.multicast_router);
+                assert_eq!(port.vlans.as_ref().unwrap().keys().copied().collect::<Vec<_>>(), vlans);
+            }
+        }
+        let world = desired(&state(&[&network], &[]), |_| true, |_| true);
+        assert_eq!((world.bridges.len(), world.veths.len(), world.segments.len()), (1, 0, 0));
     }
 
     /// The veths that carry a sandbox's default routes, IPv4 and IPv6.

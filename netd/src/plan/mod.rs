@@ -6,13 +6,15 @@
 
 mod desired;
 mod queue;
+mod segment;
 mod step;
 mod world;
 
 pub use desired::{desired, gateway_endpoint};
 pub use queue::Queue;
+pub use segment::{Room, place};
 pub use step::{Step, steps};
 pub use world::{
-    BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Veth,
+    BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Trunk, Veth,
     VlanMembership, Vlans, World,
 };

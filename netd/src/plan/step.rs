@@ -76,6 +76,13 @@ pub enum Step {
         /// Attach.
         attach: bool,
     },
+    /// Attach `to_segment` to a segment's bridge, or detach it.
+    Segment {
+        /// The bridge.
+        link: LinkRef,
+        /// Attach.
+        attach: bool,
+    },
     /// Make ports of the host lead to an endpoint, or nowhere.
     Publication {
         /// The ports.
@@ -107,6 +114,7 @@ impl Step {
             Self::External { external, from, to } => Self::External { external, from: to, to: from },
             Self::Endpoint { slot, from, to } => Self::Endpoint { slot, from: to, to: from },
             Self::Port { link, attach } => Self::Port { link, attach: !attach },
+            Self::Segment { link, attach } => Self::Segment { link, attach: !attach },
             Self::Publication { host, from, to } => Self::Publication { host, from: to, to: from },
         })
     }
@@ -183,6 +191,9 @@ fn remove(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<Stri
             steps.push(Step::Network { number, from: Some(row.clone()), to: None });
         }
     }
+    for link in from.segments.difference(&to.segments) {
+        steps.push(Step::Segment { link: link.clone(), attach: false });
+    }
     for (name, bridge) in from.bridges.iter().filter(|(name, _)| !to.bridges.contains_key(*name)) {
         steps.push(Step::Bridge { name: name.clone(), from: Some(bridge.clone()), to: None });
     }
@@ -194,6 +205,9 @@ fn add(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<String,
         if is != Some(wanted) {
             steps.push(Step::Bridge { name: name.clone(), from: is.cloned(), to: Some(wanted.clone()) });
         }
+    }
+    for link in to.segments.difference(&from.segments) {
+        steps.push(Step::Segment { link: link.clone(), attach: true });
     }
     for (&number, wanted) in &to.networks {
         let is = from.networks.get(&number).filter(|row| row.bridge == wanted.bridge);

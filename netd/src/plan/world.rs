@@ -31,6 +31,8 @@ pub struct World {
     pub endpoints: BTreeMap<u32, EndpointRow>,
     /// The links that `from_container` is attached to.
     pub ports: BTreeSet<LinkRef>,
+    /// The links that `to_segment` is attached to.
+    pub segments: BTreeSet<LinkRef>,
     /// The datapath's published ports.
     pub publications: BTreeMap<HostPorts, PublicationRow>,
 }
@@ -57,6 +59,8 @@ pub struct BridgeLink {
     pub addresses: BTreeSet<IpNet>,
     /// It was there before netd, and stays; addresses that netd did not give it are not mentioned.
     pub adopted: bool,
+    /// It continues another one, and the host has no part in it.
+    pub segment: bool,
     /// What it is set to; settings that nobody asked for are not mentioned.
     pub settings: BridgeSettings,
 }
@@ -85,6 +89,8 @@ pub struct BridgePort {
     pub isolated: bool,
     /// Frames may go back out of the port that they came in by.
     pub hairpin: bool,
+    /// All multicast goes there, and not only what was asked for there.
+    pub multicast_router: bool,
     /// The VLANs that it is in, where the bridge tells VLANs apart; else they are not mentioned.
     pub vlans: Option<Vlans>,
 }
@@ -113,6 +119,25 @@ pub enum FarEnd {
         /// The address that it is made with.
         mac: MacAddress,
     },
+    /// A port of another bridge: the pair joins the two.
+    Trunk(Trunk),
+}
+
+/// The end of a veth pair at a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trunk {
+    /// Its name.
+    pub name: String,
+    /// The segment's bridge, which it is a port of.
+    pub bridge: Option<String>,
+    /// Whether it is up.
+    pub up: bool,
+    /// In bytes.
+    pub mtu: u32,
+    /// How the segment's bridge treats it.
+    pub port: BridgePort,
+    /// The host's address in the network, which the segment's bridge is told of: it is to be found there.
+    pub host: MacAddress,
 }
 
 /// A sandbox's end of a veth pair.
@@ -189,7 +214,7 @@ impl FarEnd {
     pub const fn interface(&self) -> Option<&Interface> {
         match self {
             Self::Sandbox(interface) => Some(interface),
-            Self::Engine { .. } => None,
+            Self::Engine { .. } | Self::Trunk(_) => None,
         }
     }
 }

@@ -87,6 +87,15 @@ pub enum Change {
 }
 
 impl Change {
+    /// The endpoint that it is about, if it is about one.
+    pub fn endpoint<'a>(&'a self, before: &'a State) -> Option<&'a Endpoint> {
+        match self {
+            Self::PutEndpoint(endpoint) => Some(endpoint),
+            Self::RemoveEndpoint(id) => before.endpoints.get(id),
+            _ => None,
+        }
+    }
+
     /// Makes the change to a state in memory.
     pub fn make(self, state: &mut State) {
         match self {

@@ -168,6 +168,12 @@ impl Fixture {
         self.uplink_of(Framing::Bare, "tun0", "192.0.2.1", "2001:db8:2::1");
     }
 
+    /// `br2`, a segment of nobody's.
+    pub fn segment(&self) {
+        ip("link add br2 type bridge");
+        self.datapath.attach_segment(index("br2")).unwrap();
+    }
+
     /// Writes a network's entry, with other flags for instance.
     pub fn network(&self, number: u32, bridge: &str, net: u8, flags: u32) {
         let gateway6: Ipv6Addr = format!("fd00:{net}::1").parse().unwrap();

@@ -29,6 +29,7 @@ mod rate;
 mod refusals;
 mod restart;
 mod rules;
+mod segments;
 mod settings;
 mod stream;
 mod ttl;

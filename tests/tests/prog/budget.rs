@@ -39,6 +39,7 @@ fn verified_instructions_are_those_in_the_table() {
     let fixture = Fixture::new();
     // These programs are loaded when there is something to attach them to.
     fixture.tunnel();
+    fixture.segment();
     fixture.sockets();
     fixture.datapath.put_foreign(index("up0"), Mac::new(UPLINK)).unwrap();
     let programs = fixture.datapath.status().unwrap().programs;

@@ -54,6 +54,11 @@ impl World {
                 let changed = if *attach { self.ports.insert(link.clone()) } else { self.ports.remove(link) };
                 changed.then_some(()).ok_or(format!("{link:?} does not change"))?;
             }
+            Step::Segment { link, attach } => {
+                let segments = &mut self.segments;
+                let changed = if *attach { segments.insert(link.clone()) } else { segments.remove(link) };
+                changed.then_some(()).ok_or(format!("{link:?} does not change"))?;
+            }
             Step::Publication { host, from, to } => {
                 replace(&mut self.publications, host, from, to)?;
                 let mut hosts = self.publications.keys();
@@ -73,7 +78,8 @@ impl World {
             LinkRef::Gone(_) => true,
         };
         let refs = self.networks.values().map(|row| &row.bridge);
-        let refs = refs.chain(self.endpoints.values().map(|row| &row.port)).chain(&self.ports);
+        let refs =
+            refs.chain(self.endpoints.values().map(|row| &row.port)).chain(&self.ports).chain(&self.segments);
         for link in refs {
             if !there(link) {
                 return Err(format!("{link:?} is referred to and not there"));
@@ -117,6 +123,7 @@ fn bridge() -> impl Strategy<Value = BridgeLink> {
         up,
         addresses,
         adopted: false,
+        segment: false,
         settings: BridgeSettings { stp: Some(last == 1), ..BridgeSettings::default() },
     })
 }
@@ -168,9 +175,21 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
         prop::collection::btree_set(keys("stray", 3), 0..3),
         prop::collection::btree_map(80..84u16, (0..3u16, 0..2u32), 0..3),
         (prop::collection::btree_set(0..3u8, 0..3), 0..3u8),
+        prop::collection::btree_set(0..4usize, 0..3),
     )
         .prop_map(
-            move |(bridges, mut veths, networks, subnets, endpoints, ports, strays, published, externals)| {
+            move |(
+                bridges,
+                mut veths,
+                networks,
+                subnets,
+                endpoints,
+                ports,
+                strays,
+                published,
+                externals,
+                segments,
+            )| {
                 let mut routed = BTreeSet::new();
                 for (name, veth) in &mut veths {
                     veth.bridge = veth.bridge.take().and(bridges.keys().next().cloned());
@@ -222,6 +241,10 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
                         .collect(),
                     endpoints: endpoints.collect(),
                     ports: ports.into_iter().filter_map(|at| link(veths.keys().collect(), at)).collect(),
+                    segments: segments
+                        .into_iter()
+                        .filter_map(|at| link(bridges.keys().collect(), at))
+                        .collect(),
                     bridges,
                     veths,
                     publications: published.into_iter().fold(BTreeMap::new(), publish),
