@@ -11,6 +11,7 @@ fn main() -> ExitCode {
     if netd::netavark::is_called() {
         return netd::netavark::execute();
     }
+    netd::daemon::share_heap();
     match serve() {
         Ok(code) => code,
         Err(error) => {

@@ -31,7 +31,8 @@ impl Host {
     ///
     /// The datapath's tables are netd's alone, so they are read only if a link that they refer to is gone.
     pub async fn observe_part(&self, known: &World) -> Result<World, Error> {
-        let devices = self.links.devices().await?;
+        // A few of many, most often.
+        let devices = self.links.devices_named(link_names(known)).await?;
         let mut world = self.observe_links(known, &devices).await?;
         let all_there = known.veths.keys().all(|name| world.veths.contains_key(name))
             && known.bridges.keys().all(|name| world.bridges.contains_key(name));
@@ -172,6 +173,15 @@ impl Host {
         world.publications = observed.publications.into_iter().map(|(host, it)| (host, row(it))).collect();
         Ok(())
     }
+}
+
+/// The links of a world that are the host's for good.
+fn link_names(world: &World) -> impl Iterator<Item = &str> {
+    let far_ends = world.veths.values().filter_map(|veth| match &veth.far_end {
+        FarEnd::Trunk(trunk) => Some(&trunk.name),
+        FarEnd::Sandbox(_) | FarEnd::Engine { .. } => None,
+    });
+    world.bridges.keys().chain(world.veths.keys()).chain(far_ends).map(String::as_str)
 }
 
 fn network_row(entry: &NetworkEntry, bridge: LinkRef) -> NetworkRow {

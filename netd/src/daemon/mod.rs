@@ -25,6 +25,8 @@ use crate::{
     store::{self, Lock, Store},
 };
 
+pub use memory::share_heap;
+
 /// How often flows whose time is up are ended. The shortest time that a flow is given is some minutes.
 const SWEEP: Duration = Duration::from_secs(5);
 

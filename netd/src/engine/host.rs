@@ -49,7 +49,7 @@ impl Engine {
     /// What the host's stack and bridges delivered to one endpoint, and what the programs did for it; `None` if the kernel
     /// does not tell.
     pub async fn traffic_of(&self, endpoint: &Endpoint) -> Option<(Traffic, EndpointTraffic)> {
-        let device = self.0.host.links.device(&endpoint.host_interface).await.ok()?;
+        let device = self.0.host.links.counted_device(&endpoint.host_interface).await.ok()?;
         let programs = self.datapath().traffic(endpoint.slot).ok()?;
         Some((device.map(|device| device.sent).unwrap_or_default(), programs))
     }
@@ -60,7 +60,7 @@ impl Engine {
     /// If the kernel does not answer.
     pub async fn host(&self) -> Result<HostView, Error> {
         let links = &self.0.host.links;
-        let devices = links.devices().await.map_err(internal)?;
+        let devices = links.counted_devices().await.map_err(internal)?;
         let addresses = links.addresses().await.map_err(internal)?;
         let routes = links.routes().await.map_err(internal)?;
         let mut uplinks =

@@ -1,12 +1,17 @@
 //! What links there are.
 
+use std::{collections::BTreeSet, pin::pin};
+
 use futures_util::TryStreamExt as _;
 use netd_common::stats::Traffic;
 use rtnetlink::{
-    LinkUnspec,
-    packet_route::link::{
-        BridgeMulticastRouterType, InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute,
-        LinkFlags, LinkHeader, LinkInfo, LinkLayerType, LinkMessage,
+    LinkGetRequest, LinkUnspec,
+    packet_route::{
+        AddressFamily,
+        link::{
+            BridgeMulticastRouterType, InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute,
+            LinkExtentMask, LinkFlags, LinkHeader, LinkInfo, LinkLayerType, LinkMessage,
+        },
     },
 };
 
@@ -42,9 +47,9 @@ pub struct Device {
     pub hairpin: bool,
     /// As the port of a bridge: whether all multicast goes there.
     pub multicast_router: bool,
-    /// What the kernel counted in.
+    /// What the kernel counted in; nothing if it was not asked for that.
     pub received: Traffic,
-    /// What the kernel counted out.
+    /// What the kernel counted out; nothing if it was not asked for that.
     pub sent: Traffic,
 }
 
@@ -133,24 +138,61 @@ impl Device {
     }
 }
 
+/// A request for links without what the kernel counted.
+fn uncounted(handle: &rtnetlink::Handle) -> LinkGetRequest {
+    handle.link().get().set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats])
+}
+
+/// The answer to a request for one link.
+async fn one(request: LinkGetRequest) -> Result<Option<Device>, rtnetlink::Error> {
+    let mut messages = pin!(request.execute());
+    match messages.try_next().await {
+        Ok(message) => Ok(message.map(Device::read)),
+        Err(rtnetlink::Error::NetlinkError(error))
+            if error.raw_code() == -libc::ENODEV || error.raw_code() == -libc::ENOENT =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl Links {
     /// All links.
     pub async fn devices(&self) -> Result<Vec<Device>, Error> {
+        self.list("links", |handle| uncounted(&handle).execute().map_ok(Device::read).try_collect()).await
+    }
+
+    /// All links, and what the kernel counted of each: to tell it takes longer than all the rest.
+    pub async fn counted_devices(&self) -> Result<Vec<Device>, Error> {
         self.list("links", |handle| handle.link().get().execute().map_ok(Device::read).try_collect()).await
+    }
+
+    /// The links of these names, as far as they are there, and the bridges that they are ports of.
+    pub async fn devices_named(&self, names: impl IntoIterator<Item = &str>) -> Result<Vec<Device>, Error> {
+        let mut devices = Vec::new();
+        for name in names {
+            devices.extend(self.device(name).await?);
+        }
+        let known: BTreeSet<u32> = devices.iter().map(|device| device.index).collect();
+        let controllers: BTreeSet<u32> = devices.iter().filter_map(|device| device.controller).collect();
+        for &index in controllers.difference(&known) {
+            let request = uncounted(&self.handle).match_index(index);
+            devices.extend(one(request).await.doing(|| format!("look up the link {index}"))?);
+        }
+        Ok(devices)
     }
 
     /// The link of this name, if there is one.
     pub async fn device(&self, name: &str) -> Result<Option<Device>, Error> {
-        let mut messages = self.handle.link().get().match_name(name.to_owned()).execute();
-        match messages.try_next().await {
-            Ok(message) => Ok(message.map(Device::read)),
-            Err(rtnetlink::Error::NetlinkError(error))
-                if error.raw_code() == -libc::ENODEV || error.raw_code() == -libc::ENOENT =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(error).doing(|| format!("look up the link {name}")),
-        }
+        let request = uncounted(&self.handle).match_name(name.to_owned());
+        one(request).await.doing(|| format!("look up the link {name}"))
+    }
+
+    /// The link of this name, if there is one, and what the kernel counted of it.
+    pub async fn counted_device(&self, name: &str) -> Result<Option<Device>, Error> {
+        let request = self.handle.link().get().match_name(name.to_owned());
+        one(request).await.doing(|| format!("look up the link {name}"))
     }
 
     /// The index of the link of this name.

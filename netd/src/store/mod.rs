@@ -124,6 +124,9 @@ pub struct Stored {
     pub ula: Ipv6Net,
 }
 
+/// What the database may keep in memory, in bytes: it is read once, and written a few records at a time.
+const CACHE: usize = 1 << 20;
+
 /// The open database.
 pub struct Store {
     database: Database,
@@ -132,7 +135,7 @@ pub struct Store {
 impl Store {
     /// Opens the database, or makes a new one with `ula` as this host's unique local prefix.
     pub fn open(path: &Path, ula: Ipv6Net) -> Result<(Self, Stored), Error> {
-        let database = Database::create(path)?;
+        let database = Database::builder().set_cache_size(CACHE).create(path)?;
         let store = Self { database };
         store.write(|transaction| {
             let mut meta = transaction.open_table(META)?;
