@@ -8,7 +8,7 @@ pub const ABI_VERSION: u32 = 1;
 mod pod {
     use crate::{
         addr::{IfIndex, Ipv4, Ipv6, Mac},
-        bridge::Network,
+        bridge::{Exempt, Network},
         endpoint::Endpoint,
         external::External,
         fdb::FdbKey,
@@ -38,6 +38,8 @@ mod pod {
         Mac,
         Network,
         Endpoint,
+        Exempt<Ipv4>,
+        Exempt<Ipv6>,
         External<Ipv4>,
         External<Ipv6>,
         FdbKey,
@@ -69,7 +71,7 @@ mod tests {
 
     use crate::{
         addr::{IfIndex, Ipv4, Ipv6},
-        bridge::Network,
+        bridge::{Exempt, Network},
         endpoint::Endpoint,
         event::{Refused, Sweep},
         external::External,
@@ -105,6 +107,8 @@ mod tests {
         let mut out = format!("ABI version {}\n", super::ABI_VERSION);
         layout!(out, Network, bridge: IfIndex, flags: u32, gateway4: Ipv4, gateway6: Ipv6, source4: Ipv4, source6: Ipv6, mac: crate::addr::Mac, pad: [u8; 2]);
         layout!(out, Endpoint, port: IfIndex, network: u32, flags: u32, ipv4: Ipv4, ipv6: Ipv6, mac: crate::addr::Mac, vlan: u16);
+        layout!(out, Exempt<Ipv4>, network: u32, destination: Ipv4);
+        layout!(out, Exempt<Ipv6>, network: u32, destination: Ipv6);
         layout!(out, External<Ipv4>, external: Ipv4, internal: Ipv4, length: u32, adjustment: u32);
         layout!(out, External<Ipv6>, external: Ipv6, internal: Ipv6, length: u32, adjustment: u32);
         layout!(out, FdbKey, network: u32, mac: crate::addr::Mac, pad: [u8; 2]);

@@ -21,13 +21,17 @@ pub const UNPROTECTED4: u32 = 1 << 6;
 /// The same for IPv6.
 pub const UNPROTECTED6: u32 = 1 << 7;
 
+/// Some destinations see the containers' own addresses: those in `EXEMPTS4` and `EXEMPTS6`.
+pub const EXEMPTS: u32 = 1 << 8;
+
 /// One network: a value of `NETWORKS`, an array indexed by the network's number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Network {
     /// The kernel bridge; 0 while the number is unused.
     pub bridge: IfIndex,
-    /// [`INTERNAL`], [`MASQUERADE`], [`ICC`], [`NAMES`], [`ROUTED4`], [`ROUTED6`], [`UNPROTECTED4`], [`UNPROTECTED6`].
+    /// [`INTERNAL`], [`MASQUERADE`], [`ICC`], [`NAMES`], [`ROUTED4`], [`ROUTED6`], [`UNPROTECTED4`], [`UNPROTECTED6`],
+    /// [`EXEMPTS`].
     pub flags: u32,
     /// The bridge's IPv4 address; 0.0.0.0 if it has none.
     pub gateway4: Ipv4,
@@ -46,3 +50,30 @@ pub struct Network {
 /// Key of the longest-prefix tables that tell which network an address belongs to.
 /// Value: the network's number, a `u32`.
 pub type SubnetKey<A> = A;
+
+/// Key of `EXEMPTS4/6`, without its prefix length: a destination that sees the own addresses of a network's containers,
+/// though the network is masqueraded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Exempt<A> {
+    /// The network's number, which is always a part of the prefix.
+    pub network: u32,
+    /// An address, or the beginning of one.
+    pub destination: A,
+}
+
+// SAFETY: `repr(C)`, and the golden test of `abi` holds that the fields leave no padding.
+unsafe impl Zeroable for Exempt<Ipv4> {}
+// SAFETY: as above.
+unsafe impl Pod for Exempt<Ipv4> {}
+// SAFETY: as above.
+unsafe impl Zeroable for Exempt<Ipv6> {}
+// SAFETY: as above.
+unsafe impl Pod for Exempt<Ipv6> {}
+
+impl<A> Exempt<A> {
+    /// Bits of a key that names one address.
+    pub const BITS: u32 = 8 * size_of::<Self>() as u32;
+    /// Bits of the network's number, before those of the destination.
+    pub const NETWORK_BITS: u32 = u32::BITS;
+}

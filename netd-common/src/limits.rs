@@ -10,6 +10,8 @@ pub const FDB: u32 = ENDPOINTS;
 pub const SHORTCUTS: u32 = 65_536;
 /// Prefixes of all networks, per family.
 pub const SUBNETS: u32 = 4096;
+/// Destinations that see containers' own addresses, of all networks, per family.
+pub const EXEMPTS: u32 = 4096;
 /// Addresses and prefixes with a 1:1 translation, per family.
 pub const EXTERNALS: u32 = ENDPOINTS;
 /// Interfaces that lead outside.

@@ -3,7 +3,7 @@
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, Queue, lpm_trie::Key};
 use netd_common::{
     addr::{Address, Be16, Ipv4, Ipv6},
-    bridge::{MASQUERADE, Network, ROUTED4, ROUTED6, UNPROTECTED4, UNPROTECTED6},
+    bridge::{EXEMPTS, Exempt, MASQUERADE, Network, ROUTED4, ROUTED6, UNPROTECTED4, UNPROTECTED6},
     drop::DropReason,
     endpoint::{EXTERNAL4, EXTERNAL6, Endpoint},
     external::External,
@@ -62,6 +62,7 @@ pub trait Family: Sized + 'static {
     fn fragments() -> &'static LruHashMap<FragmentKey<Self::Address>, u32>;
     fn addresses() -> &'static HashMap<Self::Address, u32>;
     fn subnets() -> &'static LpmTrie<Self::Address, u32>;
+    fn exempts() -> &'static LpmTrie<Exempt<Self::Address>, u32>;
     fn publications() -> &'static LpmTrie<PublishedPort<Self::Address>, Publication>;
     fn locals() -> &'static LpmTrie<Self::Address, u32>;
     fn externals() -> &'static LpmTrie<Self::Address, External<Self::Address>>;
@@ -79,10 +80,17 @@ pub trait Family: Sized + 'static {
         Self::locals().get(Key::new(size_of::<Self::Address>() as u32 * 8, address)).is_some()
     }
 
-    /// Whether what leaves the network takes another address.
+    /// Whether what leaves a network for `destination` takes another address.
     #[inline(always)]
-    fn is_masqueraded(network: &Network) -> bool {
+    fn is_masqueraded(number: u32, network: &Network, destination: Self::Address) -> bool {
         network.flags & (MASQUERADE | Self::ROUTED) == MASQUERADE
+            && (network.flags & EXEMPTS == 0 || !Self::is_exempt(number, destination))
+    }
+
+    #[inline(always)]
+    fn is_exempt(network: u32, destination: Self::Address) -> bool {
+        let key = Exempt { network, destination };
+        Self::exempts().get(Key::new(Exempt::<Self::Address>::BITS, key)).is_some()
     }
 
     /// The network whose prefix holds the address.
@@ -184,6 +192,10 @@ impl Family for V4 {
         &maps::SUBNETS4
     }
     #[inline(always)]
+    fn exempts() -> &'static LpmTrie<Exempt<Ipv4>, u32> {
+        &maps::EXEMPTS4
+    }
+    #[inline(always)]
     fn publications() -> &'static LpmTrie<PublishedPort<Ipv4>, Publication> {
         &maps::PUBLICATIONS4
     }
@@ -278,6 +290,10 @@ impl Family for V6 {
     #[inline(always)]
     fn subnets() -> &'static LpmTrie<Ipv6, u32> {
         &maps::SUBNETS6
+    }
+    #[inline(always)]
+    fn exempts() -> &'static LpmTrie<Exempt<Ipv6>, u32> {
+        &maps::EXEMPTS6
     }
     #[inline(always)]
     fn publications() -> &'static LpmTrie<PublishedPort<Ipv6>, Publication> {

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use netd_common::{
     addr::{IfIndex, Ipv4, Ipv6, Mac},
-    bridge::Network,
+    bridge::{Exempt, Network},
     drop::DropReason,
     endpoint::Endpoint,
     external::External,
@@ -60,6 +60,11 @@ pub static ADDRESSES6: HashMap<Ipv6, u32> = HashMap::with_max_entries(limits::EN
 pub static SUBNETS4: LpmTrie<Ipv4, u32> = LpmTrie::with_max_entries(limits::SUBNETS, NO_PREALLOC);
 #[map]
 pub static SUBNETS6: LpmTrie<Ipv6, u32> = LpmTrie::with_max_entries(limits::SUBNETS, NO_PREALLOC);
+/// Destinations that see the own addresses of a network's containers. The value is of no matter.
+#[map]
+pub static EXEMPTS4: LpmTrie<Exempt<Ipv4>, u32> = LpmTrie::with_max_entries(limits::EXEMPTS, NO_PREALLOC);
+#[map]
+pub static EXEMPTS6: LpmTrie<Exempt<Ipv6>, u32> = LpmTrie::with_max_entries(limits::EXEMPTS, NO_PREALLOC);
 /// What the outside sees to what it stands for: addresses and prefixes with a 1:1 translation.
 #[map]
 pub static EXTERNALS4: LpmTrie<Ipv4, External<Ipv4>> =

@@ -390,7 +390,7 @@ fn decide<F: Family>(packet: &Packet, request: &Request<F::Address>) -> Opened {
     }
     let comes_back = external::is_external::<F>(request.tuple.destination);
     // Whoever is asked by an external address within the host answers to one.
-    let masquerade = F::is_masqueraded(network) || comes_back;
+    let masquerade = F::is_masqueraded(request.network, network, request.tuple.destination) || comes_back;
     if request.unfit != FIT {
         return if masquerade { Opened::Drop(DropReason::of(request.unfit)) } else { Opened::Stack };
     }

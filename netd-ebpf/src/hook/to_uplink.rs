@@ -103,14 +103,16 @@ fn leave<F: Translate>(packet: &Packet) -> Outcome {
 #[inline(always)]
 fn container<F: Translate>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -> Outcome {
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
-    let masquerade = F::is_masqueraded(NETWORKS.get(network).ok_or(DropReason::UnknownEndpoint)?);
+    let entry = NETWORKS.get(network).ok_or(DropReason::UnknownEndpoint)?;
+    // Asked where it matters, for the verifier would follow either answer through all that comes after.
+    let masquerade = || F::is_masqueraded(network, entry, ip.destination);
     if ip.fragment.later {
         return match frag::find::<F>(ip, OUTBOUND) {
             Some(found) if conntrack::refresh(found.flow, OUTBOUND, 0, globals) => {
                 nat::masquerade_from_stack::<F>(packet, found.flow)
             }
             _ if F::internal(ip.source).is_some() => one_to_one::<F>(packet, None),
-            _ if masquerade => Err(DropReason::Fragment),
+            _ if masquerade() => Err(DropReason::Fragment),
             _ => Ok(Verdict::NEXT),
         };
     }
@@ -134,7 +136,7 @@ fn container<F: Translate>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -
             request.unfit = unless_reset(request.unfit, l4.flags);
             match open::open::<F>(packet, &request) {
                 Opened::Flow(index) => index,
-                Opened::Stack if masquerade => return Err(DropReason::Protocol),
+                Opened::Stack if masquerade() => return Err(DropReason::Protocol),
                 Opened::Stack => return Ok(Verdict::NEXT),
                 Opened::Drop(reason) => return Err(reason),
             }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use netd_common::{
     addr::IfIndex,
     stats::{self, EndpointTraffic},
@@ -25,7 +26,7 @@ use crate::{
     dns,
     engine::{HostView, RouteView},
     link,
-    model::{Endpoint, HostPorts, Id, MacAddress, Publication, State as Model, Target},
+    model::{Endpoint, HostPorts, Id, MacAddress, Network, Publication, State as Model, Target},
 };
 
 /// Who serves the names of each network that has any, and what they are.
@@ -186,6 +187,12 @@ fn published_port(publication: &Publication, is_own: bool) -> view::Publication 
     }
 }
 
+/// The destinations of the family of `source` that see the network's own addresses.
+fn exempts_of(network: &Network, source: IpNet) -> Vec<IpNet> {
+    let exempts = network.bridge.iter().flat_map(|bridge| &bridge.exempts).copied();
+    exempts.filter(|destination| destination.addr().is_ipv4() == source.addr().is_ipv4()).collect()
+}
+
 pub(super) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
     let endpoints: HashMap<u32, &Endpoint> = state.endpoints.values().map(|it| (it.slot, it)).collect();
     let mut rules: Vec<Rule> = state
@@ -213,6 +220,7 @@ pub(super) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
                     Some(RuleUplink { name: uplink.name.clone(), address: address? })
                 })
                 .collect(),
+            except: exempts_of(network, source),
         })
         .collect();
     rules.sort_by(|a, b| (&a.network, a.source).cmp(&(&b.network, b.source)));
@@ -396,11 +404,16 @@ mod tests {
 
     #[test]
     fn rules_are_of_networks_that_masquerade() {
-        let nat = nat(&sample::state(), &host(), Vec::new());
+        let mut state = sample::state();
+        let exempts = ["10.8.0.0/16", "fd08::/64"].map(|prefix| prefix.parse().unwrap());
+        for bridge in state.networks.values_mut().filter_map(|network| network.bridge.as_mut()) {
+            bridge.exempts = exempts.to_vec();
+        }
+        let nat = nat(&state, &host(), Vec::new());
         assert_eq!(
             serde_json::to_value(nat).unwrap(),
             json!({"bindings": [], "externals": [], "rules": [
-                {"network": "bridge", "source": "172.17.0.0/16", "uplinks": [{"name": "eth1", "address": "192.0.2.1"}]}
+                {"network": "bridge", "source": "172.17.0.0/16", "uplinks": [{"name": "eth1", "address": "192.0.2.1"}], "except": ["10.8.0.0/16"]}
             ]})
         );
     }

@@ -86,6 +86,8 @@ pub struct Rule {
     pub source: IpNet,
     /// Where the rule is in force; nowhere if empty.
     pub uplinks: Vec<RuleUplink>,
+    /// Destinations that it does not apply to.
+    pub except: Vec<IpNet>,
 }
 
 /// What the outside knows an endpoint or a network by.

@@ -75,6 +75,12 @@ impl Target for Host {
                 datapath.put_network(*number, &self.network_entry(row).await?)?;
             }
             Step::Network { number, to: None, .. } => datapath.remove_network(*number)?,
+            Step::Exempt { network, destination, put: true } => {
+                datapath.put_exempt(*network, *destination)?;
+            }
+            Step::Exempt { network, destination, put: false } => {
+                datapath.remove_exempt(*network, *destination)?;
+            }
             Step::Subnet { prefix, to: Some(number), .. } => datapath.put_subnet(*prefix, *number)?,
             Step::Subnet { prefix, to: None, .. } => datapath.remove_subnet(*prefix)?,
             Step::External { external, to: Some(internal), .. } => {

@@ -39,6 +39,7 @@ impl Host {
         if all_there {
             world.networks.clone_from(&known.networks);
             world.subnets.clone_from(&known.subnets);
+            world.exempts.clone_from(&known.exempts);
             world.externals.clone_from(&known.externals);
             world.endpoints.clone_from(&known.endpoints);
             world.ports.clone_from(&known.ports);
@@ -50,6 +51,7 @@ impl Host {
         self.observe_tables(&mut tables, &devices)?;
         world.networks = keep(tables.networks, &known.networks);
         world.subnets = keep(tables.subnets, &known.subnets);
+        world.exempts = tables.exempts.intersection(&known.exempts).copied().collect();
         world.externals = keep(tables.externals, &known.externals);
         world.endpoints = keep(tables.endpoints, &known.endpoints);
         world.publications = keep(tables.publications, &known.publications);
@@ -69,6 +71,7 @@ impl Host {
         self.observe_tables(&mut world, &devices)?;
         world.networks = keep(world.networks, &known.networks);
         world.subnets = keep(world.subnets, &known.subnets);
+        world.exempts.retain(|exempt| known.exempts.contains(exempt));
         world.endpoints = keep(world.endpoints, &known.endpoints);
         world.ports.retain(|link| known.ports.contains(link));
         world.segments.retain(|link| known.segments.contains(link));
@@ -169,6 +172,7 @@ impl Host {
         (world.networks, world.endpoints) = (networks, endpoints);
         (world.ports, world.segments) = (ports, segments);
         (world.subnets, world.externals) = (observed.subnets, observed.externals);
+        world.exempts = observed.exempts;
         let row = |(slot, container, reserved_by)| PublicationRow { slot, container, reserved_by };
         world.publications = observed.publications.into_iter().map(|(host, it)| (host, row(it))).collect();
         Ok(())

@@ -30,14 +30,21 @@ pub(super) async fn print<T: DeserializeOwned>(
 pub(super) fn nat(nat: &Nat) -> String {
     let rules = nat.rules.iter().flat_map(|rule| {
         let source = rule.source.to_string();
-        let nowhere =
-            rule.uplinks.is_empty().then(|| [rule.network.clone(), source.clone(), "-".into(), "-".into()]);
-        let somewhere = rule.uplinks.iter().map(move |uplink| {
-            [rule.network.clone(), source.clone(), uplink.name.clone(), uplink.address.to_string()]
+        let row = move |by: &str, address: &str, to: String| {
+            [rule.network.clone(), source.clone(), to, by.to_owned(), address.to_owned()]
+        };
+        let own = rule.except.iter().map({
+            let row = row.clone();
+            move |destination| row("any", "its own", destination.to_string())
         });
-        nowhere.into_iter().chain(somewhere)
+        let nowhere = rule.uplinks.is_empty().then(|| row("-", "-", "any".to_owned()));
+        let somewhere = rule
+            .uplinks
+            .iter()
+            .map(move |uplink| row(&uplink.name, &uplink.address.to_string(), "any".to_owned()));
+        own.chain(nowhere).chain(somewhere)
     });
-    let rules = table(["NETWORK", "SOURCE", "OUT BY", "MASQUERADED AS"], &[], rules);
+    let rules = table(["NETWORK", "SOURCE", "TO", "OUT BY", "MASQUERADED AS"], &[], rules);
     let bindings = nat.bindings.iter().map(|binding| {
         let owner = match (&binding.network, &binding.endpoint) {
             (Some(network), Some(endpoint)) => format!("{network}/{endpoint}"),
@@ -240,8 +247,12 @@ mod tests {
 
     #[test]
     fn the_nat_table_is_golden() {
-        let rule =
-            |uplinks| Rule { network: "bridge".into(), source: "172.17.0.0/16".parse().unwrap(), uplinks };
+        let rule = |uplinks| Rule {
+            network: "bridge".into(),
+            source: "172.17.0.0/16".parse().unwrap(),
+            uplinks,
+            except: Vec::new(),
+        };
         let binding = |protocol: &str, endpoint: Option<&str>| Binding {
             protocol: protocol.into(),
             local: "172.17.0.2:40000".parse().unwrap(),
@@ -263,11 +274,11 @@ mod tests {
             network: "bridge".into(),
             endpoint: endpoint.map(Into::into),
         };
+        let mut masqueraded =
+            rule(vec![RuleUplink { name: "eth0".into(), address: "192.0.2.1".parse().unwrap() }]);
+        masqueraded.except.push("10.8.0.0/16".parse().unwrap());
         let text = nat(&Nat {
-            rules: vec![
-                rule(vec![RuleUplink { name: "eth0".into(), address: "192.0.2.1".parse().unwrap() }]),
-                rule(Vec::new()),
-            ],
+            rules: vec![masqueraded, rule(Vec::new())],
             externals: vec![
                 external("203.0.113.9/32", "172.17.0.2/32", Some("web")),
                 external("2001:db8:1::/64", "fd00:17::/64", None),
@@ -278,9 +289,10 @@ mod tests {
             text,
             "\
 Rules
-NETWORK  SOURCE         OUT BY  MASQUERADED AS
-bridge   172.17.0.0/16  eth0    192.0.2.1
-bridge   172.17.0.0/16  -       -
+NETWORK  SOURCE         TO           OUT BY  MASQUERADED AS
+bridge   172.17.0.0/16  10.8.0.0/16  any     its own
+bridge   172.17.0.0/16  any          eth0    192.0.2.1
+bridge   172.17.0.0/16  any          -       -
 
 One for one
 OUTSIDE          INSIDE        NETWORK  ENDPOINT
@@ -296,7 +308,10 @@ udp    172.17.0.2:40000  192.0.2.1:40000  198.51.100.7:443  1m15s      12    1.0
        host              eth0             established          0s  3.4 kB  1.5 GB
 "
         );
-        assert_eq!(nat(&Nat::default()), "Rules\nNETWORK  SOURCE  OUT BY  MASQUERADED AS\n\nBindings: 0\n");
+        assert_eq!(
+            nat(&Nat::default()),
+            "Rules\nNETWORK  SOURCE  TO  OUT BY  MASQUERADED AS\n\nBindings: 0\n"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, Pod,
     maps::{
         Array, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, MapType, PerCpuArray, RingBuf,
         lpm_trie::Key,
@@ -17,7 +17,7 @@ use aya::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netd_common::{
     addr::{Address as _, IfIndex, Ipv4, Ipv6, Mac},
-    bridge::Network,
+    bridge::{Exempt, Network},
     drop::DropReason,
     endpoint::Endpoint,
     external::External,
@@ -55,7 +55,7 @@ const fn map<K, V>(name: &'static str, kind: MapType, max_entries: u32) -> Defin
 type Prefix<A> = (u32, A);
 
 /// Every map of netd-ebpf/src/maps.rs.
-pub(super) const MAPS: [Definition; 45] = [
+pub(super) const MAPS: [Definition; 47] = [
     map::<u32, Globals>("GLOBALS", MapType::Array, 1),
     map::<u32, Network>("NETWORKS", MapType::Array, limits::NETWORKS),
     map::<IfIndex, u32>("BRIDGES", MapType::Hash, limits::NETWORKS),
@@ -66,6 +66,8 @@ pub(super) const MAPS: [Definition; 45] = [
     map::<u32, u32>("STATION_SHORTCUTS", MapType::Array, limits::SHORTCUTS),
     map::<Ipv4, u32>("ADDRESSES4", MapType::Hash, limits::ENDPOINTS),
     map::<Ipv6, u32>("ADDRESSES6", MapType::Hash, limits::ENDPOINTS),
+    map::<Prefix<Exempt<Ipv4>>, u32>("EXEMPTS4", MapType::LpmTrie, limits::EXEMPTS),
+    map::<Prefix<Exempt<Ipv6>>, u32>("EXEMPTS6", MapType::LpmTrie, limits::EXEMPTS),
     map::<Prefix<Ipv4>, u32>("SUBNETS4", MapType::LpmTrie, limits::SUBNETS),
     map::<Prefix<Ipv6>, u32>("SUBNETS6", MapType::LpmTrie, limits::SUBNETS),
     map::<Prefix<Ipv4>, External<Ipv4>>("EXTERNALS4", MapType::LpmTrie, limits::EXTERNALS),
@@ -148,6 +150,8 @@ pub struct Observed {
     pub rates: BTreeMap<u32, Rate>,
     /// Prefixes, and the number of their network.
     pub subnets: BTreeMap<IpNet, u32>,
+    /// Destinations that see containers' own addresses, and the number of the containers' network.
+    pub exempts: BTreeSet<(u32, IpNet)>,
     /// External addresses and prefixes, and what they stand for.
     pub externals: BTreeMap<IpNet, IpNet>,
     /// Uplinks.
@@ -174,6 +178,8 @@ pub(super) struct Maps {
     buckets: Array<MapData, u64>,
     addresses4: HashMap<MapData, Ipv4, u32>,
     addresses6: HashMap<MapData, Ipv6, u32>,
+    exempts4: LpmTrie<MapData, Exempt<Ipv4>, u32>,
+    exempts6: LpmTrie<MapData, Exempt<Ipv6>, u32>,
     subnets4: LpmTrie<MapData, Ipv4, u32>,
     subnets6: LpmTrie<MapData, Ipv6, u32>,
     externals4: LpmTrie<MapData, Ipv4, External<Ipv4>>,
@@ -232,6 +238,8 @@ impl Maps {
             buckets: take(ebpf, "BUCKETS")?,
             addresses4: take(ebpf, "ADDRESSES4")?,
             addresses6: take(ebpf, "ADDRESSES6")?,
+            exempts4: take(ebpf, "EXEMPTS4")?,
+            exempts6: take(ebpf, "EXEMPTS6")?,
             subnets4: take(ebpf, "SUBNETS4")?,
             subnets6: take(ebpf, "SUBNETS6")?,
             externals4: take(ebpf, "EXTERNALS4")?,
@@ -304,6 +312,26 @@ impl Maps {
         match prefix {
             IpNet::V4(prefix) => gone("SUBNETS4", self.subnets4.remove(&key4(prefix))),
             IpNet::V6(prefix) => gone("SUBNETS6", self.subnets6.remove(&key6(prefix))),
+        }
+    }
+
+    pub(super) fn put_exempt(&mut self, network: u32, destination: IpNet) -> Result<(), Error> {
+        match destination {
+            IpNet::V4(prefix) => {
+                let key = exempt(network, key4(prefix));
+                self.exempts4.insert(&key, 1, 0).map_err(failed("EXEMPTS4"))
+            }
+            IpNet::V6(prefix) => {
+                let key = exempt(network, key6(prefix));
+                self.exempts6.insert(&key, 1, 0).map_err(failed("EXEMPTS6"))
+            }
+        }
+    }
+
+    pub(super) fn remove_exempt(&mut self, network: u32, destination: IpNet) -> Result<(), Error> {
+        match destination {
+            IpNet::V4(prefix) => gone("EXEMPTS4", self.exempts4.remove(&exempt(network, key4(prefix)))),
+            IpNet::V6(prefix) => gone("EXEMPTS6", self.exempts6.remove(&exempt(network, key6(prefix)))),
         }
     }
 
@@ -475,6 +503,16 @@ impl Maps {
             let (key, network) = entry.map_err(failed("SUBNETS6"))?;
             observed.subnets.extend(net6(&key).map(|prefix| (prefix, network)));
         }
+        for key in self.exempts4.keys() {
+            let key = key.map_err(failed("EXEMPTS4"))?;
+            let (network, destination) = destination(&key);
+            observed.exempts.extend(net4(&destination).map(|prefix| (network, prefix)));
+        }
+        for key in self.exempts6.keys() {
+            let key = key.map_err(failed("EXEMPTS6"))?;
+            let (network, destination) = destination(&key);
+            observed.exempts.extend(net6(&destination).map(|prefix| (network, prefix)));
+        }
         for entry in self.externals4.iter() {
             let (_, row) = entry.map_err(failed("EXTERNALS4"))?;
             let net = |address: Ipv4| Ipv4Net::new(address.into(), row.length as u8).ok().map(IpNet::from);
@@ -554,6 +592,8 @@ impl Maps {
             "ADDRESSES6" => Some(self.addresses6.keys().count() as u64),
             "SUBNETS4" => Some(self.subnets4.keys().count() as u64),
             "SUBNETS6" => Some(self.subnets6.keys().count() as u64),
+            "EXEMPTS4" => Some(self.exempts4.keys().count() as u64),
+            "EXEMPTS6" => Some(self.exempts6.keys().count() as u64),
             "EXTERNALS4" | "INTERNALS4" => Some(self.externals4.keys().count() as u64),
             "EXTERNALS6" | "INTERNALS6" => Some(self.externals6.keys().count() as u64),
             "TRUSTED" => Some(self.trusted.keys().count() as u64),
@@ -579,6 +619,24 @@ fn key4(prefix: Ipv4Net) -> Key<Ipv4> {
 
 fn key6(prefix: Ipv6Net) -> Key<Ipv6> {
     Key::new(u32::from(prefix.prefix_len()), prefix.network().into())
+}
+
+/// The key of `destination` for one network.
+fn exempt<A: Pod>(network: u32, destination: Key<A>) -> Key<Exempt<A>>
+where
+    Exempt<A>: Pod,
+{
+    let key = Exempt { network, destination: destination.data() };
+    Key::new(Exempt::<A>::NETWORK_BITS + destination.prefix_len(), key)
+}
+
+/// Undoes [`exempt`].
+fn destination<A: Pod>(key: &Key<Exempt<A>>) -> (u32, Key<A>)
+where
+    Exempt<A>: Pod,
+{
+    let Exempt { network, destination } = key.data();
+    (network, Key::new(key.prefix_len().saturating_sub(Exempt::<A>::NETWORK_BITS), destination))
 }
 
 fn net4(key: &Key<Ipv4>) -> Option<IpNet> {

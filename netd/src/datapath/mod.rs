@@ -350,6 +350,16 @@ impl Datapath {
         self.maps().remove_subnet(prefix)
     }
 
+    /// Lets a destination see the own addresses of a network's containers, though they are masqueraded elsewhere.
+    pub fn put_exempt(&self, network: u32, destination: ipnet::IpNet) -> Result<(), Error> {
+        self.maps().put_exempt(network, destination)
+    }
+
+    /// Undoes [`Self::put_exempt`]. Not an error if it is not known.
+    pub fn remove_exempt(&self, network: u32, destination: ipnet::IpNet) -> Result<(), Error> {
+        self.maps().remove_exempt(network, destination)
+    }
+
     /// Translates between an external address or prefix and what it stands for, in both directions, from now on.
     pub fn put_external(&self, external: ipnet::IpNet, internal: ipnet::IpNet) -> Result<(), Error> {
         self.maps().put_external(external, internal)?;

@@ -528,6 +528,9 @@ fn fault(step: &Step) -> String {
             format!("the datapath's network {number} {}", be(from.is_some()))
         }
         Step::Subnet { prefix, from, .. } => format!("the datapath's subnet {prefix} {}", be(from.is_some())),
+        Step::Exempt { destination, .. } => {
+            format!("the datapath's exempt destination {destination} is missing")
+        }
         Step::External { external, from, .. } => {
             format!("the datapath's external address {external} {}", be(from.is_some()))
         }

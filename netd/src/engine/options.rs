@@ -8,6 +8,8 @@ use std::{
     str::FromStr,
 };
 
+use ipnet::IpNet;
+
 use crate::model::{Advertise, Bridge, Error, GatewayMode};
 
 /// Name of the kernel bridge.
@@ -41,6 +43,8 @@ const TRUSTED_INTERFACES: &str = "com.docker.network.bridge.trusted_host_interfa
 const HOST4: &str = "com.docker.network.host_ipv4";
 /// The IPv6 address that masqueraded traffic takes.
 const HOST6: &str = "com.docker.network.host_ipv6";
+/// Destinations that see the endpoints' own addresses, masquerade or not: prefixes, with commas between.
+const EXCEPT: &str = "netd.masquerade.except";
 
 /// How often an endpoint that comes up makes itself known.
 const ADVERTISE_MESSAGES: &str = "com.docker.network.advertise_addr_nmsgs";
@@ -78,6 +82,7 @@ pub(super) fn read(
         gateway_mode6,
         host4: address(options, HOST4)?,
         host6: address(options, HOST6)?,
+        exempts: exempts(options)?,
         host_binding: address(options, HOST_BINDING)?.or(bridge.host_binding),
         trusted_interfaces: trusted_interfaces.map(str::to_owned).collect(),
         inhibit_ipv4: boolean(options, INHIBIT_IPV4)?.unwrap_or(bridge.inhibit_ipv4),
@@ -86,6 +91,25 @@ pub(super) fn read(
         ..bridge
     };
     super::bridge::read_network(options, bridge)
+}
+
+/// The destinations that see the endpoints' own addresses.
+fn exempts(options: &BTreeMap<String, String>) -> Result<Vec<IpNet>, Error> {
+    let strange = |name: &&String| name.starts_with("netd.masquerade.") && *name != EXCEPT;
+    if let Some(name) = options.keys().find(strange) {
+        return Err(Error::invalid(format!("unknown option {name}: the option is {EXCEPT}")));
+    }
+    let Some(text) = options.get(EXCEPT) else { return Ok(Vec::new()) };
+    let read = |prefix: &str| {
+        let net: IpNet =
+            prefix.parse().map_err(|_| unreadable(EXCEPT, text, format!("{prefix:?} is no prefix")))?;
+        let whole = net.trunc();
+        if whole == net {
+            return Ok(net);
+        }
+        Err(unreadable(EXCEPT, text, format!("{net} should be {whole}")))
+    };
+    text.split(',').map(str::trim).map(read).collect()
 }
 
 /// How an endpoint that comes up makes itself known; every fault is told, one a line.
@@ -250,6 +274,25 @@ mod tests {
         for (name, value) in [(HOST4, "fd00::1"), (HOST6, ""), (HOST_BINDING, "localhost")] {
             assert_eq!(error(name, value), format!("failed to parse {name} value: {value} (nil ip)"));
         }
+    }
+
+    #[test]
+    fn destinations_are_exempt_from_masquerade() {
+        let read = |value| read_all(&[(EXCEPT, value)], false);
+        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
+        assert_eq!(read("10.0.0.0/8, fd00::/8").unwrap().exempts, nets(&["10.0.0.0/8", "fd00::/8"]));
+        for (value, why) in [
+            ("", "\"\" is no prefix"),
+            ("10.0.0.0/8,", "\"\" is no prefix"),
+            ("10.0.0.1", "\"10.0.0.1\" is no prefix"),
+            ("10.0.0.0/33", "\"10.0.0.0/33\" is no prefix"),
+            ("10.0.0.1/8", "10.0.0.1/8 should be 10.0.0.0/8"),
+        ] {
+            let message = read(value).unwrap_err().message;
+            assert!(message.contains(EXCEPT) && message.contains(why), "{value:?}: {message}");
+        }
+        let slip = read_all(&[("netd.masquerade.excpet", "10.0.0.0/8")], false).unwrap_err().message;
+        assert_eq!(slip, "unknown option netd.masquerade.excpet: the option is netd.masquerade.except");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
     str::FromStr,
 };
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::MacAddress;
@@ -33,6 +34,8 @@ pub struct Bridge {
     pub host4: Option<Ipv4Addr>,
     /// The address of the host that masqueraded traffic takes; the uplink's if absent.
     pub host6: Option<Ipv6Addr>,
+    /// Destinations that see the endpoints' own addresses, masquerade or not.
+    pub exempts: Vec<IpNet>,
     /// The address of the host on which ports are published if none is named; any if absent.
     pub host_binding: Option<IpAddr>,
     /// Interfaces of the host from which published ports are reached at the endpoints' own addresses.
@@ -67,6 +70,7 @@ impl Bridge {
             gateway_mode6: GatewayMode::Nat,
             host4: None,
             host6: None,
+            exempts: Vec::new(),
             host_binding: None,
             trusted_interfaces: Vec::new(),
             inhibit_ipv4: false,

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use netd_common::{
-    bridge::{ICC, INTERNAL, MASQUERADE, NAMES, ROUTED4, ROUTED6, UNPROTECTED4, UNPROTECTED6},
+    bridge::{EXEMPTS, ICC, INTERNAL, MASQUERADE, NAMES, ROUTED4, ROUTED6, UNPROTECTED4, UNPROTECTED6},
     endpoint::{
         ANY_SOURCE, DELIVERED_LIMITED, EXTERNAL4, EXTERNAL6, ISOLATED, NO_GATEWAY, PEER_IN_OTHER_NETNS,
         SENT_LIMITED, VIA_BRIDGE,
@@ -76,6 +76,7 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
         (MASQUERADE, bridge.masquerade),
         (ICC, bridge.icc),
         (NAMES, network.engine_id.is_none()),
+        (EXEMPTS, !bridge.exempts.is_empty()),
     ] {
         flags |= if on { flag } else { 0 };
     }
@@ -96,6 +97,7 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
         mac: bridge.mac,
     };
     world.networks.insert(bridge.number, row);
+    world.exempts.extend(bridge.exempts.iter().map(|destination| (bridge.number, *destination)));
     // Link-local addresses are of every link: none of them says which network somebody is in.
     let telling = network.ipam.pools.iter().filter(|pool| match pool.subnet {
         IpNet::V4(subnet) => !subnet.addr().is_link_local(),

@@ -42,6 +42,15 @@ pub enum Step {
         /// As it should be.
         to: Option<NetworkRow>,
     },
+    /// Tell the datapath of a destination that sees the own addresses of a network's containers.
+    Exempt {
+        /// The network's number.
+        network: u32,
+        /// The destination.
+        destination: IpNet,
+        /// Whether it is to be one.
+        put: bool,
+    },
     /// Tell the datapath which network a prefix belongs to.
     Subnet {
         /// The prefix.
@@ -110,6 +119,7 @@ impl Step {
             Self::Bridge { name, from, to } => Self::Bridge { name, from: to, to: from },
             Self::Veth { name, from, to } => Self::Veth { name, from: to, to: from },
             Self::Network { number, from, to } => Self::Network { number, from: to, to: from },
+            Self::Exempt { network, destination, put } => Self::Exempt { network, destination, put: !put },
             Self::Subnet { prefix, from, to } => Self::Subnet { prefix, from: to, to: from },
             Self::External { external, from, to } => Self::External { external, from: to, to: from },
             Self::Endpoint { slot, from, to } => Self::Endpoint { slot, from: to, to: from },
@@ -186,6 +196,9 @@ fn remove(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<Stri
     for (&prefix, &number) in from.subnets.iter().filter(|(prefix, _)| !to.subnets.contains_key(*prefix)) {
         steps.push(Step::Subnet { prefix, from: Some(number), to: None });
     }
+    for &(network, destination) in from.exempts.difference(&to.exempts) {
+        steps.push(Step::Exempt { network, destination, put: false });
+    }
     for (&number, row) in &from.networks {
         if to.networks.get(&number).is_none_or(|wanted| wanted.bridge != row.bridge) {
             steps.push(Step::Network { number, from: Some(row.clone()), to: None });
@@ -208,6 +221,10 @@ fn add(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<String,
     }
     for link in to.segments.difference(&from.segments) {
         steps.push(Step::Segment { link: link.clone(), attach: true });
+    }
+    // Before the network: what leaves it is never under an address that it should not have.
+    for &(network, destination) in to.exempts.difference(&from.exempts) {
+        steps.push(Step::Exempt { network, destination, put: true });
     }
     for (&number, wanted) in &to.networks {
         let is = from.networks.get(&number).filter(|row| row.bridge == wanted.bridge);

@@ -25,6 +25,8 @@ pub struct World {
     pub networks: BTreeMap<u32, NetworkRow>,
     /// The datapath's prefixes, and the number of the network each belongs to.
     pub subnets: BTreeMap<IpNet, u32>,
+    /// The datapath's destinations that see containers' own addresses, by the number of the containers' network.
+    pub exempts: BTreeSet<(u32, IpNet)>,
     /// The datapath's external addresses and prefixes, and what they stand for.
     pub externals: BTreeMap<IpNet, IpNet>,
     /// The datapath's endpoints, by slot.

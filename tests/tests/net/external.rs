@@ -419,6 +419,56 @@ fn t64_a_network_leaves_by_the_address_that_was_chosen() {
 }
 
 #[test]
+fn some_destinations_see_the_containers_own_addresses() {
+    let lab = Lab::new();
+    let exempt =
+        Family::BOTH.map(|family| family.outside().to_string()).map(|address| match address.contains(':') {
+            true => format!("{address}/128"),
+            false => format!("{address}/32"),
+        });
+    lab.host.netd(&format!(
+        "network create --ipv6 --subnet 172.31.0.0/24 --subnet fd00:31::/64 --opt netd.masquerade.except={} n",
+        exempt.join(",")
+    ));
+    lab.outside.ip("route add 172.31.0.0/24 via 203.0.113.1");
+    lab.outside.ip("-6 route add fd00:31::/64 via 2001:db8::1");
+    let (own, other) = (lab.container_on("n", "own"), lab.container("other"));
+    for family in Family::BOTH {
+        let elsewhere = external(family, 77);
+        let nodad = if family == Family::V6 { " nodad" } else { "" };
+        lab.outside.ip(&format!("address add {elsewhere} dev eth0{nodad}"));
+        let seen = |from: &Container, to| speak(&from.ns, family, &lab.outside, to).map(|it| it.ip());
+        assert_eq!(seen(&own, family.outside()), [own.address(family); 2]);
+        assert_eq!(seen(&own, elsewhere), [family.host(); 2]);
+        assert_eq!(seen(&other, family.outside()), [family.host(); 2], "of another network");
+        assert!(ping(&own.ns, family.outside(), Ping::default()));
+        assert!(ping(&own.ns, family.outside(), Ping { size: 4000, ..Ping::default() }), "in fragments");
+    }
+    lab.host.kill();
+    lab.host.start(&[]);
+    for family in Family::BOTH {
+        let echo = UdpEcho::new(&lab.outside, at(family.outside(), 5400));
+        ask(&udp(&own.ns, family, 41_000), echo.address, b"after a restart");
+        assert_eq!(echo.peers(), [at(own.address(family), 41_000)]);
+    }
+    let rules = lab.host.netd_json("nat ls")["rules"].clone();
+    let rules = rules.as_array().expect("a list").iter().filter(|rule| rule["network"] == "n");
+    let except: Vec<_> = rules.map(|rule| rule["except"][0].as_str().expect("a prefix")).collect();
+    assert_eq!(except, exempt.each_ref().map(String::as_str));
+    lab.host.netd(&format!("network disconnect n {}", own.ns.name()));
+    lab.host.netd("network rm n");
+    let entries = lab.host.netd_json("status")["maps"].clone();
+    for map in entries
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|map| map["name"].as_str().unwrap().contains("EXEMPTS"))
+    {
+        assert_eq!(map["entries"], 0, "{map}");
+    }
+}
+
+#[test]
 fn t65_what_stays_within_the_host_keeps_its_source() {
     let (lab, a) = known();
     let b = lab.container("b");

@@ -1,6 +1,6 @@
 //! From a container to the outside and back.
 
-use netd::datapath::bridge::ICC;
+use netd::datapath::bridge::{EXEMPTS, ICC, MASQUERADE};
 
 use crate::{
     fixture::{A, C, Fixture, GATEWAY, index},
@@ -33,6 +33,36 @@ fn a_flow_goes_out_and_its_reply_comes_in() {
     assert_eq!(fixture.took("flow_created"), 8);
     assert_eq!(fixture.keys(), [8, 8]);
     assert_eq!(fixture.held(A), [4, 4]);
+    assert_eq!(fixture.dropped(), 0);
+}
+
+#[test]
+fn an_exempt_destination_sees_the_containers_own_address() {
+    let fixture = Fixture::new();
+    for v6 in [false, true] {
+        let source = |l4| read(&fixture.send(A, &out(A, v6, l4)).packet).source;
+        let destination = remote(v6).into();
+        // Another network's, and nobody's: this one has not said that it has any.
+        fixture.datapath.put_exempt(1, destination).unwrap();
+        fixture.network(0, "br0", 17, MASQUERADE | ICC | EXEMPTS);
+        assert_eq!(source(L4::Udp(5000, 53)), external(v6));
+        fixture.datapath.put_exempt(0, destination).unwrap();
+        fixture.network(0, "br0", 17, MASQUERADE | ICC);
+        assert_eq!(source(L4::Udp(5001, 53)), external(v6));
+
+        fixture.network(0, "br0", 17, MASQUERADE | ICC | EXEMPTS);
+        for (port, sent) in [(5002, L4::Udp(5002, 53)), (5003, L4::Tcp(5003, 80, SYN))] {
+            let request = out(A, v6, sent);
+            let left = read(&fixture.send(A, &request).packet);
+            assert_eq!(left, crate::packet::Read { ttl: 63, macs: left.macs, ..read(&request) }, "{port}");
+            fixture.assert_returns(A, &arriving(remote(v6), A.address(v6), sent.reply()));
+        }
+        // Flows that began before go on as they began.
+        assert_eq!(source(L4::Udp(5001, 53)), external(v6));
+
+        fixture.datapath.remove_exempt(0, destination).unwrap();
+        assert_eq!(source(L4::Udp(5004, 53)), external(v6));
+    }
     assert_eq!(fixture.dropped(), 0);
 }
 

@@ -47,6 +47,11 @@ impl World {
                 }
             }
             Step::Network { number, from, to } => replace(&mut self.networks, number, from, to)?,
+            Step::Exempt { network, destination, put } => {
+                let exempt = (*network, *destination);
+                let changed = if *put { self.exempts.insert(exempt) } else { self.exempts.remove(&exempt) };
+                changed.then_some(()).ok_or(format!("{exempt:?} does not change"))?;
+            }
             Step::Subnet { prefix, from, to } => replace(&mut self.subnets, prefix, from, to)?,
             Step::External { external, from, to } => replace(&mut self.externals, external, from, to)?,
             Step::Endpoint { slot, from, to } => replace(&mut self.endpoints, slot, from, to)?,
@@ -176,6 +181,7 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
         prop::collection::btree_map(80..84u16, (0..3u16, 0..2u32), 0..3),
         (prop::collection::btree_set(0..3u8, 0..3), 0..3u8),
         prop::collection::btree_set(0..4usize, 0..3),
+        prop::collection::btree_set((0..3u32, 0..3u8), 0..3),
     )
         .prop_map(
             move |(
@@ -189,6 +195,7 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
                 published,
                 externals,
                 segments,
+                exempts,
             )| {
                 let mut routed = BTreeSet::new();
                 for (name, veth) in &mut veths {
@@ -232,6 +239,10 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
                     subnets: subnets
                         .into_iter()
                         .map(|(third, number)| (IpNet::new([10, 0, third, 0].into(), 24).unwrap(), number))
+                        .collect(),
+                    exempts: exempts
+                        .into_iter()
+                        .map(|(number, third)| (number, IpNet::new([10, 1, third, 0].into(), 24).unwrap()))
                         .collect(),
                     // Each stands for another.
                     externals: externals
