@@ -287,9 +287,11 @@ fn a_port_on_an_address_is_reached_there_alone() {
 
 #[test]
 fn what_is_only_routed_by_the_host_is_not_captured() {
-    let lab = Lab::new();
-    let (a, b) = (lab.container("a"), Namespace::new("routed"));
-    // A network of the host's that netd knows nothing of.
+    let lab = Lab::wired();
+    // A router before there is a netd, to a network that netd knows nothing of.
+    lab.host.ns.sysctl("net.ipv4.ip_forward", "1");
+    lab.host.start(&[]);
+    let (a, b) = (lab.container_on("bridge", "a"), Namespace::new("routed"));
     lab.host.ns.ip(&format!("link add other0 type veth peer name eth0 netns {}", b.name()));
     lab.host.ns.ip("address add 198.51.100.1/24 dev other0");
     lab.host.ns.ip("link set other0 up");
@@ -298,9 +300,6 @@ fn what_is_only_routed_by_the_host_is_not_captured() {
     b.ip("route add default via 198.51.100.1");
     b.await_carrier("eth0");
     lab.outside.ip("route add 198.51.100.0/24 via 203.0.113.1");
-    for interface in ["up0", "other0"] {
-        lab.host.ns.sysctl(&format!("net.ipv4.conf.{interface}.forwarding"), "1");
-    }
     publish(&lab, &a, "8080:80");
     let captured = TcpEcho::new(&a.ns, Family::V4.any(80));
     let server = TcpEcho::new(&b, Family::V4.any(8080));
