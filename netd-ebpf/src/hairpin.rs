@@ -17,12 +17,15 @@ use crate::{
     conntrack::{self, Found},
     family::{Family, V4, V6},
     fib, frag,
-    icmp::Quoted,
+    icmp::{self, Quoted, Reporter},
     maps::{ENDPOINTS, NETWORKS},
     nat,
     open::{self, Opened},
     packet::Packet,
-    parse::l4::{self, L4Kind},
+    parse::{
+        icmp::Kind,
+        l4::{self, L4Kind},
+    },
     publish::{self, Publish},
     redirect, rewrite, stats,
     verdict::{Outcome, Verdict},
@@ -30,10 +33,15 @@ use crate::{
 
 /// The subprograms of this file, by family: global functions, see [`open::Open`].
 pub trait Hairpin: Quoted + Publish {
-    /// Takes a container's packet to whom it is for, if it is one of a published port's flows. The verdict's number, [`NOT_OURS`],
+    /// Takes a container's packet to whom it is for, if it is one of a published port's flows: of `flow`, unless that is
+    /// [`UNKNOWN`]. The verdict's number, or [`ERROR`] and where its header is for one that has to be translated first, or
+    /// [`NOT_OURS`], or a failure.
+    fn turn(packet: &Packet, slot: u32, flow: i64) -> i64;
+    /// Translates what the ICMP error at `l4` quotes. The flow of that, as of a packet that goes the error's way, or [`NOT_OURS`],
     /// or a failure.
-    fn turn(packet: &Packet, slot: u32) -> i64;
-    /// The flow of such a packet, and [`ANSWER`] beside it for one; or [`FIRST`], or [`NOT_OURS`].
+    fn quoted_within(packet: &Packet, l4: usize) -> i64;
+    /// The flow of such a packet, and [`ANSWER`] beside it for one; or [`FIRST`], or [`ERROR`] and where its header is, or
+    /// [`NOT_OURS`].
     fn flow_within(packet: &Packet) -> i64;
     /// Hands the client an answer, whose other end is translated already. The verdict's number, or a failure.
     fn answer(packet: &Packet, index: u32) -> i64;
@@ -41,8 +49,12 @@ pub trait Hairpin: Quoted + Publish {
 
 impl Hairpin for V4 {
     #[inline(always)]
-    fn turn(packet: &Packet, slot: u32) -> i64 {
-        hairpin4(packet.skb(), slot)
+    fn turn(packet: &Packet, slot: u32, flow: i64) -> i64 {
+        hairpin4(packet.skb(), slot, flow as u64)
+    }
+    #[inline(always)]
+    fn quoted_within(packet: &Packet, l4: usize) -> i64 {
+        hairpin_quoted4(packet.skb(), l4 as u32)
     }
     #[inline(always)]
     fn flow_within(packet: &Packet) -> i64 {
@@ -56,8 +68,12 @@ impl Hairpin for V4 {
 
 impl Hairpin for V6 {
     #[inline(always)]
-    fn turn(packet: &Packet, slot: u32) -> i64 {
-        hairpin6(packet.skb(), slot)
+    fn turn(packet: &Packet, slot: u32, flow: i64) -> i64 {
+        hairpin6(packet.skb(), slot, flow as u64)
+    }
+    #[inline(always)]
+    fn quoted_within(packet: &Packet, l4: usize) -> i64 {
+        hairpin_quoted6(packet.skb(), l4 as u32)
     }
     #[inline(always)]
     fn flow_within(packet: &Packet) -> i64 {
@@ -71,14 +87,26 @@ impl Hairpin for V6 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hairpin4(skb: *mut __sk_buff, slot: u32) -> i64 {
-    turn::<V4>(skb, slot)
+pub extern "C" fn hairpin4(skb: *mut __sk_buff, slot: u32, flow: u64) -> i64 {
+    turn::<V4>(skb, slot, flow as i64)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hairpin6(skb: *mut __sk_buff, slot: u32) -> i64 {
-    turn::<V6>(skb, slot)
+pub extern "C" fn hairpin6(skb: *mut __sk_buff, slot: u32, flow: u64) -> i64 {
+    turn::<V6>(skb, slot, flow as i64)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hairpin_quoted4(skb: *mut __sk_buff, l4: u32) -> i64 {
+    quoted_within::<V4>(skb, l4 as usize).unwrap_or_else(failure)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hairpin_quoted6(skb: *mut __sk_buff, l4: u32) -> i64 {
+    quoted_within::<V6>(skb, l4 as usize).unwrap_or_else(failure)
 }
 
 #[unsafe(no_mangle)]
@@ -119,6 +147,11 @@ const NOT_OURS: i64 = i64::MIN;
 const FIRST: i64 = i64::MIN + 1;
 /// Beside a flow's index: an answer.
 const ANSWER: i64 = 1 << 32;
+/// Beside where the header of an ICMP error is.
+const ERROR: i64 = 1 << 33;
+/// A flow that is still to be found.
+const UNKNOWN: i64 = i64::MIN + 2;
+
 #[inline(always)]
 fn failure(reason: DropReason) -> i64 {
     FAILED - i64::from(reason as u32)
@@ -127,7 +160,15 @@ fn failure(reason: DropReason) -> i64 {
 /// Takes a container's packet to whom it is for, if it is one of a published port's flows.
 #[inline(always)]
 pub fn forward<F: Hairpin>(packet: &Packet, slot: u32) -> Option<Outcome> {
-    match F::turn(packet, slot) {
+    let mut code = F::turn(packet, slot, UNKNOWN);
+    if code >= ERROR {
+        // Here and not there, for a call less on the programs' short stack.
+        code = F::quoted_within(packet, usize::from(code as u16));
+        if code >= 0 {
+            code = F::turn(packet, slot, code);
+        }
+    }
+    match code {
         NOT_OURS => None,
         code if code <= FAILED => Some(Err(DropReason::of((FAILED - code) as u32))),
         verdict => Some(Ok(Verdict::redirected(verdict))),
@@ -142,10 +183,12 @@ pub fn is_within<F: Family>(found: &Found<F::Address>) -> bool {
 }
 
 #[inline(always)]
-fn turn<F: Hairpin>(skb: *mut __sk_buff, slot: u32) -> i64 {
+fn turn<F: Hairpin>(skb: *mut __sk_buff, slot: u32, mut flow: i64) -> i64 {
     let context = TcContext::new(skb);
     let packet = &Packet::of(&context);
-    let mut flow = F::flow_within(packet);
+    if flow == UNKNOWN {
+        flow = F::flow_within(packet);
+    }
     if flow == FIRST {
         flow = match publish::open::<F>(packet, slot) {
             Opened::Flow(index) => i64::from(index),
@@ -153,6 +196,9 @@ fn turn<F: Hairpin>(skb: *mut __sk_buff, slot: u32) -> i64 {
             Opened::Drop(reason) => return failure(reason),
         };
         F::note_first(packet, flow as u32);
+    }
+    if flow >= ERROR {
+        return flow;
     }
     if flow < 0 {
         return NOT_OURS;
@@ -170,6 +216,23 @@ fn turn<F: Hairpin>(skb: *mut __sk_buff, slot: u32) -> i64 {
         Ok(()) => F::answer(packet, index),
         Err(reason) => failure(reason),
     }
+}
+
+#[inline(always)]
+fn quoted_within<F: Hairpin>(skb: *mut __sk_buff, l4: usize) -> Result<i64, DropReason> {
+    let context = TcContext::new(skb);
+    let packet = &Packet::of(&context);
+    let (mut direction, mut index) = (OUTBOUND, F::quoted_flow(packet, l4, Reporter::Container));
+    if index < 0 {
+        (direction, index) = (INBOUND, F::quoted_flow(packet, l4, Reporter::Client));
+    }
+    if index < 0 {
+        return Ok(NOT_OURS);
+    }
+    let Some(found) = conntrack::at::<F>(index as u32).filter(is_within::<F>) else { return Ok(NOT_OURS) };
+    // SAFETY: the flow points into an array map.
+    icmp::quoted::<F>(packet, l4, unsafe { &*found.flow }, direction)?;
+    Ok(if direction == OUTBOUND { index | ANSWER } else { index })
 }
 
 #[inline(always)]
@@ -191,8 +254,10 @@ fn flow_within<F: Hairpin>(skb: *mut __sk_buff) -> i64 {
         };
     }
     let Ok(l4) = l4::parse(packet, &ip, F::L4, F::ICMP) else { return NOT_OURS };
-    if l4.kind != L4Kind::Ports {
-        return NOT_OURS;
+    match l4.kind {
+        L4Kind::Ports => {}
+        L4Kind::Icmp(Kind::Error) => return ERROR | i64::from(ip.l4 as u16),
+        _ => return NOT_OURS,
     }
     let (source, destination) = (l4.ports.source, l4.ports.destination);
     let mut key = open::outbound(ip.source, ip.destination, source, destination, ip.protocol);
@@ -233,7 +298,7 @@ fn answer<F: Hairpin>(skb: *mut __sk_buff, index: u32) -> Outcome {
     // SAFETY: the flow points into an array map.
     let flow = unsafe { &*found.flow };
     conntrack::tally(found.flow, OUTBOUND, packet.len());
-    if !ip.fragment.later {
+    if !ip.fragment.later && ip.protocol == flow.protocol {
         rewrite::transport::<F>(packet, ip.l4, ip.protocol, &nat::to_external(flow, 0))?;
     }
     let endpoint = ENDPOINTS.get(flow.peer).ok_or(DropReason::UnknownEndpoint)?;

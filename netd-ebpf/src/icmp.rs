@@ -219,6 +219,8 @@ pub enum Reporter {
     Container,
     /// A container that the flow knows by its external address.
     External,
+    /// The container that opened the flow, which came to a published port.
+    Client,
 }
 
 // One register back from a subprogram.

@@ -187,7 +187,7 @@ fn restore_opener<F: Rewrite>(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
         // SAFETY: the flow points into an array map.
         let record = unsafe { &*found.flow };
         conntrack::tally(found.flow, INBOUND, packet.len());
-        if !ip.fragment.later {
+        if !ip.fragment.later && ip.protocol == record.protocol {
             rewrite::transport::<F>(packet, ip.l4, ip.protocol, &to_local(record, 0))?;
         }
         stats::took(if record.peer == OUTSIDE { Path::Returned } else { Path::Hairpinned });
@@ -226,7 +226,7 @@ fn translate_other_end<F: Rewrite>(
     let found = conntrack::at::<F>(index).ok_or(DropReason::Rewrite)?;
     // SAFETY: the flow points into an array map.
     let flow = unsafe { &*found.flow };
-    let translation = if direction == INBOUND {
+    let mut translation = if direction == INBOUND {
         Translation {
             end: End::Source,
             from: flow.remote,
@@ -245,6 +245,10 @@ fn translate_other_end<F: Rewrite>(
             ttl: ip.ttl,
         }
     };
+    if ip.protocol != flow.protocol {
+        // An ICMP error has no ports; those that it quotes are translated.
+        translation.to_port = translation.from_port;
+    }
     if !ip.fragment.later {
         rewrite::transport::<F>(packet, ip.l4, ip.protocol, &translation)?;
     }

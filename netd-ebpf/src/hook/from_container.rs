@@ -125,11 +125,15 @@ fn outside<F: Translate + Refuse + Policy + Hairpin>(
     let l4 = if ip.fragment.later { None } else { Some(l4::parse(packet, ip, F::L4, F::ICMP)?) };
     if let Some(l4) = &l4
         && l4.kind == L4Kind::Icmp(Kind::Error)
-        && let Some(outcome) = icmp::error_out::<F>(packet, ip, Sender::Behind(from.network.bridge), |flow| {
-            send::<F>(packet, Some(ip.l4), flow)
-        })
     {
-        return outcome;
+        if let Some(outcome) = hairpin::forward::<F>(packet, from.slot) {
+            return outcome;
+        }
+        if let Some(outcome) = icmp::error_out::<F>(packet, ip, Sender::Behind(from.network.bridge), |flow| {
+            send::<F>(packet, Some(ip.l4), flow)
+        }) {
+            return outcome;
+        }
     }
     let fit = match &l4 {
         Some(l4) => unfit(l4.kind),

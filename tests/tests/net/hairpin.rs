@@ -4,7 +4,12 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
-use netd_tests::lab::{Container, DUAL, Family, Lab, Namespace, TcpEcho, UdpEcho, ask, at, connect, udp};
+use netd_tests::lab::{
+    Container, DUAL, Datagram, Family, Lab, Namespace, RawSocket, TcpEcho, UdpEcho, ask, at, connect, udp,
+    until,
+};
+
+use crate::icmp::too_big;
 
 const OTHER: &str = "other";
 
@@ -235,5 +240,47 @@ fn many_clients_of_one_port_are_told_apart() {
         peers.sort_unstable();
         peers.dedup();
         assert_eq!(peers.len(), clients.len(), "{peers:?}");
+    }
+}
+
+#[test]
+fn errors_come_back_to_whom_they_are_about() {
+    let lab = lab();
+    let a = lab.container("a");
+    publish(&lab, &a, "8085:85/udp 8086:86/udp");
+    for client in [lab.container("neighbour"), lab.container_on(OTHER, "stranger")] {
+        for family in Family::BOTH {
+            let case = format!("{} {family:?}", client.ns.name());
+            let refused = |socket: &std::net::UdpSocket, who: &str| {
+                socket.send(b"anybody?").expect("sending");
+                let error = socket.recv(&mut [0; 64]).expect_err("nobody is there");
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{case}, {who}: {error}");
+            };
+            // The server's port is closed; by the host's address and by either gateway.
+            for address in [family.host(), client.gateway(family), a.gateway(family)] {
+                let socket = udp(&client.ns, family, 0);
+                socket.connect(at(address, 8085)).expect("connecting");
+                refused(&socket, "the client");
+            }
+
+            // The way on from the server is narrow.
+            let server = udp(&a.ns, family, 86);
+            let socket = udp(&client.ns, family, 0);
+            socket.connect(at(family.host(), 8086)).expect("connecting");
+            socket.send(b"hello").expect("sending");
+            let (_, seen) = server.recv_from(&mut [0; 64]).expect("the datagram");
+            let own = at(a.address(family), 86);
+            let about = Datagram::udp(seen, own, &[0; 1380]).bytes();
+            let narrow = too_big(1300, own.ip(), seen.ip(), &about[..548]);
+            RawSocket::new(&a.ns, seen.ip()).send(&narrow.bytes(), seen.ip());
+            until(&format!("{case}: the client knows what fits"), || {
+                client.ns.ip(&format!("route get {}", family.host())).contains("mtu 1300")
+            });
+
+            // The client's port is closed.
+            server.connect(seen).expect("connecting");
+            drop(socket);
+            refused(&server, "the server");
+        }
     }
 }

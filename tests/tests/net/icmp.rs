@@ -52,11 +52,20 @@ fn a_closed_port_of_a_container_is_refused_to_the_outside() {
 
 /// ICMP time exceeded about a packet, as a router sends it.
 fn time_exceeded(router: IpAddr, to: IpAddr, about: &[u8]) -> Datagram {
-    let mut payload = match to {
-        IpAddr::V4(_) => vec![11, 0, 0, 0, 0, 0, 0, 0],
-        IpAddr::V6(_) => vec![3, 0, 0, 0, 0, 0, 0, 0],
-    };
-    payload.extend_from_slice(about);
+    let kind = if to.is_ipv4() { 11 } else { 3 };
+    error([kind, 0, 0, 0, 0, 0, 0, 0], router, to, about)
+}
+
+/// An ICMP packet that is too big for the next link of a router.
+pub(crate) fn too_big(mtu: u16, router: IpAddr, to: IpAddr, about: &[u8]) -> Datagram {
+    let (kind, code) = if to.is_ipv4() { (3, 4) } else { (2, 0) };
+    let [high, low] = mtu.to_be_bytes();
+    error([kind, code, 0, 0, 0, 0, high, low], router, to, about)
+}
+
+/// An ICMP error whose message begins so, but for the checksum.
+fn error(header: [u8; 8], router: IpAddr, to: IpAddr, about: &[u8]) -> Datagram {
+    let mut payload = [&header[..], about].concat();
     let (protocol, pseudo_header) = match (router, to) {
         (IpAddr::V6(router), IpAddr::V6(to)) => {
             let length = u32::try_from(payload.len()).expect("a small packet").to_be_bytes();
