@@ -71,7 +71,8 @@ reasons! {
     TcpUnrelated = "tcp_unrelated",
     /// More than the endpoint may send, or be sent.
     Rate = "rate",
-    /// To a port of a container in a routed network that is not published.
+    /// To a port of a container in a routed network that is not published; or from a socket of the host to one that it came to by a
+    /// published port, which does not lead there any more.
     Unpublished = "unpublished",
     /// From one interface that is none of netd's to another, on a host that forwards for netd's sake alone.
     NotForwarded = "not_forwarded",

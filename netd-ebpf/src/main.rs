@@ -77,6 +77,11 @@ pub fn to_tunnel(ctx: TcContext) -> i32 {
 }
 
 #[classifier]
+pub fn from_host(ctx: TcContext) -> i32 {
+    verdict::action(&ctx, hook::from_host::run(&ctx))
+}
+
+#[classifier]
 pub fn forwarded(ctx: TcContext) -> i32 {
     verdict::action(&ctx, hook::forwarded::run(&ctx))
 }

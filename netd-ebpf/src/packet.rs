@@ -1,6 +1,11 @@
 //! A frame as bytes: where the program may look.
 
-use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{__sk_buff, bpf_sock},
+    helpers::generated::bpf_sk_fullsock,
+    programs::TcContext,
+};
 use netd_common::{
     addr::{Be16, IfIndex},
     drop::DropReason,
@@ -114,6 +119,16 @@ impl<'a> Packet<'a> {
     pub fn has_socket(&self) -> bool {
         // SAFETY: the kernel hands a valid context; the pointer is compared, and not followed.
         unsafe { !(*self.skb()).__bindgen_anon_2.sk.is_null() }
+    }
+
+    /// The socket of this host that sends the packet; null if there is none, or only what is left of one.
+    #[inline(always)]
+    pub fn sender(&self) -> *mut bpf_sock {
+        // SAFETY: the kernel hands a valid context, and its pointer to the helper, which takes null for no answer.
+        unsafe {
+            let socket = (*self.skb()).__bindgen_anon_2.sk;
+            if socket.is_null() { socket } else { bpf_sk_fullsock(socket) }
+        }
     }
 
     #[inline(always)]

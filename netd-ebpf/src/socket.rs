@@ -1,19 +1,21 @@
 //! The host's own sockets at published ports: one that dials such a port is led straight to the container, and is shown the port
 //! that it dialled; one that wants such a port for itself does not get it.
 
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use netd_common::{
     addr::{Address as _, Be16, IfIndex},
     endpoint::NO_GATEWAY,
     publish::{Publication, RESERVED_BY_RUNTIME, published_bit},
-    socket::Dialled,
+    socket::{Dialled, Socket},
     stats::Path,
     tuple::protocol::{TCP, UDP},
 };
 
 use crate::{
     call::Call,
-    family::{Family, V6},
-    maps::{ENDPOINTS, PUBLISHED},
+    family::{Family, V4, V6},
+    maps::{ENDPOINTS, PUBLISHED, SOCKETS},
+    packet::Packet,
     publish, stats,
 };
 
@@ -42,6 +44,35 @@ pub fn dial<F: Family>(call: Call, address: F::Address) -> Option<(F::Address, D
         published_port: port,
     };
     Some((container, dialled))
+}
+
+/// What the socket that sends a packet has dialled, if it has dialled a published port ever.
+#[inline(always)]
+pub fn of<'a>(packet: &Packet<'a>) -> Option<&'a Socket> {
+    let sender = packet.sender();
+    if sender.is_null() {
+        return None;
+    }
+    // SAFETY: a socket of the kernel's, which outlives its packet; the value is the socket's own.
+    unsafe {
+        let map = (&raw const SOCKETS).cast_mut().cast();
+        bpf_sk_storage_get(map, sender.cast(), core::ptr::null_mut(), 0).cast::<Socket>().as_ref()
+    }
+}
+
+/// Whether what was dialled leads there still.
+#[inline(always)]
+pub fn leads<F: Family>(protocol: u8, dialled: &Dialled) -> bool {
+    let [first, second, third, last] = dialled.published.0;
+    let is_mapped = F::AF == V4::AF;
+    let published = F::from_words(if is_mapped { [last, 0, 0, 0] } else { [first, second, third, last] });
+    let Some(publication) = published_at::<F>(published, protocol, dialled.published_port) else {
+        return false;
+    };
+    let Some(endpoint) = ENDPOINTS.get(publication.endpoint) else { return false };
+    endpoint.port != IfIndex(0)
+        && F::mapped(F::endpoint(endpoint)) == dialled.container
+        && publication.container_port(dialled.published_port) == dialled.container_port
 }
 
 /// Connects a socket: to the container whose published port it dials.

@@ -2,6 +2,7 @@
 
 pub mod forwarded;
 pub mod from_container;
+pub mod from_host;
 pub mod from_uplink;
 pub mod socket;
 pub mod sweep;

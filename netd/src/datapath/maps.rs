@@ -289,16 +289,20 @@ impl Maps {
         Ok(globals.fib_generation)
     }
 
-    pub(super) fn put_network(&mut self, number: u32, entry: &Network) -> Result<(), Error> {
+    /// Returns the bridge that is no network's any more.
+    pub(super) fn put_network(&mut self, number: u32, entry: &Network) -> Result<Option<IfIndex>, Error> {
         within("network", number, limits::NETWORKS)?;
         let before = self.networks.get(&number, 0).map_err(failed("NETWORKS"))?.bridge;
-        if before != entry.bridge && self.bridges.get(&before, 0).is_ok_and(|holder| holder == number) {
+        let is_left =
+            before != entry.bridge && self.bridges.get(&before, 0).is_ok_and(|holder| holder == number);
+        if is_left {
             gone("BRIDGES", self.bridges.remove(&before))?;
         }
         if entry.bridge.0 != 0 {
             self.bridges.insert(entry.bridge, number, 0).map_err(failed("BRIDGES"))?;
         }
-        self.networks.set(number, entry, 0).map_err(failed("NETWORKS"))
+        self.networks.set(number, entry, 0).map_err(failed("NETWORKS"))?;
+        Ok(is_left.then_some(before))
     }
 
     pub(super) fn put_subnet(&mut self, prefix: IpNet, network: u32) -> Result<(), Error> {

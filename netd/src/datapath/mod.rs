@@ -330,14 +330,19 @@ impl Datapath {
         self.maps().locals()
     }
 
-    /// Writes a network's entry.
+    /// Writes a network's entry, and has its bridge hear the host.
     pub fn put_network(&self, number: u32, entry: &NetworkEntry) -> Result<(), Error> {
-        self.maps().put_network(number, entry)
+        let left = self.maps().put_network(number, entry)?;
+        let mut programs = self.programs();
+        if let Some(bridge) = left {
+            programs.detach(programs::FROM_HOST, bridge)?;
+        }
+        if entry.bridge.0 == 0 { Ok(()) } else { programs.attach(programs::FROM_HOST, entry.bridge) }
     }
 
     /// Clears a network's entry.
     pub fn remove_network(&self, number: u32) -> Result<(), Error> {
-        self.maps().put_network(number, &NetworkEntry::default())
+        self.put_network(number, &NetworkEntry::default())
     }
 
     /// Tells which network a prefix belongs to.

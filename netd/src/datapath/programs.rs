@@ -31,9 +31,10 @@ pub(super) const FROM_UPLINK: Hook = Hook { name: "from_uplink", direction: TcAt
 pub(super) const TO_UPLINK: Hook = Hook { name: "to_uplink", direction: TcAttachType::Egress };
 pub(super) const FROM_TUNNEL: Hook = Hook { name: "from_tunnel", direction: TcAttachType::Ingress };
 pub(super) const TO_TUNNEL: Hook = Hook { name: "to_tunnel", direction: TcAttachType::Egress };
+pub(super) const FROM_HOST: Hook = Hook { name: "from_host", direction: TcAttachType::Egress };
 pub(super) const FORWARDED: Hook = Hook { name: "forwarded", direction: TcAttachType::Egress };
-pub(super) const HOOKS: [Hook; 7] =
-    [FROM_CONTAINER, TO_SEGMENT, FROM_UPLINK, TO_UPLINK, FROM_TUNNEL, TO_TUNNEL, FORWARDED];
+pub(super) const HOOKS: [Hook; 8] =
+    [FROM_CONTAINER, FROM_HOST, TO_SEGMENT, FROM_UPLINK, TO_UPLINK, FROM_TUNNEL, TO_TUNNEL, FORWARDED];
 
 const SWEEP: &str = "sweep";
 

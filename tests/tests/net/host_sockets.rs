@@ -384,6 +384,82 @@ fn nat48_datagrams_follow_what_is_published_now() {
     }
 }
 
+#[test]
+fn nat48_a_connected_socket_leads_nowhere_once_its_port_is_not_published() {
+    let lab = Lab::new();
+    for family in Family::BOTH {
+        let (a, other) = (lab.container("a"), lab.container("other"));
+        let own = a.address(family);
+        let (tcp, datagrams) = (TcpEcho::new(&a.ns, family.any(80)), UdpEcho::new(&a.ns, family.any(80)));
+        let direct = udp(&lab.host.ns, family, 0);
+        direct.connect(at(own, 80)).expect("connecting");
+        publish(&lab.host, &a, "8080:80 8080:80/udp 8081:80");
+        let to = at(addresses(&a, family)[0], 8080);
+        let mut stream = connect(&lab.host.ns, 0, to).expect("connecting");
+        let mut elsewhere = connect(&lab.host.ns, 0, at(to.ip(), 8081)).expect("connecting");
+        let socket = udp(&lab.host.ns, family, 0);
+        socket.connect(to).expect("connecting");
+        let echoed = |socket: &UdpSocket| {
+            socket.send(b"hello").expect("sending");
+            socket.recv(&mut [0; 64]).expect("an answer");
+        };
+        echoed(&socket);
+        stream.write_all(b"hello").expect("sending");
+        stream.read_exact(&mut [0; 5]).expect("the echo");
+
+        // To the old endpoint, and to a new one at the same port.
+        let unpublished = || {
+            let (_, stats) = lab.host.get("/netd/stats").expect("the daemon answers");
+            serde_json::from_str::<serde_json::Value>(&stats).expect("JSON")["drops"]["unpublished"]
+                .as_u64()
+                .expect("a counter")
+        };
+        let silent = |what: &str| {
+            let (before, count) = (unpublished(), datagrams.peers().len());
+            socket.send(b"late").expect("sending");
+            until(what, || unpublished() > before);
+            assert_eq!(datagrams.peers().len(), count, "{what}");
+        };
+        unpublish(&lab.host, &a, "8080:80 8080:80/udp");
+        silent("to a port that is not published");
+        let before = unpublished();
+        stream.write_all(b"late").expect("sending");
+        until("the connection leads nowhere", || unpublished() > before);
+        publish(&lab.host, &other, "8080:80/udp");
+        let moved = UdpEcho::new(&other.ns, family.any(80));
+        silent("to a port that leads to another endpoint");
+        assert_eq!(moved.peers().len(), 0);
+
+        // Whoever came by another port, or by none, is left alone; and who connects anew, reaches what is published.
+        elsewhere.write_all(b"hello").expect("sending");
+        elsewhere.read_exact(&mut [0; 5]).expect("the echo");
+        echoed(&direct);
+        socket.connect(to).expect("connecting");
+        echoed(&socket);
+        assert_eq!((moved.peers().len(), tcp.peers().len()), (1, 2));
+
+        // An endpoint that is gone, and one that has its address after it.
+        publish(&lab.host, &a, "8082:80/udp");
+        let socket = udp(&lab.host.ns, family, 0);
+        socket.connect(at(to.ip(), 8082)).expect("connecting");
+        echoed(&socket);
+        lab.host.netd(&format!("network disconnect {DUAL} netns:{}", a.ns.name()));
+        let heir = Namespace::new("heir");
+        let option = if family == Family::V4 { "--ip" } else { "--ip6" };
+        lab.host.netd(&format!("network connect {option} {own} {DUAL} netns:{}", heir.name()));
+        let heirs = UdpEcho::new(&heir, family.any(80));
+        let before = unpublished();
+        socket.send(b"late").expect("sending");
+        until("the heir hears nothing", || unpublished() > before);
+        assert_eq!(heirs.peers().len(), 0);
+        let fresh = udp(&lab.host.ns, family, 0);
+        assert_eq!(ask(&fresh, at(own, 80), b"hello"), b"hello");
+        for ns in [&heir, &other.ns] {
+            lab.host.netd(&format!("network disconnect {DUAL} netns:{}", ns.name()));
+        }
+    }
+}
+
 /// One socket and many ports: each answer comes from where its question went.
 fn talk_to_many(lab: &Lab, a: &Container, family: Family) {
     publish(&lab.host, a, "7100-7104:7100-7104/udp");

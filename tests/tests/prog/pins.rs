@@ -77,7 +77,7 @@ fn the_next_daemon_takes_over_what_is_pinned() {
     let maps = fixture.datapath.status().unwrap().maps.iter().map(|map| map.id).collect::<Vec<_>>();
     let generation = fixture.array::<Globals>("GLOBALS").get(&0, 0).unwrap().fib_generation;
     let links = files(&fixture.pins.join("links"));
-    assert_eq!(links.len(), 3);
+    assert_eq!(links.len(), 5);
     let inodes =
         |links: &[PathBuf]| links.iter().map(|link| fs::metadata(link).unwrap().ino()).collect::<Vec<_>>();
     let (pinned, running) = (inodes(&links), all_attached());
@@ -111,7 +111,7 @@ fn the_next_daemon_takes_over_what_is_pinned() {
         assert_eq!(fixture.assert_leaves(A, &out(A, v6, L4::Tcp(40000, 80, SYN))).ports[0], port);
         fixture.assert_returns(A, &back(v6, L4::Tcp(80, port, SYN)));
     }
-    assert_eq!(next.status().unwrap().links.len(), 3);
+    assert_eq!(next.status().unwrap().links.len(), 5);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn an_interface_that_is_gone_leaves_a_link_that_is_cleared_away() {
     crate::fixture::ip("link del va");
     let next = Datapath::open(&Fixture::options(&fixture.pins)).unwrap();
     assert!(next.observe().unwrap().ports.is_empty());
-    assert_eq!(next.status().unwrap().links.len(), 2);
+    assert_eq!(next.status().unwrap().links.len(), 4);
 }
 
 #[test]

@@ -1,0 +1,46 @@
+//! What the host's stack sends to a network: tcx egress of the network's bridge.
+//!
+//! A connected socket asks nobody where its packets go: one that a published port has led to a container would reach that container,
+//! or whoever has its address by now, for as long as it lives.
+
+use aya_ebpf::programs::TcContext;
+use netd_common::{conntrack::flags::RST, drop::DropReason, socket::Socket};
+
+use crate::{
+    family::{Family, V4, V6},
+    packet::Packet,
+    parse::{
+        eth,
+        l4::{self, L4Kind},
+    },
+    socket,
+    verdict::{Outcome, Verdict},
+};
+
+#[inline(always)]
+pub fn run(ctx: &TcContext) -> Outcome {
+    let Some(sender) = socket::of(&Packet::of(ctx)) else { return Ok(Verdict::NEXT) };
+    let packet = Packet::new(ctx);
+    match packet.ethertype() {
+        eth::IPV4 => enter::<V4>(&packet, sender),
+        eth::IPV6 => enter::<V6>(&packet, sender),
+        _ => Ok(Verdict::NEXT),
+    }
+}
+
+/// Of a datagram the first fragment is enough, and a reset is what ends a connection.
+#[inline(always)]
+fn enter<F: Family>(packet: &Packet, sender: &Socket) -> Outcome {
+    let Ok(ip) = F::parse(packet) else { return Ok(Verdict::NEXT) };
+    if ip.fragment.later {
+        return Ok(Verdict::NEXT);
+    }
+    let Ok(l4) = l4::parse(packet, &ip, F::L4, F::ICMP) else { return Ok(Verdict::NEXT) };
+    if l4.kind != L4Kind::Ports || l4.flags & RST != 0 {
+        return Ok(Verdict::NEXT);
+    }
+    match sender.dialled(&F::mapped(ip.destination), l4.ports.destination) {
+        Some(dialled) if !socket::leads::<F>(ip.protocol, dialled) => Err(DropReason::Unpublished),
+        _ => Ok(Verdict::NEXT),
+    }
+}
