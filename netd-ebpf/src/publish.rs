@@ -19,9 +19,9 @@ use netd_common::{
 use crate::{
     conntrack,
     family::{Family, V4, V6},
-    fib,
+    fib, mapping,
     maps::{ENDPOINTS, NETWORKS},
-    open::{self, Open, Opened},
+    open::{Open, Opened},
     packet::Packet,
     parse::l4::Ports,
     rewrite,
@@ -298,7 +298,7 @@ fn take_seen_port<F: Family>(index: u32) -> i64 {
     };
     let mut search = Search::<F> { flow, index, draws: 0, claimed: false, hidden, key };
     conntrack::repeat(limits::PORT_DRAWS, &mut search, try_seen_port::<F>);
-    if search.claimed { Opened::Flow(index).encode() } else { open::no_port::<F>(index, flow) }
+    if search.claimed { Opened::Flow(index).encode() } else { mapping::no_port::<F>(index, flow) }
 }
 
 extern "C" fn try_seen_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {

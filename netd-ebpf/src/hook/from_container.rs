@@ -13,7 +13,9 @@ use netd_common::{
 };
 
 use crate::{
-    bridge, conntrack, endpoint,
+    bridge, conntrack,
+    egress::{ENDED, FOUND},
+    endpoint,
     external::{self, From, Translate},
     family::{Family, V4, V6},
     fib,
@@ -24,7 +26,7 @@ use crate::{
     icmp::{self, Reporter, Sender},
     maps::{NETWORKS, WAYS},
     nat,
-    open::{self, BY_STACK, ENDED, FIT, FOUND, Opened, Request},
+    open::{self, BY_STACK, FIT, Opened, Request},
     packet::Packet,
     parse::{
         Ip, eth,

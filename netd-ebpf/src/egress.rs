@@ -1,0 +1,265 @@
+//! Where a flow leaves: the route that a container's packet takes, and the address that it has there.
+
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+use netd_common::{
+    addr::{Address as _, IfIndex, Ipv4, Ipv6},
+    bridge::{ICC, INTERNAL, Network},
+    drop::DropReason,
+    endpoint::ISOLATED,
+    fib::NextHop,
+    globals::Globals,
+    nat::{ACCEPTED, CHOSEN, PEER},
+};
+
+use crate::{
+    conntrack, external,
+    family::{Family, V4, V6},
+    fib::{self, Route, Way},
+    maps::{ENDPOINTS, NETWORKS, UPLINKS, WAYS},
+    open::{Opened, Request, STACK},
+    packet::Packet,
+    rewrite::Rewrite,
+};
+
+/// The flow's address does not fit its new route: it is to end, or has ended.
+pub const ENDED: i64 = i64::MIN;
+/// The flow's answers need not, or cannot, leave by the uplink that the request came in by.
+pub const ASTRAY: i64 = i64::MIN + 1;
+
+/// The subprograms of this file, by family: global functions, see [`crate::open::Open`].
+pub trait Egress: Rewrite {
+    /// Where a container's packet leaves that needs no flow, and whether it may: [`FOUND`] and the hop in `WAYS`, or no flow.
+    fn way_out(packet: &Packet, request: &Request<Self::Address>) -> i64;
+    /// Looks the route of a flow up again, from its bridge, or else by the uplink that it goes by already. The flow's index, or
+    /// why this packet cannot follow it, or [`ENDED`], or [`ASTRAY`].
+    fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>, comes_back: bool) -> i64;
+    /// Whether the flow's remote is an external address of this host's containers.
+    fn comes_back(index: u32) -> bool;
+
+    /// Looks the route of a flow up again. As `reroute_by`, but for [`ASTRAY`].
+    #[inline(always)]
+    fn reroute(packet: &Packet, index: u32, bridge: IfIndex) -> i64 {
+        let Some(found) = conntrack::at::<Self>(index) else { return ENDED };
+        let seen = conntrack::clock(found.flow);
+        let mut code = Self::reroute_by(packet, index, None, false);
+        if code == ASTRAY {
+            code = Self::reroute_by(packet, index, Some(bridge), Self::comes_back(index));
+        }
+        // Here and not there, for a call less on the programs' short stack.
+        if code == ENDED {
+            conntrack::end::<Self>(index, seen);
+        }
+        code
+    }
+}
+
+impl Egress for V4 {
+    #[inline(always)]
+    fn way_out(packet: &Packet, request: &Request<Ipv4>) -> i64 {
+        way_out4(packet.skb(), request)
+    }
+    #[inline(always)]
+    fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>, comes_back: bool) -> i64 {
+        reroute4(packet.skb(), index, bridge.map_or(0, |bridge| bridge.0), u32::from(comes_back))
+    }
+    #[inline(always)]
+    fn comes_back(index: u32) -> bool {
+        comes_back4(index) != 0
+    }
+}
+
+impl Egress for V6 {
+    #[inline(always)]
+    fn way_out(packet: &Packet, request: &Request<Ipv6>) -> i64 {
+        way_out6(packet.skb(), request)
+    }
+    #[inline(always)]
+    fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>, comes_back: bool) -> i64 {
+        reroute6(packet.skb(), index, bridge.map_or(0, |bridge| bridge.0), u32::from(comes_back))
+    }
+    #[inline(always)]
+    fn comes_back(index: u32) -> bool {
+        comes_back6(index) != 0
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn way_out4(skb: *mut __sk_buff, request: *const Request<Ipv4>) -> i64 {
+    way_out::<V4>(skb, request)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn reroute4(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: u32) -> i64 {
+    reroute::<V4>(skb, index, bridge, comes_back != 0)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn comes_back4(index: u32) -> i64 {
+    i64::from(leads_back::<V4>(index))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn way_out6(skb: *mut __sk_buff, request: *const Request<Ipv6>) -> i64 {
+    way_out::<V6>(skb, request)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn reroute6(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: u32) -> i64 {
+    reroute::<V6>(skb, index, bridge, comes_back != 0)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn comes_back6(index: u32) -> i64 {
+    i64::from(leads_back::<V6>(index))
+}
+
+/// Where a packet leaves, and under which addresses it could.
+#[derive(Clone, Copy, Default)]
+pub struct Exit<A> {
+    pub hop: NextHop,
+    /// What the host itself would use on this route; unspecified if nothing.
+    of_route: A,
+    /// What the uplink has.
+    of_uplink: A,
+}
+
+/// There is a way out.
+pub const FOUND: i64 = 0;
+
+/// Finds the way out for a packet of a network. [`FOUND`], or why there is none for it.
+#[inline(always)]
+pub fn find_exit<F: Family>(
+    packet: &Packet,
+    request: &Request<F::Address>,
+    network: &Network,
+    globals: &Globals,
+    exit: &mut Exit<F::Address>,
+) -> i64 {
+    let drop = |reason| Opened::Drop(reason).encode();
+    // Nothing that is to be forwarded; the stack knows how to drop it (RFC 4291 section 2.5.6, RFC 1812 section 5.3.7).
+    if F::is_unroutable(request.tuple.destination) || F::is_unroutable(request.tuple.source) {
+        return STACK;
+    }
+    let Route::Forward { mut hop, mut source } =
+        fib::lookup::<F>(packet, &request.tuple, Way::From(network.bridge), globals)
+    else {
+        // Of the host's addresses an internal network knows its gateway alone, which is no matter of routes.
+        return if network.flags & INTERNAL == 0 { STACK } else { drop(DropReason::Internal) };
+    };
+    if hop.uplink == network.bridge {
+        // By way of the gateway to a neighbour.
+        let isolated = ENDPOINTS.get(request.endpoint).is_some_and(|sender| sender.flags & ISOLATED != 0);
+        return if network.flags & ICC == 0 || isolated { drop(DropReason::Icc) } else { STACK };
+    }
+    if request.uplink.0 != 0 && request.uplink != hop.uplink {
+        // A rule that the lookup could not see sent the packet elsewhere; the stack is right.
+        hop.uplink = request.uplink;
+        source = F::from_words([0; 4]);
+    }
+    // SAFETY: a shared reference to a map value that only the daemon replaces.
+    let Some(uplink) = (unsafe { UPLINKS.get(hop.uplink) }) else {
+        return drop(match F::network_of(request.tuple.destination) {
+            Some(_) if network.flags & INTERNAL == 0 => DropReason::Isolated,
+            Some(_) => DropReason::Internal,
+            None => DropReason::NoUplink,
+        });
+    };
+    if network.flags & INTERNAL != 0 {
+        return drop(DropReason::Internal);
+    }
+    *exit = Exit { hop, of_route: source, of_uplink: F::uplink(uplink) };
+    FOUND
+}
+
+/// The way out for a packet that needs no flow, because its address is translated 1:1. As [`find_exit`].
+#[inline(always)]
+fn way_out<F: Family>(skb: *mut __sk_buff, request: *const Request<F::Address>) -> i64 {
+    // SAFETY: the caller's frame holds it; the verifier demands the check for null.
+    let (Some(request), Some(hop)) = (unsafe { request.as_ref() }, WAYS.get_ptr_mut(0)) else { return STACK };
+    let (Some(globals), Some(network)) = (fib::globals(), NETWORKS.get(request.network)) else {
+        return STACK;
+    };
+    let context = TcContext::new(skb);
+    let mut exit = Exit::<F::Address>::default();
+    let found = find_exit::<F>(&Packet::of(&context), request, network, globals, &mut exit);
+    // SAFETY: this CPU's own value.
+    unsafe { *hop = exit.hop };
+    found
+}
+
+/// The packet is for a container of this host: it leaves by no uplink.
+#[inline(always)]
+pub fn come_back(hop: &mut NextHop) {
+    hop.uplink = IfIndex(0);
+    hop.mtu = u32::MAX;
+}
+
+/// The address to leave with; unspecified if there is none.
+#[inline(always)]
+pub fn external_address<F: Family>(network: &Network, exit: &Exit<F::Address>) -> F::Address {
+    let chosen = F::source(network);
+    if !chosen.is_unspecified() {
+        return chosen;
+    }
+    // An uplink without an address makes the kernel fall back on any other, a bridge's too.
+    let is_outside = !exit.of_route.is_unspecified() && F::network_of(exit.of_route).is_none();
+    if is_outside { exit.of_route } else { exit.of_uplink }
+}
+
+#[inline(always)]
+fn leads_back<F: Family>(index: u32) -> bool {
+    // SAFETY: the flow points into an array map.
+    conntrack::at::<F>(index).is_some_and(|found| external::is_external::<F>(unsafe { (*found.flow).remote }))
+}
+
+#[inline(always)]
+fn reroute<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: bool) -> i64 {
+    let (Some(globals), Some(found)) = (fib::globals(), conntrack::at::<F>(index)) else { return ENDED };
+    // SAFETY: the flow points into an array map.
+    let flow = unsafe { &mut *found.flow };
+    let (tuple, old) = (flow.outbound_key(), flow.next_hop.uplink);
+    let context = TcContext::new(skb);
+    let packet = &Packet::of(&context);
+    let accepted = flow.flags & ACCEPTED != 0;
+    // Answers leave by the uplink that the request came in by, as long as there is a way; all else where the routes say.
+    if flow.flags & PEER != 0 {
+        // No route leads to it.
+        flow.next_hop.generation = globals.fib_generation;
+        return i64::from(index);
+    }
+    let way = match (bridge, accepted) {
+        (0, false) => return ASTRAY,
+        (0, true) => Way::Out(old),
+        _ => Way::From(IfIndex(bridge)),
+    };
+    let route = fib::lookup::<F>(packet, &tuple, way, globals);
+    if bridge == 0 && !matches!(route, Route::Forward { .. }) {
+        return ASTRAY;
+    }
+    // No route at present: the stack says so, and the flow waits for a better one.
+    let Route::Forward { mut hop, source } = route else { return STACK };
+    let same_address = accepted
+        || flow.external == flow.local
+        || source == flow.external
+        || source.is_unspecified()
+        || flow.flags & CHOSEN != 0;
+    if !same_address {
+        return ENDED;
+    }
+    // SAFETY: a shared reference to a map value that only the daemon replaces.
+    if hop.uplink != old && unsafe { UPLINKS.get(hop.uplink) }.is_none() {
+        return Opened::Drop(DropReason::NoUplink).encode();
+    }
+    if comes_back {
+        come_back(&mut hop);
+    }
+    // Another CPU may write the same at the same time, or read half of it once.
+    flow.next_hop = hop;
+    i64::from(index)
+}
