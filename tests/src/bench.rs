@@ -1,6 +1,7 @@
 //! The benchmark: what a path costs, as ratios to a direct veth pair measured in the same run.
 
 mod cni;
+mod engine;
 mod floor;
 mod load;
 mod ports;
@@ -11,11 +12,12 @@ mod setup;
 use std::time::Duration;
 
 pub use cni::{Calls, Crowd, attachments};
+pub use engine::{Containers, containers};
 pub use floor::Floor;
 pub use load::{End, Load};
 pub use ports::{Ports, ports};
 pub use prog::{Cost, costs};
-pub use report::{Machine, report, report_attachments, report_costs, report_ports};
+pub use report::{Machine, report, report_attachments, report_containers, report_costs, report_ports};
 pub use setup::{Direct, Docker, Ends, Netd, Setup};
 
 use crate::lab::Family;

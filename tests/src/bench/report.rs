@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Calls, Cost, Crowd, Load, Plan, Ports, Route, Sample};
+use super::{Calls, Containers, Cost, Crowd, Load, Plan, Ports, Route, Sample};
 use crate::lab::Family;
 
 /// Where and when.
@@ -165,6 +165,33 @@ With {endpoints} endpoints on one network the daemon has {:.1} MB. Killed and st
 of a stream of {sent} datagrams between two of them {lost} were lost meanwhile.",
         *memory as f64 / 1e6
     );
+    page
+}
+
+/// The part of the page about Docker Engine's containers: netd's after the engine's own, in pairs.
+pub fn report_containers(containers: &[Containers]) -> String {
+    let mut page = "
+## Containers of Docker Engine
+
+From `docker run --detach` to the end of `docker rm --force`, in turn: on a bridge network of the engine's own, with its rules
+and its proxy, and on a network of netd's driver. The ratio is netd's median to the engine's: below 1, netd is faster.
+
+"
+    .to_owned();
+    let mut rows = vec![["", "median", "least", "greatest", "to the engine's"].map(str::to_owned).to_vec()];
+    for pair in containers.chunks(2) {
+        let times = |kind: &Containers| kind.times.iter().map(Duration::as_secs_f64).collect();
+        let spreads: Vec<_> = pair.iter().filter_map(|kind| Spread::among(times(kind))).collect();
+        for (kind, spread) in pair.iter().zip(&spreads) {
+            let mut row = vec![kind.what.to_owned()];
+            row.extend(
+                [spread.median, spread.least, spread.greatest].map(|time| format!("{:.0} ms", time * 1e3)),
+            );
+            row.push(format!("{:.2}", spread.median / spreads[0].median));
+            rows.push(row);
+        }
+    }
+    page += &align(rows);
     page
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use netd_tests::bench::{
-    Direct, Docker, End, Floor, Machine, Netd, Plan, Setup, attachments, costs, ports, report,
-    report_attachments, report_costs, report_ports, run,
+    Direct, Docker, End, Floor, Machine, Netd, Plan, Setup, attachments, containers, costs, ports, report,
+    report_attachments, report_containers, report_costs, report_ports, run,
 };
 use netd_tests::lab::Family;
 
@@ -30,6 +30,9 @@ struct Arguments {
     /// Endpoints on one network.
     #[arg(long, default_value_t = 1000)]
     crowd: usize,
+    /// Containers of each kind that Docker Engine runs and removes.
+    #[arg(long, default_value_t = 20)]
+    containers: usize,
     /// One family instead of both.
     #[arg(long)]
     family: Option<Version>,
@@ -105,6 +108,7 @@ fn main() {
     let page = page + &report_ports(&ports(plan));
     let (calls, crowd) = attachments(arguments.attachments, arguments.crowd);
     let page = page + &report_attachments(&calls, &crowd);
+    let page = page + &report_containers(&containers(arguments.containers));
     let (empty, costs) = costs();
     let page = page + &report_costs(empty, &costs);
     println!("{page}");
