@@ -34,7 +34,7 @@ pub static GLOBALS: Array<Globals> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static NETWORKS: Array<Network> = Array::with_max_entries(limits::NETWORKS, 0);
-/// A network's bridge to the network's number.
+/// A network's bridge to the network's number; and another engine's bridge, which forwards as well, to a number that is none.
 #[map]
 pub static BRIDGES: HashMap<IfIndex, u32> = HashMap::with_max_entries(limits::NETWORKS, 0);
 #[map]

@@ -402,6 +402,26 @@ impl Maps {
         gone("UPLINKS", self.uplinks.remove(&uplink))
     }
 
+    /// Bridges of other engines.
+    pub(super) fn other_bridges(&self) -> Result<BTreeSet<IfIndex>, Error> {
+        let mut bridges = BTreeSet::new();
+        for entry in self.bridges.iter() {
+            let (bridge, network) = entry.map_err(failed("BRIDGES"))?;
+            if network == limits::NETWORKS {
+                bridges.insert(bridge);
+            }
+        }
+        Ok(bridges)
+    }
+
+    pub(super) fn put_other_bridge(&mut self, bridge: IfIndex) -> Result<(), Error> {
+        self.bridges.insert(bridge, limits::NETWORKS, 0).map_err(failed("BRIDGES"))
+    }
+
+    pub(super) fn remove_other_bridge(&mut self, bridge: IfIndex) -> Result<(), Error> {
+        gone("BRIDGES", self.bridges.remove(&bridge))
+    }
+
     pub(super) fn put_foreign(&mut self, interface: IfIndex, mac: Mac) -> Result<(), Error> {
         self.foreign.insert(interface, mac, 0).map_err(failed("FOREIGN"))
     }

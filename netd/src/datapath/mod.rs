@@ -292,6 +292,19 @@ impl Datapath {
         self.maps().set_closed(families)
     }
 
+    /// Tells which bridges are other engines': the host forwards for those too.
+    pub fn set_other_bridges(&self, bridges: &BTreeSet<IfIndex>) -> Result<(), Error> {
+        let mut maps = self.maps();
+        let known = maps.other_bridges()?;
+        for bridge in bridges.difference(&known) {
+            maps.put_other_bridge(*bridge)?;
+        }
+        for bridge in known.difference(bridges) {
+            maps.remove_other_bridge(*bridge)?;
+        }
+        Ok(())
+    }
+
     /// Tells of an interface that is none of netd's, and what MAC it has.
     pub fn put_foreign(&self, interface: IfIndex, mac: Mac) -> Result<(), Error> {
         self.maps().put_foreign(interface, mac)?;

@@ -4,7 +4,10 @@
 //! later believes `ip_forward`. So it is the host's, as Docker has it. The FORWARD chain is never netd's: where Docker would make
 //! it drop, a program drops what the host would forward between interfaces that are none of netd's.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use netd_common::addr::{IfIndex, Mac};
 
@@ -12,7 +15,7 @@ use super::{Engine, Writer, internal, uplinks::Surroundings};
 use crate::{
     config::Forwarding,
     datapath::{self, CLOSED4, CLOSED6},
-    link::sysctl,
+    link::{Kind, sysctl},
     model::{Error, Forwards, Network},
     store::Change,
 };
@@ -87,7 +90,10 @@ impl Engine {
     /// Tells the datapath what is closed, and to which interfaces.
     pub(super) fn refresh_foreign(&self, writer: &mut Writer, around: &Surroundings) -> Result<(), Error> {
         let closed = self.closed();
-        let found = if closed == 0 { BTreeMap::new() } else { self.foreign(around) };
+        let mut found = if closed == 0 { BTreeMap::new() } else { self.foreign(around) };
+        let engines: BTreeSet<_> = found.keys().copied().filter(|index| is_engines(*index, around)).collect();
+        found.retain(|index, _| !engines.contains(index));
+        self.datapath().set_other_bridges(&engines).map_err(internal)?;
         for (&index, &mac) in &found {
             if writer.foreign.get(&index) != Some(&Some(mac)) {
                 self.datapath().put_foreign(index, mac).map_err(internal)?;
@@ -119,6 +125,15 @@ impl Engine {
         let foreign = leading.filter(|device| !self.is_own(&device.name));
         foreign.map(|device| (IfIndex(device.index), device.mac.map(Mac::from).unwrap_or_default())).collect()
     }
+}
+
+/// Whether an interface is a bridge that leads to nothing but namespaces of this host: another engine's, which has rules of its own
+/// for who may go there.
+fn is_engines(index: IfIndex, around: &Surroundings) -> bool {
+    let is_bridge =
+        around.devices.iter().any(|device| device.index == index.0 && device.kind == Kind::Bridge);
+    let mut ports = around.devices.iter().filter(|device| device.controller == Some(index.0));
+    is_bridge && ports.all(|port| port.kind == Kind::Veth)
 }
 
 /// The daemon's network namespace, told from all that were and will be.
