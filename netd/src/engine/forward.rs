@@ -15,7 +15,7 @@ use super::{Engine, Writer, internal, uplinks::Surroundings};
 use crate::{
     config::Forwarding,
     datapath::{self, CLOSED4, CLOSED6},
-    link::{Kind, sysctl},
+    link::sysctl,
     model::{Error, Forwards, Network},
     store::Change,
 };
@@ -91,7 +91,11 @@ impl Engine {
     pub(super) fn refresh_foreign(&self, writer: &mut Writer, around: &Surroundings) -> Result<(), Error> {
         let closed = self.closed();
         let mut found = if closed == 0 { BTreeMap::new() } else { self.foreign(around) };
-        let engines: BTreeSet<_> = found.keys().copied().filter(|index| is_engines(*index, around)).collect();
+        let has_guests = |index: &IfIndex| {
+            let bridge = around.devices.iter().find(|device| device.index == index.0);
+            bridge.is_some_and(|bridge| bridge.is_for_guests(&around.devices))
+        };
+        let engines: BTreeSet<_> = found.keys().copied().filter(has_guests).collect();
         found.retain(|index, _| !engines.contains(index));
         self.datapath().set_other_bridges(&engines).map_err(internal)?;
         for (&index, &mac) in &found {
@@ -125,15 +129,6 @@ impl Engine {
         let foreign = leading.filter(|device| !self.is_own(&device.name));
         foreign.map(|device| (IfIndex(device.index), device.mac.map(Mac::from).unwrap_or_default())).collect()
     }
-}
-
-/// Whether an interface is a bridge that leads to nothing but namespaces of this host: another engine's, which has rules of its own
-/// for who may go there.
-fn is_engines(index: IfIndex, around: &Surroundings) -> bool {
-    let is_bridge =
-        around.devices.iter().any(|device| device.index == index.0 && device.kind == Kind::Bridge);
-    let mut ports = around.devices.iter().filter(|device| device.controller == Some(index.0));
-    is_bridge && ports.all(|port| port.kind == Kind::Veth)
 }
 
 /// The daemon's network namespace, told from all that were and will be.

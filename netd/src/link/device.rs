@@ -62,6 +62,8 @@ pub enum Kind {
     Bridge,
     /// One end of a veth pair.
     Veth,
+    /// A TUN or TAP device: a process has the other end, a virtual machine's for one.
+    Tun,
     /// Something else.
     Other,
 }
@@ -119,6 +121,7 @@ impl Device {
                         match info {
                             LinkInfo::Kind(InfoKind::Bridge) => device.kind = Kind::Bridge,
                             LinkInfo::Kind(InfoKind::Veth) => device.kind = Kind::Veth,
+                            LinkInfo::Kind(InfoKind::Tun) => device.kind = Kind::Tun,
                             LinkInfo::Data(InfoData::Bridge(data)) => device.settings = settings(&data),
                             LinkInfo::PortData(InfoPortData::BridgePort(data)) => {
                                 device.isolated = data.contains(&InfoBridgePort::Isolated(true));

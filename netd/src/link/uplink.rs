@@ -44,6 +44,13 @@ impl Uplink {
 }
 
 impl Device {
+    /// Whether it is a bridge between guests of this host, containers by veths and virtual machines by TAP devices: another engine's,
+    /// which has rules of its own for who may go there. One that leads to a network card, or to whatever else, is not.
+    pub fn is_for_guests(&self, devices: &[Self]) -> bool {
+        let mut ports = devices.iter().filter(|port| port.controller == Some(self.index));
+        self.kind == Kind::Bridge && ports.all(|port| matches!(port.kind, Kind::Veth | Kind::Tun))
+    }
+
     /// Whether something could be forwarded to it: `routes` lead through it. Every link has one to its own fe80::/64,
     /// wherever it leads.
     pub fn leads_on(&self, routes: &[Route]) -> bool {
@@ -128,6 +135,23 @@ mod tests {
 
     fn address(index: u32, net: &str, global: bool) -> Address {
         Address { index, net: net.parse().unwrap(), global }
+    }
+
+    #[test]
+    fn a_bridge_between_guests_has_their_ports_alone() {
+        let port = |index, kind, of| Device { controller: Some(of), ..device(index, "port", kind) };
+        let devices = [
+            device(1, "docker0", Kind::Bridge),
+            device(2, "virbr0", Kind::Bridge),
+            device(3, "br0", Kind::Bridge),
+            device(4, "eth1", Kind::Other),
+            port(5, Kind::Veth, 2),
+            port(6, Kind::Tun, 2),
+            port(7, Kind::Veth, 3),
+            port(8, Kind::Other, 3),
+        ];
+        let guests = devices.iter().filter(|device| device.is_for_guests(&devices));
+        assert_eq!(guests.map(|device| &*device.name).collect::<Vec<_>>(), ["docker0", "virbr0"]);
     }
 
     #[test]

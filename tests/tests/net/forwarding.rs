@@ -137,6 +137,42 @@ fn t48_the_host_forwards_as_it_is_told() {
     }
 }
 
+/// A bridge that is not netd's, with a veth and nothing else, is somebody's for containers: whoever came to a host that forwards.
+#[test]
+fn t48_the_guests_of_others_are_forwarded() {
+    let lab = Lab::wired();
+    for family in ["ipv4", "ipv6"] {
+        set_forwarding(&lab, family, "0");
+    }
+    lab.host.start(&[]);
+    lab.host.netd("network create --ipv6 --subnet 172.30.0.0/24 --subnet fd00:30::/64 dual");
+    let sides = neighbours(&lab);
+    lab.host.ns.ip("link add guests0 type bridge");
+    lab.host.ns.ip("address add 10.203.0.1/24 dev guests0");
+    lab.host.ns.ip("address add fd20:3::1/64 dev guests0 nodad");
+    lab.host.ns.ip("link set guests0 up");
+    let guest = Namespace::new("guest");
+    lab.host.ns.ip(&format!("link add guest0 type veth peer name eth0 netns {}", guest.name()));
+    lab.host.ns.ip("link set guest0 up master guests0");
+    guest.ip("address add 10.203.0.2/24 dev eth0");
+    guest.ip("address add fd20:3::2/64 dev eth0 nodad");
+    guest.ip("link set eth0 up");
+    guest.await_carrier("eth0");
+    guest.ip("route add default via 10.203.0.1");
+    guest.ip("-6 route add default via fd20:3::1");
+    for family in FAMILIES {
+        let outside = family.outside().to_string();
+        until("the bridge is known", || reaches_after_all(&guest, &outside));
+        assert!(reaches(&lab.outside, &side(family, 3, 2)));
+    }
+    lab.host.kill();
+    lab.host.start(&[]);
+    for family in FAMILIES {
+        assert!(reaches(&guest, &family.outside().to_string()));
+        assert!(!reaches_after_all(&sides[0], &side(family, 2, 2)), "as ever");
+    }
+}
+
 /// What netd switched on stays closed to others over restarts, to interfaces that come later and to those that were not named as
 /// uplinks, and is open to all that concerns netd's networks.
 #[test]
