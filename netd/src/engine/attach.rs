@@ -46,7 +46,7 @@ impl Engine {
         let specs = options.map(Self::specs).transpose()?.unwrap_or_default();
         let mut endpoint = self.endpoint(&state, network, sandbox, request).await?;
         endpoint.publications =
-            self.resolve(writer, &state, network, &endpoint, (specs, Reserver::Netd)).await?;
+            self.resolve(writer, &state, network, &endpoint, specs, Reserver::Netd).await?;
         self.take_in(writer, network, endpoint).await
     }
 

@@ -140,8 +140,8 @@ impl Engine {
             let specs = Self::specs(&joining.config.driver_opts)?;
             let mut endpoint = self.complete(&state, network, joining).await?;
             // As with the plugins that its runtime knows, which keep no port from anybody.
-            let specs = (specs, Reserver::Runtime);
-            endpoint.publications = self.resolve(writer, &state, network, &endpoint, specs).await?;
+            let reserver = Reserver::Runtime;
+            endpoint.publications = self.resolve(writer, &state, network, &endpoint, specs, reserver).await?;
             if request.default_route == Some(false) {
                 (endpoint.gateway4, endpoint.gateway6) = (None, None);
             }

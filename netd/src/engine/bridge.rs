@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
 
-use super::options::{boolean, integer, unreadable};
+use super::options::{boolean, integer, strange, unreadable};
 use crate::{
     link::Device,
     model::{Bridge, BridgeSettings, Error, Port, vlan},
@@ -109,7 +109,7 @@ pub(super) fn read_port(options: &Options, bridge: &Bridge) -> Result<Port, Erro
     }
 }
 
-/// Refuses what is not among `known`: a slip of the pen in netd's own namespace is nobody else's option.
+/// Refuses what is not among `known`.
 fn only(
     options: &Options,
     known: &[&str],
@@ -117,8 +117,7 @@ fn only(
     others: &[&str],
     elsewhere: &str,
 ) -> Result<(), Error> {
-    let strange = |name: &&String| name.starts_with(NAMESPACE) && !known.contains(&name.as_str());
-    match options.keys().find(strange) {
+    match strange(options, NAMESPACE, known) {
         None => Ok(()),
         Some(name) if others.contains(&name.as_str()) => {
             Err(Error::invalid(format!("option {name} is {elsewhere}")))

@@ -4,10 +4,7 @@
 //! later believes `ip_forward`. So it is the host's, as Docker has it. The FORWARD chain is never netd's: where Docker would make
 //! it drop, a program drops what the host would forward between interfaces that are none of netd's.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-};
+use std::{collections::BTreeMap, fs};
 
 use netd_common::addr::{IfIndex, Mac};
 
@@ -15,7 +12,7 @@ use super::{Engine, Writer, internal, uplinks::Surroundings};
 use crate::{
     config::Forwarding,
     datapath::{self, CLOSED4, CLOSED6},
-    link::sysctl,
+    link::{Device, sysctl},
     model::{Error, Forwards, Network},
     store::Change,
 };
@@ -90,14 +87,14 @@ impl Engine {
     /// Tells the datapath what is closed, and to which interfaces.
     pub(super) fn refresh_foreign(&self, writer: &mut Writer, around: &Surroundings) -> Result<(), Error> {
         let closed = self.closed();
-        let mut found = if closed == 0 { BTreeMap::new() } else { self.foreign(around) };
-        let has_guests = |index: &IfIndex| {
-            let bridge = around.devices.iter().find(|device| device.index == index.0);
-            bridge.is_some_and(|bridge| bridge.is_for_guests(&around.devices))
-        };
-        let engines: BTreeSet<_> = found.keys().copied().filter(has_guests).collect();
-        found.retain(|index, _| !engines.contains(index));
+        let others = if closed == 0 { Vec::new() } else { self.others(around) };
+        let (engines, foreign): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|device| device.is_for_guests(&around.devices));
+        let engines = engines.iter().map(|device| IfIndex(device.index)).collect();
         self.datapath().set_other_bridges(&engines).map_err(internal)?;
+        let mac = |device: &Device| device.mac.map(Mac::from).unwrap_or_default();
+        let found: BTreeMap<_, _> =
+            foreign.into_iter().map(|device| (IfIndex(device.index), mac(device))).collect();
         for (&index, &mac) in &found {
             if writer.foreign.get(&index) != Some(&Some(mac)) {
                 self.datapath().put_foreign(index, mac).map_err(internal)?;
@@ -124,10 +121,9 @@ impl Engine {
     }
 
     /// The interfaces that are none of netd's and that something could be forwarded to.
-    fn foreign(&self, around: &Surroundings) -> BTreeMap<IfIndex, Mac> {
+    fn others<'a>(&self, around: &'a Surroundings) -> Vec<&'a Device> {
         let leading = around.devices.iter().filter(|device| device.leads_on(&around.routes));
-        let foreign = leading.filter(|device| !self.is_own(&device.name));
-        foreign.map(|device| (IfIndex(device.index), device.mac.map(Mac::from).unwrap_or_default())).collect()
+        leading.filter(|device| !self.is_own(&device.name)).collect()
     }
 }
 

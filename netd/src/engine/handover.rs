@@ -162,7 +162,7 @@ impl Engine {
             let network = state.network_of_engine(&network)?;
             let bare = engine.unpublish_all(&mut writer, state.endpoint_of_engine(network.id, &id)?).await?;
             let publications =
-                engine.resolve(&mut writer, &engine.state(), network, &bare, (specs, Reserver::Netd)).await?;
+                engine.resolve(&mut writer, &engine.state(), network, &bare, specs, Reserver::Netd).await?;
             if publications.is_empty() {
                 return Ok(());
             }

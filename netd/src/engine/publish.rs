@@ -39,8 +39,7 @@ impl Engine {
             let state = engine.state();
             let endpoint = find(&state, &request.endpoint)?;
             let network = &state.networks[&endpoint.network];
-            let added =
-                engine.resolve(&mut writer, &state, network, endpoint, (specs, Reserver::Netd)).await?;
+            let added = engine.resolve(&mut writer, &state, network, endpoint, specs, Reserver::Netd).await?;
             let mut changed = endpoint.clone();
             changed.publications.extend(added.iter().copied());
             changed.publications.sort_unstable();
@@ -98,15 +97,15 @@ impl Engine {
         Ok(specs)
     }
 
-    /// What specs come to for an endpoint: which addresses, and which ports of those that are free. With them goes who is to
-    /// reserve the ports.
+    /// What specs come to for an endpoint: which addresses, and which ports of those that are free.
     pub(super) async fn resolve(
         &self,
         writer: &mut Writer,
         state: &State,
         network: &Network,
         endpoint: &Endpoint,
-        (specs, reserved_by): (Vec<PortSpec>, Reserver),
+        specs: Vec<PortSpec>,
+        reserved_by: Reserver,
     ) -> Result<Vec<Publication>, Error> {
         let Some(bridge) = network.bridge.clone().filter(|_| !specs.is_empty()) else {
             return Ok(Vec::new());

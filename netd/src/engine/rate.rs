@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::options::unreadable;
+use super::options::{strange, unreadable};
 use crate::model::{
     Bits, Error, Rate, Rates,
     request::{EGRESS, EGRESS_BURST, INGRESS, INGRESS_BURST},
@@ -14,8 +14,7 @@ const NAMESPACE: &str = "netd.rate.";
 /// What an endpoint's options say of its bandwidth.
 pub(super) fn read(options: &BTreeMap<String, String>) -> Result<Rates, Error> {
     const KNOWN: [&str; 4] = [INGRESS, INGRESS_BURST, EGRESS, EGRESS_BURST];
-    let strange = |name: &&String| name.starts_with(NAMESPACE) && !KNOWN.contains(&name.as_str());
-    if let Some(name) = options.keys().find(strange) {
+    if let Some(name) = strange(options, NAMESPACE, &KNOWN) {
         return Err(Error::invalid(format!("unknown option {name}: the options are {}", KNOWN.join(", "))));
     }
     Ok(Rates {

@@ -10,7 +10,8 @@ use crate::{
     ipam::{self, Requested},
     link::{self, Kind},
     model::{
-        Bridge, Driver, Error, GatewayMode, Id, Ipam, MacAddress, Network, Pool, State, Timestamp, request,
+        Bridge, Driver, Error, GatewayMode, Id, Ipam, MacAddress, Network, Pool, State, Timestamp,
+        is_predefined, request,
     },
     store::Change,
 };
@@ -244,7 +245,7 @@ fn admit(state: &State, request: &request::NetworkCreate) -> Result<(), Error> {
         return Err(Error::invalid("invalid name: name is empty"));
     }
     // "default" is what a container's configuration calls the network that it gets if it names none.
-    if matches!(&**name, "bridge" | "host" | "none" | "default") {
+    if is_predefined(name) || name == "default" {
         return Err(Error::forbidden(format!("operation is not permitted on predefined {name} network ")));
     }
     if state.network_named(name).is_some() {

@@ -37,7 +37,7 @@ pub use forwards::Forwards;
 pub use framing::Framing;
 pub use id::Id;
 pub use lease::LeasedPool;
-pub use network::{Driver, Ipam, Network, Pool};
+pub use network::{Driver, Ipam, Network, Pool, is_predefined};
 pub use order::{AddressSpace, EndpointOrder, LeaseOrder, NetworkOrder, PoolOrder};
 pub use port::{DEFAULT_VLAN, InvalidVlan, Port, VlanRange, vlan};
 pub use port_set::PortSet;

@@ -125,7 +125,7 @@ impl Ipam {
 impl Network {
     /// Whether it is one of the three that are always there.
     pub fn is_predefined(&self) -> bool {
-        matches!(&*self.name, "bridge" | "host" | "none")
+        is_predefined(&self.name)
     }
 
     /// The pools of one family; the first is the one of the bridge's own address.
@@ -160,4 +160,9 @@ impl Pool {
         let name = if self.subnet.addr().is_ipv4() { "DefaultGatewayIPv4" } else { "DefaultGatewayIPv6" };
         self.auxiliary.get(name).copied().or(self.gateway)
     }
+}
+
+/// Whether `name` is one of the three networks that are always there.
+pub fn is_predefined(name: &str) -> bool {
+    matches!(name, "bridge" | "host" | "none")
 }
