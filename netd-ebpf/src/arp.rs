@@ -1,6 +1,11 @@
-//! Who has an external address? This host (RFC 826, RFC 1027): its uplinks have no such address, so its stack would not say so.
+//! Who has an address (RFC 826)? An external one this host (RFC 1027): its uplinks have no such address, so its stack would not
+//! say so.
 
-use netd_common::{addr::Mac, drop::DropReason, stats::Path};
+use netd_common::{
+    addr::{Ipv4, Mac},
+    drop::DropReason,
+    stats::Path,
+};
 use network_types::eth::EthHdr;
 
 use crate::{
@@ -21,14 +26,23 @@ struct Answer {
     arp: Header,
 }
 
+/// The address that a request asks for. `None` if the packet is anything else.
+#[inline(always)]
+pub fn target(packet: &Packet) -> Option<Ipv4> {
+    Some(question(packet)?.target())
+}
+
+#[inline(always)]
+fn question<'a>(packet: &Packet<'a>) -> Option<&'a Header> {
+    let header = arp::parse(packet).ok()?;
+    // A sender that asks for its own address announces it (RFC 5227 section 3).
+    if header.operation == arp::REQUEST && header.target != header.sender { Some(header) } else { None }
+}
+
 /// Turns a request for an external address into its answer: `mac` has it. `false`, and nothing is done, if it is anything else.
 #[inline(always)]
 pub fn answer(packet: &Packet, mac: Mac) -> Result<bool, DropReason> {
-    let Ok(&asked) = arp::parse(packet) else { return Ok(false) };
-    // A sender that asks for its own address announces it (RFC 5227 section 3).
-    if asked.operation != arp::REQUEST || asked.target == asked.sender {
-        return Ok(false);
-    }
+    let Some(&asked) = question(packet) else { return Ok(false) };
     if external::endpoint_of::<V4>(asked.target()).is_none() {
         return Ok(false);
     }

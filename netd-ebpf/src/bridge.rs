@@ -4,13 +4,15 @@ use netd_common::{
     addr::Mac,
     bridge::{ICC, Network},
     drop::DropReason,
-    endpoint::{Endpoint, ISOLATED, VIA_BRIDGE},
+    endpoint::{Endpoint, ISOLATED, NO_GATEWAY, VIA_BRIDGE},
     fdb::FdbKey,
     stats::Path,
 };
 
 use crate::{
     endpoint,
+    family::Family,
+    maps::ENDPOINTS,
     packet::Packet,
     redirect, stats,
     verdict::{Outcome, Verdict},
@@ -29,6 +31,45 @@ pub fn forward(packet: &Packet, sender: u32, from: &Endpoint, network: &Network,
     stats::took(Path::Bridged);
     stats::delivered(slot, packet.len());
     Ok(redirect::across(packet, endpoint))
+}
+
+/// Who has this address? The question goes to the one who has, and who is to answer, and not to all: of a large network each
+/// copy would take a place in the kernel's queue, and there are fewer places than ports. The sender's own address is news for
+/// all, and so is a question that nobody known can answer.
+#[inline(always)]
+pub fn ask<F: Family>(
+    packet: &Packet,
+    sender: u32,
+    from: &Endpoint,
+    network: &Network,
+    target: F::Address,
+) -> Outcome {
+    if target == F::gateway(network) && from.flags & (VIA_BRIDGE | NO_GATEWAY) == 0 {
+        stats::took(Path::StackHost);
+        return Ok(redirect::up(network));
+    }
+    // SAFETY: the value is copied at once.
+    let Some(slot) = unsafe { F::addresses().get(target) }.copied() else { return flood() };
+    let Some(endpoint) = ENDPOINTS.get(slot) else { return flood() };
+    if slot == sender || endpoint.network != from.network || !hears(endpoint, from) {
+        return flood();
+    }
+    stats::took(Path::Bridged);
+    stats::delivered(slot, packet.len());
+    Ok(redirect::across(packet, endpoint))
+}
+
+/// As `ask`, if it is the host that asks. `None` if its bridge is to ask them all.
+#[inline(always)]
+pub fn ask_for_host<F: Family>(network: u32, target: F::Address) -> Option<Verdict> {
+    // SAFETY: the value is copied at once.
+    let slot = unsafe { F::addresses().get(target) }.copied()?;
+    let endpoint = ENDPOINTS.get(slot)?;
+    if endpoint.network != network || endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0 {
+        return None;
+    }
+    stats::took(Path::Bridged);
+    Some(redirect::down(endpoint))
 }
 
 /// Whether the bridge would forward an untagged frame from one port out of the other one as it is. If not, it is the

@@ -1,4 +1,4 @@
-//! Who has an external address? The same as `arp`, in IPv6 (RFC 4861 section 7.2).
+//! Who has an address? The same as `arp`, in IPv6 (RFC 4861 section 7.2).
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_change_tail, programs::TcContext};
 use netd_common::{
@@ -89,7 +89,8 @@ pub fn answer(packet: &Packet) -> Result<bool, DropReason> {
 #[inline(never)]
 pub extern "C" fn solicited6(skb: *mut __sk_buff) -> i64 {
     let context = TcContext::new(skb);
-    i64::from(target(&Packet::of(&context)).is_some())
+    let target = target(&Packet::of(&context));
+    i64::from(target.is_some_and(|target| external::endpoint_of::<V6>(target).is_some()))
 }
 
 /// 0 once the packet is the answer.
@@ -100,16 +101,16 @@ pub extern "C" fn advertise6(skb: *mut __sk_buff) -> i64 {
     i64::from(advertise(&Packet::of(&context)).is_err())
 }
 
+/// The address that a solicitation asks for. `None` if the packet is anything else.
 #[inline(always)]
-fn target(packet: &Packet) -> Option<Ipv6> {
+pub fn target(packet: &Packet) -> Option<Ipv6> {
     // Behind extension headers nobody solicits.
     let question = packet.read::<Question>(0).ok()?;
     let is_solicitation = question.ip.next_header == ICMPV6
         && question.ip.hop_limit == HOP_LIMIT
         && question.message.kind == SOLICITATION
         && question.message.code == 0;
-    let target = question.message.target;
-    if is_solicitation { external::endpoint_of::<V6>(target).map(|_| target) } else { None }
+    if is_solicitation { Some(question.message.target) } else { None }
 }
 
 #[inline(always)]

@@ -6,6 +6,7 @@ use aya_ebpf::{
 };
 use netd_common::{
     addr::IfIndex,
+    bridge::Network,
     endpoint::{DELIVERED_LIMITED, Endpoint, NO_GATEWAY, PEER_IN_OTHER_NETNS, VIA_BRIDGE},
     fib::NextHop,
 };
@@ -50,6 +51,20 @@ pub fn into(packet: &Packet, endpoint: &Endpoint) -> Verdict {
         return Verdict::NEXT;
     }
     across(packet, endpoint)
+}
+
+/// From a container to the host, which hears it alone of all that are at the bridge.
+#[inline(always)]
+pub fn up(network: &Network) -> Verdict {
+    // SAFETY: a plain helper call.
+    Verdict::redirected(unsafe { bpf_redirect(network.bridge.0, u64::from(BPF_F_INGRESS)) })
+}
+
+/// From the host to a container, past the bridge alone: there is no shorter way from a hook of what is sent.
+#[inline(always)]
+pub fn down(endpoint: &Endpoint) -> Verdict {
+    // SAFETY: a plain helper call.
+    Verdict::redirected(unsafe { bpf_redirect(endpoint.port.0, 0) })
 }
 
 /// To the host, as if it had come in by the uplink: what is sent from an address that belongs out there is taken for a

@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::TcContext;
 use netd_common::{
-    addr::IfIndex,
+    addr::{Be16, IfIndex},
     bridge::{INTERNAL, Network},
     conntrack::flags::RST,
     drop::DropReason,
@@ -13,7 +13,7 @@ use netd_common::{
 };
 
 use crate::{
-    bridge, conntrack,
+    arp, bridge, conntrack,
     egress::{ENDED, FOUND},
     endpoint,
     external::{self, From, Translate},
@@ -25,7 +25,7 @@ use crate::{
     hook::from_uplink::accepted,
     icmp::{self, Reporter, Sender},
     maps::{NETWORKS, WAYS},
-    nat,
+    nat, nd,
     open::{self, BY_STACK, FIT, Opened, Request},
     packet::Packet,
     parse::{
@@ -93,10 +93,25 @@ pub fn run(ctx: &TcContext) -> Outcome {
         eth::ARP if guarded => guard::arp(&packet, endpoint)?,
         _ => {}
     }
-    if frame.destination.is_multicast() || frame.destination == network.mac {
+    if frame.destination.is_multicast() {
+        return to_all(&packet, frame.ethertype, &from);
+    }
+    if frame.destination == network.mac {
         return bridge::flood();
     }
     bridge::forward(&packet, slot, endpoint, network, frame.destination)
+}
+
+/// To everyone, or a group: who has an address is a question to one.
+#[inline(always)]
+fn to_all(packet: &Packet, ethertype: Be16, from: &Sending) -> Outcome {
+    let Sending { slot, endpoint, network } = *from;
+    let asked = match ethertype {
+        eth::ARP => arp::target(packet).map(|it| bridge::ask::<V4>(packet, slot, endpoint, network, it)),
+        eth::IPV6 => nd::target(packet).map(|it| bridge::ask::<V6>(packet, slot, endpoint, network, it)),
+        _ => None,
+    };
+    asked.unwrap_or_else(bridge::flood)
 }
 
 /// To the gateway's MAC: for the host, for another network, for the outside.

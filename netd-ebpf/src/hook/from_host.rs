@@ -1,13 +1,16 @@
 //! What the host's stack sends to a network: tcx egress of the network's bridge.
 //!
 //! A connected socket asks nobody where its packets go: one that a published port has led to a container would reach that container,
-//! or whoever has its address by now, for as long as it lives.
+//! or whoever has its address by now, for as long as it lives. And who has an address the host asks the one who has, and not all.
 
 use aya_ebpf::programs::TcContext;
-use netd_common::{conntrack::flags::RST, drop::DropReason, socket::Socket};
+use netd_common::{addr::IfIndex, conntrack::flags::RST, drop::DropReason, socket::Socket};
 
 use crate::{
+    arp, bridge,
     family::{Family, V4, V6},
+    maps::BRIDGES,
+    nd,
     packet::Packet,
     parse::{
         eth,
@@ -19,12 +22,32 @@ use crate::{
 
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> Outcome {
+    if let Some(verdict) = ask(&Packet::of(ctx)) {
+        return Ok(verdict);
+    }
     let Some(sender) = socket::of(&Packet::of(ctx)) else { return Ok(Verdict::NEXT) };
     let packet = Packet::new(ctx);
     match packet.ethertype() {
         eth::IPV4 => enter::<V4>(&packet, sender),
         eth::IPV6 => enter::<V6>(&packet, sender),
         _ => Ok(Verdict::NEXT),
+    }
+}
+
+#[inline(always)]
+fn ask(packet: &Packet) -> Option<Verdict> {
+    let ethertype = packet.ethertype();
+    let may_ask = ethertype == eth::ARP || ethertype == eth::IPV6;
+    // What has a tag is in a VLAN of its own.
+    if !may_ask || packet.is_tagged() || !eth::parse(packet).ok()?.destination.is_multicast() {
+        return None;
+    }
+    // SAFETY: the value is copied at once.
+    let network = unsafe { BRIDGES.get(IfIndex(packet.ifindex())) }.copied()?;
+    if ethertype == eth::ARP {
+        bridge::ask_for_host::<V4>(network, arp::target(packet)?)
+    } else {
+        bridge::ask_for_host::<V6>(network, nd::target(packet)?)
     }
 }
 

@@ -181,6 +181,21 @@ impl Capture {
         }
     }
 
+    /// All frames, whatever they carry, up to and with the next one for which something holds.
+    pub fn frames(&mut self, what: &str, is_last: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+        let (deadline, mut frames) = (Instant::now() + PATIENCE, Vec::new());
+        loop {
+            let patience = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            self.socket.set_read_timeout(Some(patience)).expect("a socket's timeout");
+            let frame = self.receive_frame();
+            frames.push(frame.unwrap_or_else(|| panic!("not seen within {PATIENCE:?}: {what}")));
+            if frames.last().is_some_and(|frame| is_last(frame)) {
+                assert_eq!(self.lost(), 0, "packets lost by the capture itself");
+                return frames;
+            }
+        }
+    }
+
     /// All that has arrived and was not asked for yet. Panics if the kernel had no room for some of it.
     pub fn drain(&mut self) -> Vec<Packet> {
         let mut all = Vec::new();
@@ -201,17 +216,26 @@ impl Capture {
 
     /// The next IP packet, or `None` if none comes in time.
     fn receive(&mut self) -> Option<Packet> {
+        let read = if self.framed { Packet::of_frame } else { Packet::of_ip };
+        loop {
+            if let Some(packet) = read(&self.receive_frame()?) {
+                return Some(packet);
+            }
+        }
+    }
+
+    /// The next frame, or `None` if none comes in time.
+    fn receive_frame(&mut self) -> Option<Vec<u8>> {
         let mut frame = vec![0; 256 * 1024];
         loop {
-            let length = match self.socket.read(&mut frame) {
-                Ok(length) => length,
+            match self.socket.read(&mut frame) {
+                Ok(length) => {
+                    frame.truncate(length);
+                    return Some(frame);
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => panic!("capturing: {e}"),
-            };
-            let read = if self.framed { Packet::of_frame } else { Packet::of_ip };
-            if let Some(packet) = read(&frame[..length]) {
-                return Some(packet);
             }
         }
     }

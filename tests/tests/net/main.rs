@@ -21,6 +21,7 @@ mod leak;
 mod masquerade;
 mod mtu;
 mod names;
+mod neighbours;
 mod netavark;
 mod networks;
 mod publish;

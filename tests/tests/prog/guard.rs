@@ -63,7 +63,8 @@ fn link_local_addresses_stay_on_the_link() {
     let own = Ipv4Addr::new(169, 254, 1, 1);
     let to_all = frame([A.mac, BROADCAST], own.into(), address("169.254.255.255"), 1, L4::Udp(1, 2), b"");
     fixture.assert_passes("from_container", A.veth, &to_all);
-    fixture.assert_passes("from_container", A.veth, &arp(A.mac, BROADCAST, 1, (A.mac, own), B.ipv4));
+    let nobody = Ipv4Addr::new(169, 254, 1, 2);
+    fixture.assert_passes("from_container", A.veth, &arp(A.mac, BROADCAST, 1, (A.mac, own), nobody));
     let to_b = frame([A.mac, B.mac], own.into(), B.ipv4.into(), 1, L4::Udp(1, 2), b"");
     assert_eq!(fixture.send(A, &to_b).packet, to_b);
     assert_eq!(fixture.took("bridged"), 1);
@@ -88,8 +89,8 @@ fn a_true_sender_passes() {
     let fixture = Fixture::new();
     let none = Ipv4Addr::UNSPECIFIED;
     for packet in [
-        arp(A.mac, BROADCAST, 1, (A.mac, A.ipv4), B.ipv4),
-        // A probe for an address (RFC 5227), and a request to be given one.
+        arp(A.mac, BROADCAST, 1, (A.mac, A.ipv4), Ipv4Addr::new(172, 17, 0, 99)),
+        // A probe for its address (RFC 5227), and a request to be given one.
         arp(A.mac, BROADCAST, 1, (A.mac, none), A.ipv4),
         frame([A.mac, BROADCAST], none.into(), address("255.255.255.255"), 64, L4::Udp(68, 67), b""),
         advertisement(A.ipv6.into(), "fd00:17::2"),

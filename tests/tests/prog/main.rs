@@ -12,6 +12,7 @@ mod icmp;
 mod load;
 mod malformed;
 mod masquerade;
+mod neighbours;
 mod networks;
 mod pins;
 mod policy;

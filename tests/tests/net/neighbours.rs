@@ -1,0 +1,156 @@
+//! First contacts: who has an address is asked alone, whoever asks, and the others do not hear of it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use netd_tests::lab::{Capture, Container, Family, Lab, Namespace, Ping, RawLink, at, ping, udp, until};
+
+const BRIEF: Ping = Ping { patience: Duration::from_millis(300), id: 7, size: 56 };
+
+/// The address that a frame asks for, if it is a question.
+fn asked(frame: &[u8]) -> Option<IpAddr> {
+    match (frame.get(12..14)?, frame.get(20..22)) {
+        ([8, 6], Some([0, 1])) => Some(<[u8; 4]>::try_from(frame.get(38..42)?).ok()?.into()),
+        ([0x86, 0xdd], _) if frame.get(20) == Some(&58) && frame.get(54) == Some(&135) => {
+            Some(<[u8; 16]>::try_from(frame.get(62..78)?).ok()?.into())
+        }
+        _ => None,
+    }
+}
+
+/// What a namespace knows of a neighbour: its MAC, if it has one, and the states that the entry is in.
+fn neighbour(ns: &Namespace, link: &str, address: IpAddr) -> Option<String> {
+    let json = ns.ip(&format!("-json neighbour show {address} dev {link}"));
+    let entries: serde_json::Value = serde_json::from_str(&json).expect("ip -json");
+    entries[0]["lladdr"].as_str().map(str::to_owned)
+}
+
+fn mac(ns: &Namespace, link: &str) -> String {
+    let json = ns.ip(&format!("-json link show dev {link}"));
+    let links: serde_json::Value = serde_json::from_str(&json).expect("ip -json");
+    links[0]["address"].as_str().expect("a MAC").to_owned()
+}
+
+/// The bridge of the lab's network.
+fn bridge(lab: &Lab) -> String {
+    let routes = lab.host.ns.ip("-json route show 172.30.0.0/24");
+    let routes: serde_json::Value = serde_json::from_str(&routes).expect("ip -json");
+    routes[0]["dev"].as_str().expect("a link").to_owned()
+}
+
+/// What a third party hears until a broadcast of this container's, and who is asked for in it.
+fn overheard(third: &mut Capture, of: &Container, port: u16) -> Vec<IpAddr> {
+    let client = udp(&of.ns, Family::V4, port);
+    client.set_broadcast(true).expect("a socket's option");
+    client.send_to(b"enough", at(Ipv4Addr::new(172, 30, 0, 255), 9)).expect("sending");
+    let is_last = |frame: &[u8]| frame.get(12..14) == Some(&[8, 0]) && frame[34..36] == port.to_be_bytes();
+    let frames = third.frames("the broadcast", is_last);
+    frames.iter().filter_map(|frame| asked(frame)).collect()
+}
+
+/// A namespace's interface has all that it is told at its beginning.
+fn settled(container: Container) -> Container {
+    until("its addresses are its own", || {
+        let addresses = container.ns.ip("address show dev eth0");
+        !addresses.contains("tentative")
+    });
+    container
+}
+
+#[test]
+fn a_first_contact_reaches_nobody_else() {
+    let lab = Lab::new();
+    let [a, b, c] = ["a", "b", "third"].map(|role| settled(lab.container(role)));
+    let br = bridge(&lab);
+    let mut third = Capture::new(&c.ns, "eth0");
+    for (namespace, link) in [(&a.ns, "eth0"), (&b.ns, "eth0"), (&lab.host.ns, &br)] {
+        namespace.ip(&format!("neighbour flush dev {link}"));
+    }
+    for (number, family) in [7000, 7001].into_iter().zip(Family::BOTH) {
+        let (near, far) = (a.address(family), b.address(family));
+        assert!(ping(&a.ns, far, Ping::default()));
+        assert!(ping(&a.ns, a.gateway(family), Ping::default()));
+        assert!(ping(&lab.host.ns, far, Ping::default()));
+        for (namespace, link, address, wanted) in [
+            (&a.ns, "eth0", far, mac(&b.ns, "eth0")),
+            (&b.ns, "eth0", near, mac(&a.ns, "eth0")),
+            (&a.ns, "eth0", a.gateway(family), mac(&lab.host.ns, &br)),
+            (&lab.host.ns, &*br, near, mac(&a.ns, "eth0")),
+            (&lab.host.ns, &br, far, mac(&b.ns, "eth0")),
+        ] {
+            let who = format!("{address} by {}", namespace.name());
+            assert_eq!(neighbour(namespace, link, address), Some(wanted), "{who}");
+        }
+        let asked = overheard(&mut third, &a, number);
+        let known = [near, far, a.gateway(family)];
+        assert!(asked.iter().all(|target| !known.contains(target)), "{family:?}: {asked:?}");
+    }
+    // Whom nobody knows everyone is asked for, and whoever is gone.
+    for (number, family) in [7002, 7003].into_iter().zip(Family::BOTH) {
+        let nobody: IpAddr = match family {
+            Family::V4 => "172.30.0.99".parse().expect("an address"),
+            Family::V6 => "fd00:30::99".parse().expect("an address"),
+        };
+        assert!(!ping(&a.ns, nobody, BRIEF) && overheard(&mut third, &a, number).contains(&nobody));
+    }
+    lab.host.netd(&format!("network disconnect dual netns:{}", b.ns.name()));
+    a.ns.ip("neighbour flush dev eth0");
+    for (number, family) in [7004, 7005].into_iter().zip(Family::BOTH) {
+        let gone = b.address(family);
+        assert!(!ping(&a.ns, gone, BRIEF) && overheard(&mut third, &a, number).contains(&gone));
+    }
+}
+
+#[test]
+fn who_probes_for_an_address_hears_who_has_it() {
+    let lab = Lab::new();
+    let [a, b, c] = ["a", "b", "third"].map(|role| settled(lab.container(role)));
+    let mut third = Capture::new(&c.ns, "eth0");
+    // RFC 5227 section 2.1.1.
+    let octets = |mac: &str| -> Vec<u8> {
+        mac.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("a MAC")).collect()
+    };
+    let (own, theirs) = (octets(&mac(&a.ns, "eth0")), octets(&mac(&b.ns, "eth0")));
+    let target = b.ipv4.octets();
+    let probe = [&[0xff; 6][..], &own, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &own, &[0; 10], &target].concat();
+    let mut heard = Capture::new(&a.ns, "eth0");
+    RawLink::new(&a.ns, "eth0").send(&probe);
+    let frames = heard.frames("the holder's answer", |frame| frame[12..14] == [8, 6] && frame[21] == 2);
+    let answer = frames.last().expect("the answer");
+    assert_eq!((&answer[..6], &answer[22..28], &answer[28..32]), (&own[..], &theirs[..], &target[..]));
+    // The kernel probes by itself (RFC 4862 section 5.4).
+    a.ns.ip(&format!("address add {}/64 dev eth0", b.address(Family::V6)));
+    until("the address is known to be another's", || a.ns.ip("address show dev eth0").contains("dadfailed"));
+    let asked = overheard(&mut third, &a, 7000);
+    assert!(Family::BOTH.iter().all(|&family| !asked.contains(&b.address(family))), "{asked:?}");
+}
+
+#[test]
+fn an_isolated_neighbour_does_not_answer() {
+    let lab = Lab::new();
+    let [a, b] = ["a", "b"].map(|role| {
+        let ns = Namespace::new(role);
+        let isolated = "--driver-opt netd.bridge.isolated=true";
+        lab.host.netd(&format!("network connect {isolated} dual netns:{}", ns.name()));
+        settled(Container::of(ns))
+    });
+    let mut heard = Capture::new(&b.ns, "eth0");
+    for (number, family) in [7000, 7001].into_iter().zip(Family::BOTH) {
+        assert!(!ping(&a.ns, b.address(family), BRIEF));
+        assert_eq!(neighbour(&a.ns, "eth0", b.address(family)), None);
+        assert!(ping(&a.ns, a.gateway(family), Ping::default()));
+        assert!(ping(&lab.host.ns, b.address(family), Ping::default()));
+        // The host is heard, and the other one is not.
+        udp(&lab.host.ns, family, number).send_to(b"enough", at(b.address(family), 9)).expect("sending");
+        let port = number.to_be_bytes();
+        let is_last = |frame: &[u8]| {
+            let l4 = if family == Family::V4 { 34 } else { 54 };
+            frame.get(l4..l4 + 2) == Some(&port) && frame.get(l4 + 2..l4 + 4) == Some(&[0, 9])
+        };
+        let source = mac(&a.ns, "eth0");
+        for frame in heard.frames("the host's datagram", is_last) {
+            let from: Vec<_> = frame[6..12].iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_ne!(from.join(":"), source, "{frame:02x?}");
+        }
+    }
+}
