@@ -81,6 +81,13 @@ fn hears(to: &Endpoint, from: &Endpoint) -> bool {
         && to.vlan == from.vlan
 }
 
+/// A frame of another VLAN than the sender's own: the bridge knows who is in it.
+#[inline(always)]
+pub fn tagged(network: &Network, to: Mac) -> Outcome {
+    let is_between = !to.is_multicast() && to != network.mac;
+    if is_between && network.flags & ICC == 0 { Err(DropReason::Icc) } else { flood() }
+}
+
 /// The kernel bridge does the rest: flooding, snooping, learning, spanning tree.
 #[inline(always)]
 pub fn flood() -> Outcome {

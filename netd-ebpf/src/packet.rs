@@ -157,6 +157,14 @@ impl<'a> Packet<'a> {
         unsafe { (*self.skb()).vlan_present != 0 }
     }
 
+    /// The VLAN of the tag; 0 if it only says how urgent the frame is.
+    #[inline(always)]
+    pub fn vlan(&self) -> u16 {
+        const VLAN_MASK: u32 = 0xfff;
+        // SAFETY: the kernel hands a valid context.
+        unsafe { ((*self.skb()).vlan_tci & VLAN_MASK) as u16 }
+    }
+
     /// Payload bytes of each segment of a super-frame; 0 if it is none.
     #[inline(always)]
     pub fn segment_size(&self) -> u32 {

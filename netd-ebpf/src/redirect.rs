@@ -78,6 +78,13 @@ pub fn in_by(packet: &Packet, uplink: IfIndex) -> Verdict {
     })
 }
 
+/// In once more by the interface that it came in by, for the program to look at as it is now.
+#[inline(always)]
+pub fn again(packet: &Packet) -> Verdict {
+    // SAFETY: a plain helper call.
+    Verdict::redirected(unsafe { bpf_redirect(packet.ifindex(), u64::from(BPF_F_INGRESS)) })
+}
+
 /// Out by the interface that the program is attached to.
 #[inline(always)]
 pub fn back(packet: &Packet) -> Verdict {

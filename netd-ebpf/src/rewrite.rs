@@ -5,7 +5,9 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_store_bytes},
+    helpers::generated::{
+        bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_head, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+    },
 };
 use netd_common::{
     addr::{Be16, Ipv4, Ipv6, Mac},
@@ -272,6 +274,13 @@ pub fn icmp_checksum(packet: &Packet, l4: usize, delta: u32, pseudo: bool) -> Re
         }
         check(bpf_l4_csum_replace(packet.skb(), field, 0, u64::from(delta), flags))
     }
+}
+
+/// Takes the VLAN tag off.
+#[inline(always)]
+pub fn untag(packet: &Packet) -> Result<(), DropReason> {
+    // SAFETY: a plain helper call on a valid context.
+    check(unsafe { bpf_skb_vlan_pop(packet.skb()) })
 }
 
 /// Writes plain bytes.

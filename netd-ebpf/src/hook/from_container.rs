@@ -37,7 +37,7 @@ use crate::{
     rate,
     redirect::{self, REPLAYED},
     refuse::{self, Refuse},
-    stats,
+    rewrite, stats,
     verdict::{Outcome, Verdict},
 };
 
@@ -55,6 +55,11 @@ pub fn run(ctx: &TcContext) -> Outcome {
     let (slot, endpoint) = endpoint::behind(port).ok_or(DropReason::UnknownEndpoint)?;
     let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
     let from = Sending { slot, endpoint, network };
+    // A tag that leaves the frame where it would be without one (IEEE 802.1Q 6.9.1) hides nothing.
+    if packet.is_tagged() && [0, endpoint.vlan].contains(&packet.vlan()) {
+        rewrite::untag(&packet)?;
+        return Ok(redirect::again(&packet));
+    }
     if !packet.take_mark(REPLAYED) {
         if endpoint.flags & SENT_LIMITED != 0 {
             rate::pay(slot, packet.wire_len())?;
@@ -68,7 +73,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
         guard::frame(frame, endpoint)?;
     }
     if packet.is_tagged() {
-        return bridge::flood(); // The bridge knows what its VLANs are.
+        return bridge::tagged(network, frame.destination);
     }
     let to_gateway = frame.destination == network.mac && endpoint.flags & NO_GATEWAY == 0;
     match frame.ethertype {

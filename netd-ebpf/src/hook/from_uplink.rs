@@ -30,6 +30,7 @@ use crate::{
     policy::{self, Policy},
     publish::{self, Publish},
     redirect::{self, TRANSLATED},
+    rewrite,
     verdict::{Outcome, Verdict},
 };
 
@@ -42,10 +43,13 @@ pub fn run(ctx: &TcContext) -> Outcome {
         return Ok(Verdict::NEXT);
     }
     let packet = Packet::new(ctx);
-    // What has a tag comes in again, by the VLAN's own interface.
-    // SAFETY: the kernel hands a valid context.
+    // What is in a VLAN comes in again, by the VLAN's own interface; a tag that names none is as good as no tag.
     if packet.is_tagged() {
-        return Ok(Verdict::NEXT);
+        if packet.vlan() != 0 {
+            return Ok(Verdict::NEXT);
+        }
+        rewrite::untag(&packet)?;
+        return Ok(redirect::again(&packet));
     }
     // SAFETY: the kernel hands a valid context.
     if unsafe { (*packet.skb()).pkt_type } != PACKET_HOST {

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use etherparse::{IpNumber, ip_number};
 use netd_tests::lab::{
-    Capture, Container, Datagram, Family, HOST4, HOST6, Lab, Packet, Ping, RawSocket, TcpEcho, UdpEcho, at,
-    connect, ping, udp,
+    Capture, Container, Datagram, Family, HOST4, HOST6, Lab, Namespace, Packet, Ping, RawLink, RawSocket,
+    TcpEcho, UdpEcho, at, connect, ping, udp,
 };
 
 /// May be seen outside: the host's own address, or what only lives on the link.
@@ -159,5 +159,81 @@ fn a_spoofed_source_is_dropped_on_its_own_network_too() {
         udp(&a.ns, family, 5001).send_to(b"honest", at(b.address(family), 5300)).expect("sending");
         let (_, first) = server.recv_from(&mut [0; 64]).expect("the honest one");
         assert_eq!(first, at(a.address(family), 5001), "the spoofed ones came before, had they come at all");
+    }
+}
+
+/// A frame's head with a priority tag (IEEE 802.1Q 6.9.1): of no VLAN, and to most receivers as good as none.
+fn priority_tagged(ns: &Namespace, to: &[u8], family: Family) -> Vec<u8> {
+    let ethertype: [u8; 2] = if family == Family::V4 { [0x08, 0x00] } else { [0x86, 0xdd] };
+    [to, &ns.mac("eth0"), &[0x81, 0x00, 0xe0, 0x00], &ethertype].concat()
+}
+
+#[test]
+fn a_tag_that_says_nothing_hides_nothing() {
+    let lab = Lab::new();
+    let (a, b, c) = (lab.container("a"), lab.container("b"), lab.container("c"));
+    let link = RawLink::new(&a.ns, "eth0");
+    for family in Family::BOTH {
+        let server = udp(&b.ns, family, 5300);
+        let head = priority_tagged(&a.ns, &b.ns.mac("eth0"), family);
+        for source in [c.address(family), a.gateway(family), family.outside(), a.address(family)] {
+            let datagram = Datagram::udp(at(source, 5000), at(b.address(family), 5300), b"tagged");
+            link.send(&[&*head, &datagram.bytes()].concat());
+        }
+        let (_, first) = server.recv_from(&mut [0; 64]).expect("the honest one");
+        assert_eq!(first, at(a.address(family), 5000), "the spoofed ones came before, had they come at all");
+    }
+}
+
+#[test]
+fn a_tag_opens_no_way_to_a_neighbour() {
+    let lab = Lab::wired();
+    lab.host.start(&[]);
+    lab.host.netd(
+        "network create --ipv6 --subnet 172.30.0.0/24 --subnet fd00:30::/64 \
+         --opt com.docker.network.bridge.enable_icc=false n",
+    );
+    let (a, b) = (lab.container_on("n", "a"), lab.container_on("n", "b"));
+    for family in Family::BOTH {
+        let server = udp(&b.ns, family, 5300);
+        let mut head = priority_tagged(&a.ns, &b.ns.mac("eth0"), family);
+        let datagram = Datagram::udp(at(a.address(family), 5000), at(b.address(family), 5300), b"tagged");
+        let link = RawLink::new(&a.ns, "eth0");
+        link.send(&[&*head, &datagram.bytes()].concat());
+        head[15] = 100;
+        let mut capture = Capture::new(&b.ns, "eth0");
+        link.send(&[&*head, &datagram.bytes()].concat());
+        udp(&lab.host.ns, family, 5001).send_to(b"honest", at(b.address(family), 5300)).expect("sending");
+        let (_, first) = server.recv_from(&mut [0; 64]).expect("the host's");
+        assert_eq!(first, at(b.gateway(family), 5001));
+        assert!(capture.drain().iter().all(|packet| packet.source != a.address(family)));
+    }
+}
+
+#[test]
+fn a_tag_that_says_nothing_opens_no_way_out() {
+    let lab = Lab::wired();
+    lab.host.start(&[]);
+    let create = |name, number, options| {
+        lab.host.netd(&format!(
+            "network create {options} --ipv6 --subnet 172.{number}.0.0/24 --subnet fd00:{number}::/64 \
+             --opt com.docker.network.bridge.name=br-{name} {name}"
+        ));
+        lab.container_on(name, name)
+    };
+    let networks = [("open", create("open", 30, "")), ("inside", create("inside", 31, "--internal"))];
+    let mut capture = Capture::new(&lab.outside, "eth0");
+    for family in Family::BOTH {
+        // The one that may not goes first: its datagram would have come before the other one's.
+        for (name, from) in networks.iter().rev() {
+            let bridge = lab.host.ns.mac(&format!("br-{name}"));
+            let head = priority_tagged(&from.ns, &bridge, family);
+            let (source, remote) = (at(from.address(family), 5000), at(family.outside(), 5300));
+            let datagram = Datagram::udp(source, remote, name.as_bytes());
+            RawLink::new(&from.ns, "eth0").send(&[&*head, &datagram.bytes()].concat());
+        }
+        let first =
+            capture.expect("a datagram", |p| p.destination == family.outside() && p.ports().is_some());
+        assert!(first.payload.ends_with(b"open"), "{first:?}");
     }
 }
