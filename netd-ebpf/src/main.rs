@@ -89,6 +89,11 @@ pub fn forwarded(ctx: TcContext) -> i32 {
 }
 
 #[classifier]
+pub fn advertise(ctx: TcContext) -> i32 {
+    hook::advertise::run(&ctx)
+}
+
+#[classifier]
 pub fn sweep(ctx: TcContext) -> i32 {
     hook::sweep::run(&ctx) as i32
 }

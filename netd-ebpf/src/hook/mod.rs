@@ -1,5 +1,6 @@
 //! The order of stages at each hook, a page each. Hooks are named by who speaks.
 
+pub mod advertise;
 pub mod forwarded;
 pub mod from_container;
 pub mod from_host;

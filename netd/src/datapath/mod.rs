@@ -10,6 +10,7 @@
 //! `<pins>` carries [`netd_common::ABI_VERSION`], and maps that are found there are compared with what this build expects
 //! before they are used. Every method is a few system calls long and may be called from any thread.
 
+mod advertise;
 mod clock;
 mod counters;
 mod flows;
@@ -72,6 +73,14 @@ pub enum Error {
         name: &'static str,
         /// What the kernel said.
         source: aya::programs::ProgramError,
+    },
+    /// An endpoint's neighbours could not be told its address.
+    #[error("advertising an address by interface {interface}: {source}")]
+    Advertise {
+        /// The endpoint's port.
+        interface: u32,
+        /// What the kernel said.
+        source: io::Error,
     },
     /// A map operation failed.
     #[error("map {name}: {source}")]

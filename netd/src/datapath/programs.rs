@@ -36,6 +36,7 @@ pub(super) const FORWARDED: Hook = Hook { name: "forwarded", direction: TcAttach
 pub(super) const HOOKS: [Hook; 8] =
     [FROM_CONTAINER, FROM_HOST, TO_SEGMENT, FROM_UPLINK, TO_UPLINK, FROM_TUNNEL, TO_TUNNEL, FORWARDED];
 
+const ADVERTISE: &str = "advertise";
 const SWEEP: &str = "sweep";
 
 /// How often a load that a signal interrupts is tried; libbpf's own number.
@@ -52,7 +53,7 @@ impl Programs {
     /// Loads what every host needs. Few have tunnels or segments: their programs are loaded when there is one.
     pub(super) fn load(ebpf: Ebpf, pins: &Path) -> Result<Self, Error> {
         let mut programs = Self { ebpf, pins: pins.join("programs"), links: pins.join("links") };
-        for name in [FROM_CONTAINER.name, FROM_UPLINK.name, TO_UPLINK.name, SWEEP] {
+        for name in [FROM_CONTAINER.name, FROM_UPLINK.name, TO_UPLINK.name, ADVERTISE, SWEEP] {
             programs.loaded(name)?;
         }
         Ok(programs)
@@ -165,19 +166,42 @@ impl Programs {
         Ok(interfaces)
     }
 
+    /// Has the kernel take a frame as come in by `interface`.
+    pub(super) fn advertise(&self, interface: IfIndex, frame: &[u8]) -> Result<(), Error> {
+        let failed = |source| Error::Program { name: ADVERTISE, source };
+        // The head of a `__sk_buff`; of what the kernel lets be set, the interface is the last.
+        let mut context = [0_u32; 11];
+        context[10] = interface.0;
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(bytemuck::cast_slice(&context)),
+            ..TestRunOptions::new()
+        };
+        let returned =
+            self.runnable(ADVERTISE)?.test_run(options).map_err(failed)?.return_value.cast_signed();
+        if returned == 0 {
+            return Ok(());
+        }
+        Err(Error::Advertise { interface: interface.0, source: io::Error::from_raw_os_error(-returned) })
+    }
+
     /// Has the kernel carry out a sweep. Returns how many flows it ended, and the kernel's time in jiffies.
     pub(super) fn sweep(&self, order: &Sweep) -> Result<(u32, u64), Error> {
         let failed = |source| Error::Program { name: SWEEP, source };
-        let program = self.ebpf.program(SWEEP).ok_or(Error::NoProgram(SWEEP))?;
-        let program: &SchedClassifier = program.try_into().map_err(failed)?;
         let mut answer = Sweep::default();
         let options = TestRunOptions {
             data_in: Some(bytemuck::bytes_of(order)),
             data_out: Some(bytemuck::bytes_of_mut(&mut answer)),
             ..TestRunOptions::new()
         };
-        let result = program.test_run(options).map_err(failed)?;
+        let result = self.runnable(SWEEP)?.test_run(options).map_err(failed)?;
         Ok((result.return_value, answer.now))
+    }
+
+    /// A program that is not attached but run, and was loaded at the start.
+    fn runnable(&self, name: &'static str) -> Result<&SchedClassifier, Error> {
+        let program = self.ebpf.program(name).ok_or(Error::NoProgram(name))?;
+        program.try_into().map_err(|source| Error::Program { name, source })
     }
 }
 

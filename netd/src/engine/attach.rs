@@ -1,14 +1,16 @@
 //! Sandboxes that join networks, and leave them.
 
-use std::{collections::BTreeSet, io, net::IpAddr};
+use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use netd_common::limits;
 
 use super::{Action, Engine, Writer, endpoint::Asked, internal, lowest_free, random};
 use crate::{
+    apply::Host,
+    datapath::IfIndex,
     ipam,
-    link::{self, Links, Namespace},
+    link::{Links, Namespace},
     model::{
         Advertise, Bridge, Driver, Endpoint, Error, FarEnd, Id, MacAddress, Network, Pool, Port, Reserver,
         Sandbox, State, Timestamp, request,
@@ -63,8 +65,8 @@ impl Engine {
         changes.extend(in_turn(network, &endpoint).map(Change::PutNetwork));
         self.change(writer, changes, |other| other.id == network.id, |other| other.far_end.is_same(&far_end))
             .await?;
-        if let (Some(sandbox), Some(bridge)) = (endpoint.far_end.sandbox(), &network.bridge) {
-            make_known(sandbox, &endpoint, bridge.advertise);
+        if let (Some(_), Some(bridge)) = (endpoint.far_end.sandbox(), &network.bridge) {
+            tokio::spawn(make_known(self.0.host.clone(), endpoint.clone(), bridge.advertise));
         }
         self.tell(Action::Connect, network, Some(far_end.to_string()));
         Ok(endpoint)
@@ -270,16 +272,23 @@ fn in_turn(network: &Network, endpoint: &Endpoint) -> Option<Network> {
     Some(network)
 }
 
-/// Tells the neighbours in the background, for it takes seconds.
-fn make_known(sandbox: &Sandbox, endpoint: &Endpoint, advertise: Advertise) {
-    let (sandbox, interface, mac) = (sandbox.clone(), endpoint.interface.clone(), endpoint.mac);
+/// Tells the neighbours where the endpoint's addresses are, as often as they are to be told: they may remember somebody else under
+/// them. Takes seconds; ends early with the port.
+async fn make_known(host: Host, endpoint: Endpoint, advertise: Advertise) {
+    let Ok(port) = host.links.index(&endpoint.host_interface).await.map(IfIndex) else { return };
     let own = endpoint.ipv4.map(IpNet::from).into_iter().chain(endpoint.ipv6.map(IpNet::from));
     let addresses: Vec<_> = own.chain(endpoint.link_local.iter().copied()).map(|net| net.addr()).collect();
-    tokio::spawn(async move {
-        if let Err(error) = link::advertise(&sandbox, &interface, mac, &addresses, advertise).await {
-            log::debug!("{error}");
+    for message in 0..advertise.messages {
+        if message > 0 {
+            tokio::time::sleep(Duration::from_millis(advertise.interval.into())).await;
         }
-    });
+        for &address in &addresses {
+            if let Err(error) = host.datapath.advertise(port, endpoint.mac, address) {
+                log::debug!("{error}");
+                return;
+            }
+        }
+    }
 }
 
 /// The bridge that an endpoint of a network is a port of.

@@ -15,7 +15,7 @@ use rtnetlink::{
     },
 };
 
-use super::{Doing as _, Error, Links, bridge::settings, gone_is_as_good};
+use super::{Doing as _, Error, Links, bridge::settings, gone_is_as_good, removal};
 use crate::model::{BridgeSettings, Framing, MacAddress};
 
 /// A link of one namespace.
@@ -208,6 +208,9 @@ impl Links {
     /// Removes the link of this name; there being none is as good.
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
         let Some(device) = self.device(name).await? else { return Ok(()) };
+        if self.here {
+            return removal::remove(name, device.index).await;
+        }
         let request = self.handle.link().del(device.index).execute();
         gone_is_as_good(request.await, libc::ENODEV).doing(|| format!("delete the link {name}"))
     }

@@ -1,12 +1,12 @@
 //! Links, addresses and routes by rtnetlink, in the daemon's own network namespace and in those of sandboxes.
 
 mod address;
-mod advertise;
 mod bridge;
 mod device;
 mod namespace;
 pub mod port;
 mod queue;
+mod removal;
 mod resolver;
 mod route;
 pub mod sysctl;
@@ -20,7 +20,6 @@ use std::{io, sync::Arc};
 use tokio::sync::Mutex;
 
 pub use address::Address;
-pub use advertise::advertise;
 pub use bridge::{own_addresses, wanted_settings};
 pub use device::{Device, Kind};
 pub use namespace::Namespace;
@@ -84,6 +83,8 @@ fn gone_is_as_good(result: Result<(), rtnetlink::Error>, errno: i32) -> Result<(
 #[derive(Clone)]
 pub struct Links {
     handle: rtnetlink::Handle,
+    /// Whether that is the daemon's own.
+    here: bool,
     /// Held during a listing: the kernel carries out one at a time for each socket, and refuses a second with EBUSY
     /// (`__netlink_dump_start` in net/netlink/af_netlink.c).
     listing: Arc<Mutex<()>>,
@@ -95,7 +96,7 @@ impl Links {
         let (connection, handle, _) =
             rtnetlink::new_connection().doing(|| "open an rtnetlink socket".into())?;
         tokio::spawn(connection);
-        Ok(Self { handle, listing: Arc::default() })
+        Ok(Self { handle, here: true, listing: Arc::default() })
     }
 
     /// Lists something, alone, and to its end: the kernel goes on with a listing when nobody wants it any more.
@@ -129,7 +130,7 @@ impl Links {
         let (connection, handle, _) =
             opened.await?.doing(|| "open an rtnetlink socket in the sandbox".into())?;
         tokio::spawn(connection);
-        Ok(Self { handle, listing: Arc::default() })
+        Ok(Self { handle, here: false, listing: Arc::default() })
     }
 }
 

@@ -224,6 +224,7 @@ fn an_endpoint_is_as_it_was_asked_to_be() {
     lab.host.netd("network create --ipv6 --subnet 172.30.0.0/24 --subnet fd00:30::/64 n");
     let (a, b) = (Namespace::new("a"), lab.container_on("n", "b"));
     let mut capture = Capture::new(&b.ns, "eth0");
+    b.ns.ip("neighbour replace 172.30.0.77 lladdr 02:00:00:00:00:99 nud stale dev eth0");
     connect(
         &lab,
         "--ip 172.30.0.77 --ip6 fd00:30::77 --link-local-ip 169.254.1.1 --mac-address 02:00:00:00:00:77 \
@@ -241,6 +242,9 @@ fn an_endpoint_is_as_it_was_asked_to_be() {
     assert_eq!(read("ipv4/conf/lan0/log_martians").expect("a setting").trim(), "1");
     assert_eq!(read("ipv6/conf/lan0/hop_limit").expect("a setting").trim(), "9");
     // Its neighbours are told, by ARP and by a neighbour advertisement.
+    until("the neighbour knows better", || {
+        b.ns.ip("neighbour show 172.30.0.77 dev eth0").contains("02:00:00:00:00:77")
+    });
     let own: Ipv6Addr = "fd00:30::77".parse().expect("an address");
     capture.expect("the advertisement", |packet| packet.source == own && packet.destination.is_multicast());
     // Its link-local address is good on the link.

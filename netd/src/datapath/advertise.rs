@@ -1,17 +1,10 @@
 //! Word of an endpoint's addresses to its neighbours, who may remember somebody else under them: gratuitous ARP
 //! (RFC 5227 section 2.3) and unsolicited neighbour advertisements (RFC 4861 section 7.2.6).
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    time::Duration,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use nix::net::if_::if_nametoindex;
-
-use super::{Doing as _, Error};
-use crate::model::{Advertise, MacAddress, Sandbox};
+use super::{Datapath, Error, IfIndex};
+use crate::model::MacAddress;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// The group of all nodes, and the Ethernet address that its packets go to (RFC 2464 section 7).
@@ -19,26 +12,14 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const ICMPV6: u8 = 58;
 
-/// Tells the neighbours of `interface`, as often as they are to be told. Ends early with the interface or its sandbox,
-/// which it does not keep alive.
-pub async fn advertise(
-    sandbox: &Sandbox,
-    interface: &str,
-    mac: MacAddress,
-    addresses: &[IpAddr],
-    advertise: Advertise,
-) -> Result<(), Error> {
-    for message in 0..advertise.messages {
-        if message > 0 {
-            tokio::time::sleep(Duration::from_millis(advertise.interval.into())).await;
-        }
-        let frames: Vec<_> = addresses.iter().map(|&address| frame(mac, address)).collect();
-        let name = interface.to_owned();
-        let Some(namespace) = sandbox.open() else { return Ok(()) };
-        let sent = namespace.run(move || send(&name, &frames)).await?;
-        sent.doing(|| format!("advertise the addresses of {interface}"))?;
+impl Datapath {
+    /// Has the container behind `port` say that `address` is at `mac`.
+    ///
+    /// # Errors
+    /// If the port is gone or down.
+    pub fn advertise(&self, port: IfIndex, mac: MacAddress, address: IpAddr) -> Result<(), Error> {
+        self.programs().advertise(port, &frame(mac, address))
     }
-    Ok(())
 }
 
 fn frame(mac: MacAddress, address: IpAddr) -> Vec<u8> {
@@ -89,41 +70,6 @@ fn checksum<'a>(bytes: impl Iterator<Item = &'a u8>) -> u16 {
     let sum: u32 = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     let sum = (sum & 0xffff) + (sum >> 16);
     !((sum & 0xffff) + (sum >> 16)) as u16
-}
-
-/// Sends frames out of an interface of the calling thread's namespace.
-fn send(interface: &str, frames: &[Vec<u8>]) -> io::Result<()> {
-    let index = if_nametoindex(interface)?;
-    // SAFETY: a plain system call; the descriptor that it returns is nobody else's.
-    let socket = unsafe {
-        match libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) {
-            -1 => return Err(io::Error::last_os_error()),
-            socket => OwnedFd::from_raw_fd(socket),
-        }
-    };
-    for frame in frames {
-        // SAFETY: all zeros are a sockaddr_ll.
-        let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        to.sll_family = libc::AF_PACKET as u16;
-        to.sll_ifindex = index as i32;
-        to.sll_halen = 6;
-        to.sll_addr[..6].copy_from_slice(&frame[..6]);
-        // SAFETY: frame and address outlive the call, and their lengths are given with them.
-        let sent = unsafe {
-            libc::sendto(
-                socket.as_raw_fd(),
-                frame.as_ptr().cast(),
-                frame.len(),
-                0,
-                (&raw const to).cast(),
-                size_of::<libc::sockaddr_ll>() as u32,
-            )
-        };
-        if sent < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
