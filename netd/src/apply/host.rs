@@ -71,6 +71,8 @@ impl Target for Host {
                 (Some(_), None) => links.delete(name).await?,
                 (None, None) => {}
             },
+            Step::Station { station, put: true } => links.add_station(station).await?,
+            Step::Station { station, put: false } => links.remove_station(station).await?,
             Step::Network { number, to: Some(row), .. } => {
                 datapath.put_network(*number, &self.network_entry(row).await?)?;
             }

@@ -10,7 +10,8 @@ use crate::{
     datapath::{EndpointEntry, IfIndex, NetworkEntry, RateEntry},
     link::{Device, Kind, own_addresses, wanted_settings},
     plan::{
-        BridgeLink, BridgePort, EndpointRow, FarEnd, LinkRef, NetworkRow, PublicationRow, Trunk, Veth, World,
+        BridgeLink, BridgePort, EndpointRow, FarEnd, LinkRef, NetworkRow, PublicationRow, Station, Trunk,
+        Veth, World,
     },
 };
 
@@ -20,6 +21,7 @@ impl Host {
     pub async fn observe(&self, known: &World, left: &BTreeSet<String>) -> Result<World, Error> {
         let devices = self.links.devices().await?;
         let mut world = self.observe_links(known, &devices).await?;
+        world.stations = self.observe_stations(known, &devices).await?;
         let unknown = |name: &&String| !known.bridges.contains_key(*name) && !known.veths.contains_key(*name);
         let there = |name: &&String| devices.iter().any(|device| device.name == **name);
         world.strays.extend(left.iter().filter(unknown).filter(there).cloned());
@@ -45,8 +47,11 @@ impl Host {
             world.ports.clone_from(&known.ports);
             world.segments.clone_from(&known.segments);
             world.publications.clone_from(&known.publications);
+            // A port that has left its bridge has taken them along.
+            world.stations = known.stations.iter().filter(|it| world.has_port_of(it)).cloned().collect();
             return Ok(world);
         }
+        world.stations = self.observe_stations(known, &devices).await?;
         let mut tables = world.clone();
         self.observe_tables(&mut tables, &devices)?;
         world.networks = keep(tables.networks, &known.networks);
@@ -68,6 +73,7 @@ impl Host {
     pub async fn observe_whole(&self, known: &World) -> Result<World, Error> {
         let devices = self.links.devices().await?;
         let mut world = self.observe_links(known, &devices).await?;
+        world.stations = self.observe_stations(known, &devices).await?;
         self.observe_tables(&mut world, &devices)?;
         world.networks = keep(world.networks, &known.networks);
         world.subnets = keep(world.subnets, &known.subnets);
@@ -128,7 +134,6 @@ impl Host {
                             up: end.up,
                             mtu: end.mtu,
                             port: port(end, &wanted.port),
-                            host: wanted.host,
                         })
                     })
                 }
@@ -144,6 +149,16 @@ impl Host {
             world.veths.insert(name.clone(), veth);
         }
         Ok(world)
+    }
+
+    /// Those of the known stations that the bridges are told of.
+    async fn observe_stations(&self, known: &World, devices: &[Device]) -> Result<BTreeSet<Station>, Error> {
+        if known.stations.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let mut stations = self.links.stations(devices).await?;
+        stations.retain(|station| known.stations.contains(station));
+        Ok(stations)
     }
 
     fn observe_tables(&self, world: &mut World, devices: &[Device]) -> Result<(), Error> {

@@ -524,6 +524,9 @@ fn fault(step: &Step) -> String {
         Step::Veth { name, from: None, .. } => format!("the veth pair of {name} is missing"),
         Step::Veth { name, from: Some(from), to: Some(to) } => changed(name, from, to),
         Step::Veth { name, .. } => format!("{name} should not be there"),
+        Step::Station { station, .. } => {
+            format!("the bridge {} does not know who is at {}", station.bridge, station.port)
+        }
         Step::Network { number, from, .. } => {
             format!("the datapath's network {number} {}", be(from.is_some()))
         }

@@ -3,6 +3,7 @@
 mod address;
 mod bridge;
 mod device;
+mod fdb;
 mod namespace;
 pub mod port;
 mod queue;

@@ -10,19 +10,16 @@ use std::{
 use ipnet::IpNet;
 use rtnetlink::{
     LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
-    packet_route::{
-        link::{
-            AfSpecInet6, AfSpecUnspec, BridgeMulticastRouterType, In6AddrGenMode, InfoData, InfoVeth,
-            LinkAttribute,
-        },
-        neighbour::{NeighbourFlags, NeighbourState},
+    packet_route::link::{
+        AfSpecInet6, AfSpecUnspec, BridgeMulticastRouterType, In6AddrGenMode, InfoData, InfoVeth,
+        LinkAttribute,
     },
 };
 
 use super::{Device, Doing as _, Error, Links, Namespace, bridge::own_addresses, sysctl};
 use crate::{
     model::{
-        DEFAULT_VLAN, MacAddress, Route, Sandbox, Sysctl,
+        DEFAULT_VLAN, Route, Sandbox, Sysctl,
         request::{EGRESS, INGRESS},
     },
     plan::{BridgePort, FarEnd, Interface, Trunk, Veth, VlanMembership, Vlans},
@@ -232,9 +229,6 @@ impl Links {
             let far = far.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV));
             let far = far.doing(|| format!("find the link {}", should.name))?;
             self.change_end(&far, End::of_trunk(is), End::of_trunk(should)).await?;
-            if should.bridge.is_some() && (is.bridge != should.bridge || is.host != should.host) {
-                self.add_station(&far, should.host).await?;
-            }
         }
         self.change_end(&near, End::of(from), End::of(to)).await
     }
@@ -260,13 +254,6 @@ impl Links {
             self.change_port(device, from, to).await?;
         }
         if up == to.up { Ok(()) } else { self.set_up(device.index, &device.name).await }
-    }
-
-    /// Tells a port's bridge who is to be found there, heard or not.
-    async fn add_station(&self, port: &Device, mac: MacAddress) -> Result<(), Error> {
-        let request = self.handle.neighbours().add_bridge(port.index, &mac.octets());
-        let request = request.state(NeighbourState::Noarp).flags(NeighbourFlags::Controller).replace();
-        request.execute().await.doing(|| format!("tell the bridge of {} who is there", port.name))
     }
 
     /// Sets what the bridge has to know of its port; a port that is new on a bridge has forgotten all that was set before.

@@ -17,7 +17,7 @@ use netd_common::{
 
 use super::{
     BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Queue,
-    Trunk, Veth, VlanMembership, Vlans, World,
+    Station, Trunk, Veth, VlanMembership, Vlans, World,
 };
 use crate::model::{
     self, Bridge, BridgeSettings, DEFAULT_VLAN, Endpoint, External, GatewayMode, HostPorts, Network, Pool,
@@ -139,11 +139,12 @@ fn add_segments(world: &mut World, state: &State, network: &Network, bridge: &Br
             *membership = VlanMembership::default();
         }
         vlans.insert(DEFAULT_VLAN, VlanMembership { pvid: true, untagged: true });
+        let tells_apart = bridge.settings.vlan_filtering == Some(true);
         let end = BridgePort {
             isolated: false,
             hairpin: false,
             multicast_router: true,
-            vlans: (bridge.settings.vlan_filtering == Some(true)).then_some(vlans),
+            vlans: tells_apart.then_some(vlans),
         };
         let far_end = FarEnd::Trunk(Trunk {
             name: segment.far_end(),
@@ -151,7 +152,6 @@ fn add_segments(world: &mut World, state: &State, network: &Network, bridge: &Br
             up: true,
             mtu: bridge.mtu,
             port: end.clone(),
-            host: bridge.mac,
         });
         let trunk = Veth {
             bridge: Some(bridge.interface.clone()),
@@ -162,6 +162,10 @@ fn add_segments(world: &mut World, state: &State, network: &Network, bridge: &Br
             far_end,
         };
         world.veths.insert(segment.trunk(), trunk);
+        // The host is in the default VLAN.
+        let vlan = tells_apart.then_some(DEFAULT_VLAN);
+        let host = Station { bridge: segment.bridge(), port: segment.far_end(), mac: bridge.mac, vlan };
+        world.stations.insert(host);
     }
 }
 
@@ -186,6 +190,10 @@ fn add_endpoint(
     let veth = Veth { bridge: Some(at), up: true, mtu: endpoint.mtu, port, queue, far_end };
     world.veths.insert(name.clone(), veth);
     let (mut flags, vlan) = reach(network, bridge, &endpoint.port);
+    // What the bridge hears all of it learns by itself.
+    if flags & VIA_BRIDGE == 0 {
+        world.stations.extend(stations(bridge, endpoint, vlan));
+    }
     let rates = endpoint.rates;
     for (flag, on) in [
         (PEER_IN_OTHER_NETNS, away),
@@ -252,6 +260,20 @@ fn policed(rate: Rate, far_end: &model::FarEnd) -> netd_common::rate::Rate {
         bytes_per_second: rate.bytes_per_second(),
         burst: rate.burst_time().saturating_add(late),
     }
+}
+
+/// Where an endpoint is to be found: at its own port, and on the network's bridge at the trunk that leads there.
+fn stations(bridge: &Bridge, endpoint: &Endpoint, vlan: u16) -> impl Iterator<Item = Station> {
+    let at = |bridge: String, port: String| Station {
+        bridge,
+        port,
+        mac: endpoint.mac,
+        vlan: (vlan != 0).then_some(vlan),
+    };
+    let segment = endpoint.segment();
+    let own = segment.map_or_else(|| bridge.interface.clone(), |segment| segment.bridge());
+    let by_trunk = segment.map(|segment| at(bridge.interface.clone(), segment.trunk()));
+    [at(own, endpoint.host_interface.clone())].into_iter().chain(by_trunk)
 }
 
 /// What the bridge has to know of a port.
@@ -447,6 +469,39 @@ mod tests {
         assert_eq!(desired(&state(&[&network], &[]), |_| false, |_| true), World::default());
     }
 
+    /// Whom a bridge is told of, and in which VLAN.
+    fn at(world: &World, bridge: &str) -> Vec<(String, Option<u16>)> {
+        let stations = world.stations.iter().filter(|station| station.bridge == bridge);
+        stations.map(|station| (station.port.clone(), station.vlan)).collect()
+    }
+
+    #[test]
+    fn a_bridge_is_told_of_whom_it_does_not_hear() {
+        let mut network = network(1, "n");
+        let mut near = endpoint(&network, 0, "near", 0);
+        let mut far = endpoint(&network, 1, "far", 0);
+        far.segment = Some(0);
+        let mut unguarded = endpoint(&network, 2, "unguarded", 0);
+        unguarded.port.mac_spoof_check = false;
+        let segment = far.segment().unwrap();
+        let seen = |network: &Network, near: &Endpoint| {
+            let world = desired(&state(&[network], &[near, &far, &unguarded]), |_| true, |_| true);
+            assert!(world.stations.iter().all(|station| world.has_port_of(station)));
+            [at(&world, "br1"), at(&world, &segment.bridge())]
+        };
+        let (trunk, end) = (segment.trunk(), segment.far_end());
+        let own = |vlan| vec![(trunk.clone(), vlan), ("veth0".to_owned(), vlan)];
+        let there = |vlan| vec![(end.clone(), vlan), ("veth1".to_owned(), vlan)];
+        assert_eq!(seen(&network, &near), [own(None), there(None)]);
+        let settings = |network: &mut Network, settings| network.bridge.as_mut().unwrap().settings = settings;
+        settings(&mut network, BridgeSettings { vlan_filtering: Some(true), ..BridgeSettings::default() });
+        assert_eq!(seen(&network, &near), [own(Some(1)), there(Some(1))]);
+        near.port.vlan = Some(7);
+        let mut in_another = own(Some(1));
+        in_another[1].1 = Some(7);
+        assert_eq!(seen(&network, &near), [in_another, there(Some(1))]);
+    }
+
     #[test]
     fn a_segment_is_a_bridge_and_its_trunk_for_as_long_as_it_has_endpoints() {
         let mut network = network(1, "n");
@@ -466,6 +521,8 @@ mod tests {
         let (far, alone) = (far.segment().unwrap(), alone.segment().unwrap());
         assert_eq!(world.veths["veth0"].bridge, Some(far.bridge()));
         assert_eq!(world.veths["veth1"].bridge, Some(alone.bridge()));
+        // The ports of a spanning tree the bridge hears.
+        assert_eq!(at(&world, &far.bridge()), [(far.far_end(), Some(1))]);
         let link = &world.bridges[&far.bridge()];
         assert_eq!((link.segment, link.addresses.len(), link.mtu), (true, 0, 1400));
         let settings = link.settings;

@@ -15,6 +15,6 @@ pub use queue::Queue;
 pub use segment::{Room, place};
 pub use step::{Step, steps};
 pub use world::{
-    BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Trunk, Veth,
-    VlanMembership, Vlans, World,
+    BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Station,
+    Trunk, Veth, VlanMembership, Vlans, World,
 };

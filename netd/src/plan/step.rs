@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{BridgeLink, EndpointRow, FarEnd, LinkRef, NetworkRow, PublicationRow, Veth, World};
+use super::{BridgeLink, EndpointRow, FarEnd, LinkRef, NetworkRow, PublicationRow, Station, Veth, World};
 use crate::model::HostPorts;
 
 /// One change, whole or not at all. `None` stands for "is not there".
@@ -32,6 +32,13 @@ pub enum Step {
         from: Option<Box<Veth>>,
         /// As it should be.
         to: Option<Box<Veth>>,
+    },
+    /// Tell a bridge of a station, or have it forget it.
+    Station {
+        /// The station.
+        station: Station,
+        /// Whether it is to be known.
+        put: bool,
     },
     /// Write or clear a network in the datapath.
     Network {
@@ -118,6 +125,7 @@ impl Step {
             Self::Discard { .. } | Self::EndUnpublished => return None,
             Self::Bridge { name, from, to } => Self::Bridge { name, from: to, to: from },
             Self::Veth { name, from, to } => Self::Veth { name, from: to, to: from },
+            Self::Station { station, put } => Self::Station { station, put: !put },
             Self::Network { number, from, to } => Self::Network { number, from: to, to: from },
             Self::Exempt { network, destination, put } => Self::Exempt { network, destination, put: !put },
             Self::Subnet { prefix, from, to } => Self::Subnet { prefix, from: to, to: from },
@@ -135,6 +143,11 @@ impl Step {
 pub fn steps(from: &World, to: &World) -> Vec<Step> {
     let mut steps = Vec::new();
     steps.extend(from.strays.iter().map(|link| Step::Discard { link: link.clone() }));
+
+    // While the port is there that each is at.
+    for station in from.stations.difference(&to.stations) {
+        steps.push(Step::Station { station: station.clone(), put: false });
+    }
 
     // A sandbox has one default route for each family: it must leave one interface before another can have it. And a port
     // must leave a bridge that goes.
@@ -249,6 +262,9 @@ fn add(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<String,
         if first != *wanted {
             silent.push(Step::veth(name, Some(&first), Some(wanted)));
         }
+    }
+    for station in to.stations.difference(&from.stations) {
+        steps.push(Step::Station { station: station.clone(), put: true });
     }
     for (&slot, wanted) in &to.endpoints {
         let is = from.endpoints.get(&slot).filter(|row| row.port == wanted.port);

@@ -21,6 +21,8 @@ pub struct World {
     pub bridges: BTreeMap<String, BridgeLink>,
     /// Veth pairs, by the name of the host's end.
     pub veths: BTreeMap<String, Veth>,
+    /// Whom the bridges are told of.
+    pub stations: BTreeSet<Station>,
     /// The datapath's networks, by number.
     pub networks: BTreeMap<u32, NetworkRow>,
     /// The datapath's prefixes, and the number of the network each belongs to.
@@ -109,6 +111,20 @@ pub struct VlanMembership {
     pub untagged: bool,
 }
 
+/// Who is to be found at a port of a bridge, heard or not: what the programs take past the bridge it never hears, and what it does
+/// not know it floods.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Station {
+    /// The bridge.
+    pub bridge: String,
+    /// The port, either end of a veth pair.
+    pub port: String,
+    /// The station's address.
+    pub mac: MacAddress,
+    /// Where the bridge tells VLANs apart, the one that the station is in.
+    pub vlan: Option<u16>,
+}
+
 /// The other end of a veth pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FarEnd {
@@ -138,8 +154,6 @@ pub struct Trunk {
     pub mtu: u32,
     /// How the segment's bridge treats it.
     pub port: BridgePort,
-    /// The host's address in the network, which the segment's bridge is told of: it is to be found there.
-    pub host: MacAddress,
 }
 
 /// A sandbox's end of a veth pair.
@@ -211,7 +225,25 @@ pub struct EndpointRow {
     pub rate: Rate,
 }
 
+impl World {
+    /// Whether the port that a station is at is a port of the station's bridge.
+    pub fn has_port_of(&self, station: &Station) -> bool {
+        let near = self.veths.get(&station.port).and_then(|veth| veth.bridge.as_ref());
+        let mut trunks = self.veths.values().filter_map(|veth| veth.far_end.trunk());
+        let far = || trunks.find(|trunk| trunk.name == station.port).and_then(|trunk| trunk.bridge.as_ref());
+        near.or_else(far) == Some(&station.bridge)
+    }
+}
+
 impl FarEnd {
+    /// The end at a segment, if it is there.
+    pub const fn trunk(&self) -> Option<&Trunk> {
+        match self {
+            Self::Trunk(trunk) => Some(trunk),
+            Self::Sandbox(_) | Self::Engine { .. } => None,
+        }
+    }
+
     /// The interface in a sandbox, if it is there.
     pub const fn interface(&self) -> Option<&Interface> {
         match self {

@@ -154,3 +154,64 @@ fn an_isolated_neighbour_does_not_answer() {
         }
     }
 }
+
+/// The stations that a bridge was told of, and where they are.
+fn told(lab: &Lab, bridge: &str) -> Vec<(String, String)> {
+    let command = lab.host.ns.command("bridge").args(["-json", "fdb", "show", "br", bridge]).output();
+    let entries: serde_json::Value =
+        serde_json::from_slice(&command.expect("running bridge").stdout).expect("bridge -json");
+    let text = |entry: &serde_json::Value, key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+    let entries = entries.as_array().expect("a list").iter();
+    let told = entries.filter(|entry| entry["state"] == "static" && entry["vlan"].is_null());
+    let mut told: Vec<_> = told.map(|entry| (text(entry, "mac"), text(entry, "ifname"))).collect();
+    told.sort();
+    told
+}
+
+#[test]
+fn bridges_are_told_of_whom_they_do_not_hear() {
+    let lab = Lab::wired();
+    lab.host.start(&[]);
+    lab.host.netd(
+        "network create --ipv6 --subnet 172.30.0.0/24 --subnet fd00:30::/64 \
+         --opt com.docker.network.bridge.name=br9 --opt netd.bridge.ports=1 dual",
+    );
+    let [near, far, third] = ["near", "far", "third"].map(|role| settled(lab.container_on("dual", role)));
+    let segment = lab.host.ns.ip("-oneline link show type bridge");
+    let mut names = segment.lines().filter_map(|line| line.split(": ").nth(1));
+    let segment = names.find(|name| name.ends_with("-s0")).expect("a segment").to_owned();
+    let trunk = segment.replacen("br-", "dn-", 1);
+    let (own, there) = (told(&lab, "br9"), told(&lab, &segment));
+    let at_trunk = own.iter().filter(|(_, port)| *port == trunk).count();
+    assert_eq!((own.len(), at_trunk, there.len()), (3, 2, 3), "{own:?} {there:?}");
+    for container in [&near, &far, &third] {
+        let mac = mac(&container.ns, "eth0");
+        assert!(own.iter().any(|(known, _)| *known == mac), "{mac} in {own:?}");
+    }
+
+    // What nobody has been heard of for long the bridge sends to one port all the same.
+    for bridge in ["br9", &segment] {
+        lab.host.ns.ip(&format!("link set {bridge} type bridge fdb_flush"));
+    }
+    let mut heard = Capture::new(&third.ns, "eth0");
+    let [sent, marker] = [7000, 7001_u16].map(|port| udp(&lab.host.ns, Family::V4, port));
+    sent.send_to(b"to one", at(far.ipv4, 9)).expect("sending");
+    marker.send_to(b"enough", at(third.ipv4, 9)).expect("sending");
+    let frames = heard.frames("the host's datagram", |frame| frame.get(34..36) == Some(&[0x1b, 0x59]));
+    assert!(frames.iter().all(|frame| frame.get(34..36) != Some(&[0x1b, 0x58])), "{frames:02x?}");
+
+    // What was forgotten is told again, and what is gone is not.
+    lab.host.kill();
+    let (mac, port) = &there[0];
+    let forget = ["fdb", "del", mac, "dev", port, "master"];
+    assert!(lab.host.ns.command("bridge").args(forget).status().expect("running bridge").success());
+    assert_eq!(told(&lab, &segment).len(), 2);
+    let leaving = own.iter().find(|(_, port)| *port != trunk).expect("a port of its own");
+    lab.host.ns.ip(&format!("link set {} nomaster", leaving.1));
+    assert_eq!(told(&lab, "br9").len(), 2);
+    lab.host.start(&[]);
+    assert_eq!((told(&lab, "br9"), told(&lab, &segment)), (own, there));
+    lab.host.netd(&format!("network disconnect dual netns:{}", far.ns.name()));
+    assert_eq!((told(&lab, "br9").len(), told(&lab, &segment).len()), (2, 2));
+    assert!(ping(&lab.host.ns, third.ipv4.into(), Ping::default()));
+}

@@ -46,6 +46,11 @@ impl World {
                     return Err(format!("{name} is up before the datapath knows of it"));
                 }
             }
+            Step::Station { station, put } => {
+                let stations = &mut self.stations;
+                let changed = if *put { stations.insert(station.clone()) } else { stations.remove(station) };
+                changed.then_some(()).ok_or(format!("{station:?} does not change"))?;
+            }
             Step::Network { number, from, to } => replace(&mut self.networks, number, from, to)?,
             Step::Exempt { network, destination, put } => {
                 let exempt = (*network, *destination);
@@ -89,6 +94,9 @@ impl World {
             if !there(link) {
                 return Err(format!("{link:?} is referred to and not there"));
             }
+        }
+        if let Some(station) = self.stations.iter().find(|station| !self.has_port_of(station)) {
+            return Err(format!("{station:?} is told of a port that is none"));
         }
         let internals: BTreeSet<_> = self.externals.values().collect();
         if internals.len() != self.externals.len() {
@@ -181,7 +189,10 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
         prop::collection::btree_map(80..84u16, (0..3u16, 0..2u32), 0..3),
         (prop::collection::btree_set(0..3u8, 0..3), 0..3u8),
         prop::collection::btree_set(0..4usize, 0..3),
-        prop::collection::btree_set((0..3u32, 0..3u8), 0..3),
+        (
+            prop::collection::btree_set((0..3u32, 0..3u8), 0..3),
+            prop::collection::btree_set((0..4u8, 0..2u8), 0..4),
+        ),
     )
         .prop_map(
             move |(
@@ -195,7 +206,7 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
                 published,
                 externals,
                 segments,
-                exempts,
+                (exempts, stations),
             )| {
                 let mut routed = BTreeSet::new();
                 for (name, veth) in &mut veths {
@@ -212,6 +223,12 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
                     interface.gateway6 =
                         interface.gateway6.filter(|_| routed.insert((6, interface.sandbox.inode)));
                 }
+                let stations = stations.into_iter().filter_map(|(at, last)| {
+                    let port = format!("veth{at}");
+                    let bridge = veths.get(&port)?.bridge.clone()?;
+                    Some(Station { bridge, port, mac: mac(last), vlan: None })
+                });
+                let stations = stations.collect();
                 let link = |names: Vec<&String>, at: usize| match names.get(at) {
                     Some(name) => Some(LinkRef::Name((*name).clone())),
                     None if stale => Some(LinkRef::Gone(at as u32)),
@@ -234,6 +251,7 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
                     ))
                 });
                 World {
+                    stations,
                     strays: if stale { strays } else { Default::default() },
                     networks: networks.collect(),
                     subnets: subnets
