@@ -4,7 +4,10 @@
 //! later believes `ip_forward`. So it is the host's, as Docker has it. The FORWARD chain is never netd's: where Docker would make
 //! it drop, a program drops what the host would forward between interfaces that are none of netd's.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use netd_common::addr::{IfIndex, Mac};
 
@@ -27,7 +30,7 @@ impl Engine {
         }
         let switches = self.opens() && !sysctl::forwards_ipv4().map_err(internal)?;
         forwards.ipv4 |= switches;
-        self.note_forwards(writer, forwards).await?;
+        self.note_and_close(writer, forwards).await?;
         if switches {
             sysctl::forward_ipv4().map_err(internal)?;
             log::warn!("net.ipv4.ip_forward is now 1: {}", self.between_others());
@@ -54,11 +57,34 @@ impl Engine {
             return Ok(());
         }
         let forwards = self.state().forwards.clone();
-        self.note_forwards(writer, Forwards { ipv6: true, ..forwards }).await?;
-        let uplinks: Vec<_> = self.find_uplinks().await?.into_values().map(|uplink| uplink.name).collect();
-        let told = sysctl::forward_ipv6(&uplinks).map_err(internal)?;
+        let around = self.note_and_close(writer, Forwards { ipv6: true, ..forwards }).await?;
+        let uplinks = self.uplinks_of(&around).into_values().map(|uplink| uplink.name);
+        self.keep_advertised_routes(writer, uplinks).await?;
+        sysctl::forward_ipv6().map_err(internal)?;
         log::warn!("net.ipv6.conf.all.forwarding is now 1: {}", self.between_others());
+        Ok(())
+    }
+
+    /// Has uplinks take the routes of router advertisements though the host is a router itself.
+    pub(super) async fn keep_advertised_routes(
+        &self,
+        writer: &mut Writer,
+        uplinks: impl Iterator<Item = String>,
+    ) -> Result<(), Error> {
+        let mut told = BTreeSet::new();
+        for uplink in uplinks {
+            if sysctl::heeds_routers(&uplink).map_err(internal)? {
+                told.insert(uplink);
+            }
+        }
+        if told.is_empty() {
+            return Ok(());
+        }
+        let mut forwards = self.state().forwards.clone();
+        forwards.advertised.extend(told.iter().cloned());
+        self.note(writer, forwards).await?;
         for uplink in told {
+            sysctl::always_heed_routers(&uplink).map_err(internal)?;
             log::info!("net.ipv6.conf.{uplink}.accept_ra is now 2: the host keeps taking routes there");
         }
         Ok(())
@@ -73,15 +99,25 @@ impl Engine {
         }
     }
 
-    /// Notes what is about to be switched on, and closes it for others: there is no moment at which it is open to all.
-    async fn note_forwards(&self, writer: &mut Writer, forwards: Forwards) -> Result<(), Error> {
-        if self.state().forwards != forwards {
-            let change = Change::Forward(forwards);
-            let stored = change.clone();
-            writer.store(move |store| store.commit(&[stored], &[])).await?;
-            self.remember(change);
+    /// Notes what is about to be switched on, and closes it for others: there is no moment at which it is open to all. Returns what
+    /// is around.
+    async fn note_and_close(&self, writer: &mut Writer, forwards: Forwards) -> Result<Surroundings, Error> {
+        self.note(writer, forwards).await?;
+        let around = self.surroundings().await?;
+        self.refresh_foreign(writer, &around)?;
+        Ok(around)
+    }
+
+    /// Notes what is about to be changed, for the cleanup.
+    async fn note(&self, writer: &mut Writer, forwards: Forwards) -> Result<(), Error> {
+        if self.state().forwards == forwards {
+            return Ok(());
         }
-        self.refresh_foreign(writer, &self.surroundings().await?)
+        let change = Change::Forward(forwards);
+        let stored = change.clone();
+        writer.store(move |store| store.commit(&[stored], &[])).await?;
+        self.remember(change);
+        Ok(())
     }
 
     /// Tells the datapath what is closed, and to which interfaces.
@@ -144,6 +180,9 @@ pub fn stop_forwarding(forwards: &Forwards) -> Result<(), Error> {
     }
     if forwards.ipv6 {
         sysctl::stop_forwarding_ipv6().map_err(internal)?;
+    }
+    for uplink in &forwards.advertised {
+        sysctl::heed_routers_as_before(uplink).map_err(internal)?;
     }
     Ok(())
 }

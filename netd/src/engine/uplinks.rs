@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter,
     time::Duration,
 };
 
@@ -10,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::{Engine, Writer, internal, spec::bridges};
 use crate::{
-    link::{Address, Device, Route, Uplink, Watch, sysctl, uplinks},
+    link::{Address, Device, Route, Uplink, Watch, uplinks},
     model::{Endpoint, Error, Segment},
 };
 
@@ -65,12 +66,8 @@ impl Engine {
         })
     }
 
-    /// What leads outside at present.
-    pub(super) async fn find_uplinks(&self) -> Result<BTreeMap<IfIndex, Uplink>, Error> {
-        Ok(self.uplinks_of(&self.surroundings().await?))
-    }
-
-    fn uplinks_of(&self, around: &Surroundings) -> BTreeMap<IfIndex, Uplink> {
+    /// What leads outside.
+    pub(super) fn uplinks_of(&self, around: &Surroundings) -> BTreeMap<IfIndex, Uplink> {
         let Surroundings { devices, addresses, routes } = around;
         uplinks(devices, addresses, routes, &self.0.config.uplinks, |name| self.is_own(name))
     }
@@ -105,8 +102,8 @@ impl Engine {
             }
             self.datapath().put_uplink(index, uplink.framing, &entry).map_err(internal)?;
             writer.uplinks.insert(index, Some(entry));
-            if ipv6 && sysctl::keep_router_advertisements(&uplink.name).map_err(internal)? {
-                log::info!("net.ipv6.conf.{}.accept_ra is now 2", uplink.name);
+            if ipv6 {
+                self.keep_advertised_routes(writer, iter::once(uplink.name.clone())).await?;
             }
         }
         let gone: Vec<_> =

@@ -98,19 +98,9 @@ pub fn forward_ipv4() -> Result<(), Error> {
     write(FORWARD_IPV4, "1")
 }
 
-/// Switches IPv6 forwarding on, for present and future links, after `uplinks` were told to keep their routes. Returns those
-/// that were told.
-pub fn forward_ipv6(uplinks: &[String]) -> Result<Vec<String>, Error> {
-    let mut told = Vec::new();
-    for uplink in uplinks {
-        if keep_router_advertisements(uplink)? {
-            told.push(uplink.clone());
-        }
-    }
-    for name in FORWARD_IPV6 {
-        write(name, "1")?;
-    }
-    Ok(told)
+/// Switches IPv6 forwarding on, for present and future links.
+pub fn forward_ipv6() -> Result<(), Error> {
+    FORWARD_IPV6.into_iter().try_for_each(|name| write(name, "1"))
 }
 
 /// Switches IPv4 forwarding off, for present and future links.
@@ -123,15 +113,23 @@ pub fn stop_forwarding_ipv6() -> Result<(), Error> {
     FORWARD_IPV6.into_iter().try_for_each(|name| write(name, "0"))
 }
 
-/// A router takes no advertisements, so a link that did would lose its routes when forwarding is switched on: it is told
-/// to take them still. Says whether that was a change.
-pub fn keep_router_advertisements(link: &str) -> Result<bool, Error> {
-    let name = format!("ipv6/conf/{link}/accept_ra");
-    if read(&name)?.as_deref() != Some("1") {
-        return Ok(false);
-    }
-    write(&name, "2")?;
-    Ok(true)
+/// Whether a link takes router advertisements, and would not on a host that forwards: a router takes none.
+pub fn heeds_routers(link: &str) -> Result<bool, Error> {
+    Ok(read(&accept_ra(link))?.as_deref() == Some("1"))
+}
+
+/// Has a link take router advertisements whether the host forwards or not.
+pub fn always_heed_routers(link: &str) -> Result<(), Error> {
+    write(&accept_ra(link), "2")
+}
+
+/// Undoes [`always_heed_routers`], if the link is there and nobody has changed it since.
+pub fn heed_routers_as_before(link: &str) -> Result<(), Error> {
+    if read(&accept_ra(link))?.as_deref() == Some("2") { write(&accept_ra(link), "1") } else { Ok(()) }
+}
+
+fn accept_ra(link: &str) -> String {
+    format!("ipv6/conf/{link}/accept_ra")
 }
 
 /// Whether a link has IPv6.
@@ -150,6 +148,6 @@ pub fn set_ipv6(link: &str, on: bool) -> Result<(), Error> {
 
 /// Makes a link deaf to router advertisements: a container could send them.
 pub fn refuse_router_advertisements(link: &str) -> Result<(), Error> {
-    let name = format!("ipv6/conf/{link}/accept_ra");
+    let name = accept_ra(link);
     if read(&name)?.is_none() { Ok(()) } else { write(&name, "0") }
 }

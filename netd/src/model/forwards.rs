@@ -1,5 +1,7 @@
 //! What netd has switched on of the host's own forwarding.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 /// The families that netd has made a host forward.
@@ -11,4 +13,6 @@ pub struct Forwards {
     pub ipv4: bool,
     /// Whether IPv6.
     pub ipv6: bool,
+    /// The uplinks that netd has told to take router advertisements though the host forwards IPv6.
+    pub advertised: BTreeSet<String>,
 }

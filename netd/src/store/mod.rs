@@ -229,7 +229,7 @@ impl Store {
                         transaction.open_table(META)?.insert(RESERVED, &*ports.to_string())?;
                     }
                     Change::Forward(forwards) => {
-                        let text = serde_json::to_string(forwards).expect("text and two flags");
+                        let text = serde_json::to_string(forwards).expect("text and flags");
                         transaction.open_table(META)?.insert(FORWARDS, &*text)?;
                     }
                 }

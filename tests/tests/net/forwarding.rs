@@ -119,8 +119,8 @@ fn t48_the_host_forwards_as_it_is_told() {
         let container = lab.container("b");
         assert_eq!(ping(&container.ns, Family::V6.outside(), Ping::default()), forwards, "{case}");
         assert_eq!(forwarding("all"), expected, "{case}");
-        let advertisements = lab.host.ns.read_sysctl("net.ipv6.conf.up0.accept_ra");
-        assert_eq!(advertisements, if forwards { "2" } else { "1" }, "{case}");
+        let advertisements = || lab.host.ns.read_sysctl("net.ipv6.conf.up0.accept_ra");
+        assert_eq!(advertisements(), if forwards { "2" } else { "1" }, "{case}");
         if forwards {
             assert_between_others(&lab, &sides, &[Family::V6], is_told, &case);
         }
@@ -134,6 +134,7 @@ fn t48_the_host_forwards_as_it_is_told() {
             (before, ["0"; 3]),
             "{case}: after the cleanup"
         );
+        assert_eq!(advertisements(), "1", "{case}: after the cleanup");
     }
 }
 
