@@ -6,7 +6,7 @@ use super::{Error, Target};
 use crate::{
     datapath::{Datapath, EndpointEntry, IfIndex, NetworkEntry},
     link::Links,
-    plan::{EndpointRow, LinkRef, NetworkRow, Step},
+    plan::{EndpointRow, LinkRef, NetworkRow, Step, Veth},
 };
 
 /// The host: its links, and the datapath at them.
@@ -52,6 +52,54 @@ impl Host {
     }
 }
 
+/// Veth pairs, and `from_container` at them.
+impl Host {
+    async fn add_veth(&self, name: &str, veth: &Veth) -> Result<(), Error> {
+        if !veth.heard {
+            return Ok(self.links.add_veth(name, veth).await?);
+        }
+        let silent = Veth { up: false, heard: false, ..veth.clone() };
+        self.links.add_veth(name, &silent).await?;
+        let heard = self.set_veth(name, &silent, veth).await;
+        if heard.is_err() {
+            self.links.delete(name).await?;
+        }
+        heard
+    }
+
+    /// One that comes up is heard before, one that goes down is heard to the end.
+    async fn set_veth(&self, name: &str, from: &Veth, to: &Veth) -> Result<(), Error> {
+        let Self { links, datapath } = self;
+        if from.heard == to.heard {
+            return Ok(links.set_veth(name, from, to).await?);
+        }
+        let port = IfIndex(links.index(name).await?);
+        if to.heard {
+            datapath.attach_port(port)?;
+        }
+        let set = async {
+            links.set_veth(name, from, to).await?;
+            if to.heard { Ok(()) } else { Ok(datapath.detach_port(port)?) }
+        };
+        let set = set.await;
+        if set.is_err() && to.heard {
+            datapath.detach_port(port)?;
+        }
+        set
+    }
+
+    /// The kernel detaches what is attached to a link that goes, which is sooner done than detaching it first.
+    async fn delete_veth(&self, name: &str, veth: &Veth) -> Result<(), Error> {
+        let Self { links, datapath } = self;
+        let Some(device) = links.device(name).await? else { return Ok(()) };
+        links.delete(name).await?;
+        if veth.heard {
+            datapath.forget_port(IfIndex(device.index))?;
+        }
+        Ok(())
+    }
+}
+
 impl Target for Host {
     type Error = Error;
 
@@ -66,9 +114,9 @@ impl Target for Host {
                 _ => {}
             },
             Step::Veth { name, from, to } => match (from, to) {
-                (Some(from), Some(to)) => links.set_veth(name, from, to).await?,
-                (None, Some(to)) => links.add_veth(name, to).await?,
-                (Some(_), None) => links.delete(name).await?,
+                (Some(from), Some(to)) => self.set_veth(name, from, to).await?,
+                (None, Some(to)) => self.add_veth(name, to).await?,
+                (Some(from), None) => self.delete_veth(name, from).await?,
                 (None, None) => {}
             },
             Step::Station { station, put: true } => links.add_station(station).await?,
@@ -96,8 +144,7 @@ impl Target for Host {
                 datapath.put_endpoint(*slot, &entry)?;
             }
             Step::Endpoint { slot, to: None, .. } => datapath.remove_endpoint(*slot)?,
-            Step::Port { link, attach: true } => datapath.attach_port(self.index(link).await?)?,
-            Step::Port { link, attach: false } => datapath.detach_port(self.index(link).await?)?,
+            Step::Forsake { port } => datapath.detach_port(IfIndex(*port))?,
             Step::Segment { link, attach: true } => datapath.attach_segment(self.index(link).await?)?,
             Step::Segment { link, attach: false } => datapath.detach_segment(self.index(link).await?)?,
             Step::Publication { host, to: Some(row), .. } => {

@@ -84,25 +84,25 @@ mod tests {
         }
     }
 
-    fn port(index: u32, attach: bool) -> Step {
-        Step::Port { link: LinkRef::Gone(index), attach }
+    fn step(index: u32, attach: bool) -> Step {
+        Step::Segment { link: LinkRef::Gone(index), attach }
     }
 
     #[tokio::test]
     async fn a_failure_undoes_what_came_before() {
-        let target = Recorder { refused: Some(port(3, true)), seen: Mutex::new(Vec::new()) };
-        let steps = vec![port(1, true), port(2, true), port(3, true), port(4, true)];
+        let target = Recorder { refused: Some(step(3, true)), seen: Mutex::new(Vec::new()) };
+        let steps = vec![step(1, true), step(2, true), step(3, true), step(4, true)];
         assert_eq!(run(&target, steps).await.unwrap_err(), "no");
         let seen = target.seen.into_inner().unwrap();
-        assert_eq!(seen, [port(1, true), port(2, true), port(3, true), port(2, false), port(1, false)]);
+        assert_eq!(seen, [step(1, true), step(2, true), step(3, true), step(2, false), step(1, false)]);
     }
 
     #[tokio::test]
     async fn what_was_taken_can_be_undone_later() {
         let target = Recorder { refused: None, seen: Mutex::new(Vec::new()) };
-        let taken = run(&target, vec![port(1, true), port(2, true)]).await.unwrap();
+        let taken = run(&target, vec![step(1, true), step(2, true)]).await.unwrap();
         taken.undo(&target).await;
         let seen = target.seen.into_inner().unwrap();
-        assert_eq!(seen, [port(1, true), port(2, true), port(2, false), port(1, false)]);
+        assert_eq!(seen, [step(1, true), step(2, true), step(2, false), step(1, false)]);
     }
 }

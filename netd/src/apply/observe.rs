@@ -44,7 +44,6 @@ impl Host {
             world.exempts.clone_from(&known.exempts);
             world.externals.clone_from(&known.externals);
             world.endpoints.clone_from(&known.endpoints);
-            world.ports.clone_from(&known.ports);
             world.segments.clone_from(&known.segments);
             world.publications.clone_from(&known.publications);
             // A port that has left its bridge has taken them along.
@@ -60,10 +59,9 @@ impl Host {
         world.externals = keep(tables.externals, &known.externals);
         world.endpoints = keep(tables.endpoints, &known.endpoints);
         world.publications = keep(tables.publications, &known.publications);
-        let of_known = |link: &LinkRef| {
-            known.ports.contains(link) || world.endpoints.values().any(|endpoint| endpoint.port == *link)
-        };
-        world.ports = tables.ports.into_iter().filter(of_known).collect();
+        world.veths = tables.veths;
+        let of_known = |port: &u32| world.endpoints.values().any(|it| it.port == LinkRef::Gone(*port));
+        world.forsaken = tables.forsaken.into_iter().filter(of_known).collect();
         world.segments = tables.segments;
         world.segments.retain(|link| known.segments.contains(link));
         Ok(world)
@@ -79,11 +77,12 @@ impl Host {
         world.subnets = keep(world.subnets, &known.subnets);
         world.exempts.retain(|exempt| known.exempts.contains(exempt));
         world.endpoints = keep(world.endpoints, &known.endpoints);
-        world.ports.retain(|link| known.ports.contains(link));
+        world.forsaken.clear();
         world.segments.retain(|link| known.segments.contains(link));
         Ok(world)
     }
 
+    /// The links. What is attached to them is in the tables, and taken for being as known.
     async fn observe_links(&self, known: &World, devices: &[Device]) -> Result<World, Error> {
         let addresses = self.links.addresses().await?;
         let by_name: BTreeMap<&str, &Device> = devices.iter().map(|device| (&*device.name, device)).collect();
@@ -145,7 +144,8 @@ impl Host {
             };
             let queue = wanted.queue.and_then(|_| queues.get(&device.index).copied());
             let (bridge, port) = (bridge(device), port(device, &wanted.port));
-            let veth = Veth { bridge, up: device.up, mtu: device.mtu, port, queue, far_end };
+            let (up, heard, mtu) = (device.up, wanted.heard, device.mtu);
+            let veth = Veth { bridge, up, heard, mtu, port, queue, far_end };
             world.veths.insert(name.clone(), veth);
         }
         Ok(world)
@@ -182,10 +182,15 @@ impl Host {
             (slot, endpoint_row(entry, port(entry.port), rate))
         });
         let endpoints = endpoints.collect();
-        let ports = observed.ports.iter().copied().map(port).collect();
+        let mut forsaken = observed.ports.clone();
+        for device in devices {
+            if let Some(veth) = world.veths.get_mut(&device.name) {
+                veth.heard = forsaken.remove(&IfIndex(device.index));
+            }
+        }
         let segments = observed.segments.iter().copied().map(bridge).collect();
         (world.networks, world.endpoints) = (networks, endpoints);
-        (world.ports, world.segments) = (ports, segments);
+        (world.forsaken, world.segments) = (forsaken.into_iter().map(|port| port.0).collect(), segments);
         (world.subnets, world.externals) = (observed.subnets, observed.externals);
         world.exempts = observed.exempts;
         let row = |(slot, container, reserved_by)| PublicationRow { slot, container, reserved_by };

@@ -261,6 +261,11 @@ impl Datapath {
         self.programs().detach(programs::FROM_CONTAINER, port)
     }
 
+    /// Forgets that `from_container` was attached to a link that is gone, and has taken the attachment with it.
+    pub fn forget_port(&self, port: IfIndex) -> Result<(), Error> {
+        self.programs().forget(programs::FROM_CONTAINER, port)
+    }
+
     /// Attaches `to_segment` to a segment's bridge. Attaching twice is attaching once.
     pub fn attach_segment(&self, bridge: IfIndex) -> Result<(), Error> {
         self.programs().attach(programs::TO_SEGMENT, bridge)

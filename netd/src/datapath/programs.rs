@@ -154,6 +154,15 @@ impl Programs {
         Ok(())
     }
 
+    /// Removes what is left of an attachment whose interface is gone.
+    pub(super) fn forget(&self, hook: Hook, interface: IfIndex) -> Result<(), Error> {
+        let path = self.pin(hook, interface);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// The interfaces that a program is attached to.
     pub(super) fn attached(&self, hook: Hook) -> Result<BTreeSet<IfIndex>, Error> {
         let mut interfaces = BTreeSet::new();

@@ -538,7 +538,7 @@ fn fault(step: &Step) -> String {
             format!("the datapath's external address {external} {}", be(from.is_some()))
         }
         Step::Endpoint { slot, from, .. } => format!("the datapath's endpoint {slot} {}", be(from.is_some())),
-        Step::Port { .. } => "the program at the host's end is missing".to_owned(),
+        Step::Forsake { port } => format!("the program at the interface {port} should not be there"),
         Step::Segment { .. } => "the program at a segment's bridge is missing".to_owned(),
         Step::Publication { host, from, .. } => {
             format!("the datapath's publication of {host} {}", be(from.is_some()))
@@ -571,6 +571,9 @@ fn changed(name: &str, from: &plan::Veth, to: &plan::Veth) -> String {
     }
     if from.queue != to.queue || is.queue != should.queue {
         faults.push(format!("{} is not limited as it should be", should.name));
+    }
+    if from.heard != to.heard {
+        faults.push(format!("the program at {name} is missing"));
     }
     if from.bridge != to.bridge {
         faults.push(format!("{name} is no port of {}", to.bridge.as_deref().unwrap_or("any bridge")));

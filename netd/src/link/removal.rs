@@ -4,7 +4,7 @@
 //! net/core/dev.c): milliseconds after the link was taken out, which it tells those that listen. Meanwhile the request holds up
 //! the thread that made it.
 
-use std::{future::ready, io, pin::pin};
+use std::{future::ready, io, pin::pin, thread};
 
 use futures_util::StreamExt as _;
 use rtnetlink::{
@@ -12,7 +12,7 @@ use rtnetlink::{
     packet_core::NetlinkPayload,
     packet_route::{AddressFamily, RouteNetlinkMessage},
 };
-use tokio::{runtime::Handle, select, task};
+use tokio::{runtime, select, sync::oneshot};
 
 use super::{Doing as _, Error, gone_is_as_good};
 
@@ -22,7 +22,14 @@ pub(super) async fn remove(name: &str, index: u32) -> Result<(), Error> {
     let (listening, _, messages) =
         rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).doing(action)?;
     let listening = tokio::spawn(listening);
-    let answer = task::spawn_blocking(move || Handle::current().block_on(request(index)));
+    let (sender, answer) = oneshot::channel();
+    // With a runtime of its own: it may outlast the daemon's.
+    let ask = move || {
+        let runtime = runtime::Builder::new_current_thread().enable_io().build();
+        // Nobody waits for an answer any more if the word came first.
+        drop(sender.send(runtime.and_then(|runtime| runtime.block_on(request(index)))));
+    };
+    thread::Builder::new().name("removal".into()).spawn(ask).doing(action)?;
     let mut word = pin!(messages.filter(|(message, _)| ready(tells_of_the_end(&message.payload, index))));
     let result = select! {
         answer = answer => match answer {

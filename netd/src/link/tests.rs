@@ -78,6 +78,7 @@ async fn a_veth_is_made_whole_or_not_at_all() {
     let veth = Veth {
         bridge: Some("br0".into()),
         up: true,
+        heard: false,
         mtu: 1400,
         port: BridgePort::default(),
         // More than 32 bits say.
@@ -137,6 +138,7 @@ async fn an_engines_end_is_made_beside_the_hosts_and_then_left_alone() {
     let veth = Veth {
         bridge: Some("br0".into()),
         up: true,
+        heard: false,
         mtu: 1400,
         port: BridgePort::default(),
         queue: None,
@@ -216,6 +218,7 @@ async fn a_bridge_and_its_ports_take_their_settings() {
     let mut veth = Veth {
         bridge: Some("br0".into()),
         up: true,
+        heard: false,
         mtu: 1500,
         port: ports[0].clone(),
         queue: None,

@@ -191,8 +191,8 @@ impl Links {
     /// Changes a pair, or leaves it as it is.
     pub async fn set_veth(&self, name: &str, from: &Veth, to: &Veth) -> Result<(), Error> {
         let inside = match to.far_end.interface() {
-            Some(interface) => Some(Inside::enter(interface).await?),
-            None => None,
+            Some(interface) if from.far_end != to.far_end => Some(Inside::enter(interface).await?),
+            _ => None,
         };
         let result = self.change_veth(name, from, to, inside.as_ref()).await;
         if result.is_err()

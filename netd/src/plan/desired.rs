@@ -156,6 +156,7 @@ fn add_segments(world: &mut World, state: &State, network: &Network, bridge: &Br
         let trunk = Veth {
             bridge: Some(bridge.interface.clone()),
             up: true,
+            heard: false,
             mtu: bridge.mtu,
             port: BridgePort { isolated: segment.isolated, ..end },
             queue: None,
@@ -187,7 +188,7 @@ fn add_endpoint(
     let port = port(bridge, &endpoint.port);
     let queue = endpoint.rates.ingress.map(|rate| Queue::new(rate, endpoint.mtu));
     let at = endpoint.segment().map_or_else(|| bridge.interface.clone(), |segment| segment.bridge());
-    let veth = Veth { bridge: Some(at), up: true, mtu: endpoint.mtu, port, queue, far_end };
+    let veth = Veth { bridge: Some(at), up: true, heard: true, mtu: endpoint.mtu, port, queue, far_end };
     world.veths.insert(name.clone(), veth);
     let (mut flags, vlan) = reach(network, bridge, &endpoint.port);
     // What the bridge hears all of it learns by itself.
@@ -213,7 +214,6 @@ fn add_endpoint(
         rate: rates.egress.map(|rate| policed(rate, &endpoint.far_end)).unwrap_or_default(),
     };
     world.endpoints.insert(endpoint.slot, row);
-    world.ports.insert(LinkRef::Name(name.clone()));
     let row = |container, reserved_by| PublicationRow { slot: endpoint.slot, container, reserved_by };
     let at_host = endpoint.publications.iter().filter(|publication| !endpoint.has(publication.host.address));
     world.publications.extend(at_host.map(|it| (it.host, row(it.container, it.reserved_by))));

@@ -10,7 +10,7 @@ use crate::model::HostPorts;
 /// One change, whole or not at all. `None` stands for "is not there".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Remove a link that should not be. It is the one step without an inverse: nobody wants it back.
+    /// Remove a link that should not be. It has no inverse: nobody wants it back.
     Discard {
         /// Its name.
         link: String,
@@ -85,12 +85,10 @@ pub enum Step {
         /// As it should be.
         to: Option<EndpointRow>,
     },
-    /// Attach `from_container` to the host's end of a veth, or detach it.
-    Port {
-        /// The host's end.
-        link: LinkRef,
-        /// Attach.
-        attach: bool,
+    /// Detach `from_container` from a link that is no endpoint's. It has no inverse: nobody wants it back.
+    Forsake {
+        /// The link's index.
+        port: u32,
     },
     /// Attach `to_segment` to a segment's bridge, or detach it.
     Segment {
@@ -122,7 +120,7 @@ impl Step {
     /// The step that takes this one back.
     pub fn inverse(self) -> Option<Self> {
         Some(match self {
-            Self::Discard { .. } | Self::EndUnpublished => return None,
+            Self::Discard { .. } | Self::Forsake { .. } | Self::EndUnpublished => return None,
             Self::Bridge { name, from, to } => Self::Bridge { name, from: to, to: from },
             Self::Veth { name, from, to } => Self::Veth { name, from: to, to: from },
             Self::Station { station, put } => Self::Station { station, put: !put },
@@ -131,7 +129,6 @@ impl Step {
             Self::Subnet { prefix, from, to } => Self::Subnet { prefix, from: to, to: from },
             Self::External { external, from, to } => Self::External { external, from: to, to: from },
             Self::Endpoint { slot, from, to } => Self::Endpoint { slot, from: to, to: from },
-            Self::Port { link, attach } => Self::Port { link, attach: !attach },
             Self::Segment { link, attach } => Self::Segment { link, attach: !attach },
             Self::Publication { host, from, to } => Self::Publication { host, from: to, to: from },
         })
@@ -139,10 +136,12 @@ impl Step {
 }
 
 /// The steps from one world to another, in an order in which each finds what it needs, forwards and backwards: a link is
-/// there before and after any table refers to it, and a veth carries traffic only while the datapath knows its endpoint.
+/// there before and after any table refers to it, and a container's veth carries traffic only while `from_container` hears it, which
+/// lets nothing through of an endpoint that the tables do not know.
 pub fn steps(from: &World, to: &World) -> Vec<Step> {
     let mut steps = Vec::new();
     steps.extend(from.strays.iter().map(|link| Step::Discard { link: link.clone() }));
+    steps.extend(from.forsaken.iter().map(|&port| Step::Forsake { port }));
 
     // While the port is there that each is at.
     for station in from.stations.difference(&to.stations) {
@@ -185,12 +184,6 @@ fn remove(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<Stri
         steps.push(Step::EndUnpublished);
     }
     let leaving = || veths.iter().filter(|(name, _)| !to.veths.contains_key(*name));
-    for (name, veth) in leaving().filter(|(_, veth)| veth.up) {
-        steps.push(Step::veth(name, Some(veth), Some(&down(veth))));
-    }
-    for link in from.ports.difference(&to.ports) {
-        steps.push(Step::Port { link: link.clone(), attach: false });
-    }
     // What changes sides leaves the old one first: an address stands for one thing, and is one thing's stand-in.
     for (&external, &internal) in
         from.externals.iter().filter(|(external, is)| to.externals.get(*external) != Some(*is))
@@ -204,7 +197,7 @@ fn remove(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<Stri
         }
     }
     for (name, veth) in leaving() {
-        steps.push(Step::veth(name, Some(&down(veth)), None));
+        steps.push(Step::veth(name, Some(veth), None));
     }
     for (&prefix, &number) in from.subnets.iter().filter(|(prefix, _)| !to.subnets.contains_key(*prefix)) {
         steps.push(Step::Subnet { prefix, from: Some(number), to: None });
@@ -276,9 +269,6 @@ fn add(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<String,
         to.externals.iter().filter(|(external, wanted)| from.externals.get(*external) != Some(*wanted))
     {
         steps.push(Step::External { external, from: None, to: Some(internal) });
-    }
-    for link in to.ports.difference(&from.ports) {
-        steps.push(Step::Port { link: link.clone(), attach: true });
     }
     for (&host, &row) in &to.publications {
         if from.publications.get(&host) != Some(&row) {

@@ -33,8 +33,8 @@ pub struct World {
     pub externals: BTreeMap<IpNet, IpNet>,
     /// The datapath's endpoints, by slot.
     pub endpoints: BTreeMap<u32, EndpointRow>,
-    /// The links that `from_container` is attached to.
-    pub ports: BTreeSet<LinkRef>,
+    /// Indices of links that `from_container` is attached to, or was as long as they were there, and that are no endpoint's.
+    pub forsaken: BTreeSet<u32>,
     /// The links that `to_segment` is attached to.
     pub segments: BTreeSet<LinkRef>,
     /// The datapath's published ports.
@@ -76,6 +76,8 @@ pub struct Veth {
     pub bridge: Option<String>,
     /// Whether the host's end is up.
     pub up: bool,
+    /// Whether `from_container` hears what comes out of it.
+    pub heard: bool,
     /// Of the host's end, in bytes.
     pub mtu: u32,
     /// How the bridge treats the host's end.

@@ -42,9 +42,6 @@ impl World {
                 {
                     return Err(format!("{name} is put into {bridge}, which is not there"));
                 }
-                if from.is_none() && to.as_ref().is_some_and(|veth| veth.up) {
-                    return Err(format!("{name} is up before the datapath knows of it"));
-                }
             }
             Step::Station { station, put } => {
                 let stations = &mut self.stations;
@@ -60,10 +57,7 @@ impl World {
             Step::Subnet { prefix, from, to } => replace(&mut self.subnets, prefix, from, to)?,
             Step::External { external, from, to } => replace(&mut self.externals, external, from, to)?,
             Step::Endpoint { slot, from, to } => replace(&mut self.endpoints, slot, from, to)?,
-            Step::Port { link, attach } => {
-                let changed = if *attach { self.ports.insert(link.clone()) } else { self.ports.remove(link) };
-                changed.then_some(()).ok_or(format!("{link:?} does not change"))?;
-            }
+            Step::Forsake { port } => self.forsaken.remove(port).then_some(()).ok_or("no such port")?,
             Step::Segment { link, attach } => {
                 let segments = &mut self.segments;
                 let changed = if *attach { segments.insert(link.clone()) } else { segments.remove(link) };
@@ -88,8 +82,7 @@ impl World {
             LinkRef::Gone(_) => true,
         };
         let refs = self.networks.values().map(|row| &row.bridge);
-        let refs =
-            refs.chain(self.endpoints.values().map(|row| &row.port)).chain(&self.ports).chain(&self.segments);
+        let refs = refs.chain(self.endpoints.values().map(|row| &row.port)).chain(&self.segments);
         for link in refs {
             if !there(link) {
                 return Err(format!("{link:?} is referred to and not there"));
@@ -146,10 +139,11 @@ fn queue(there: bool) -> Option<Queue> {
 }
 
 fn veth() -> impl Strategy<Value = Veth> {
-    (0..2u8, 1400..1402u32, any::<[bool; 4]>(), addresses(), any::<[bool; 2]>()).prop_map(
-        |(last, mtu, [up, enslaved, iface_up, ipv6], addresses, [route4, route6])| Veth {
+    (0..2u8, 1400..1402u32, any::<[bool; 5]>(), addresses(), any::<[bool; 2]>()).prop_map(
+        |(last, mtu, [up, heard, enslaved, iface_up, ipv6], addresses, [route4, route6])| Veth {
             bridge: enslaved.then(|| "br".to_owned()),
             up,
+            heard,
             mtu,
             port: BridgePort { isolated: last == 1, ..BridgePort::default() },
             queue: queue(last == 1),
@@ -184,7 +178,7 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
         prop::collection::btree_map(0..3u32, (0..4usize, 0..2u32), 0..3),
         prop::collection::btree_map(0..3u8, 0..3u32, 0..3),
         prop::collection::btree_map(0..4u32, (0..5usize, 0..2u32), 0..4),
-        prop::collection::btree_set(0..5usize, 0..4),
+        prop::collection::btree_set(7..10u32, 0..3),
         prop::collection::btree_set(keys("stray", 3), 0..3),
         prop::collection::btree_map(80..84u16, (0..3u16, 0..2u32), 0..3),
         (prop::collection::btree_set(0..3u8, 0..3), 0..3u8),
@@ -201,7 +195,7 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
                 networks,
                 subnets,
                 endpoints,
-                ports,
+                forsaken,
                 strays,
                 published,
                 externals,
@@ -211,6 +205,7 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
                 let mut routed = BTreeSet::new();
                 for (name, veth) in &mut veths {
                     veth.bridge = veth.bridge.take().and(bridges.keys().next().cloned());
+                    veth.heard |= veth.up && !stale;
                     // Whose the far end is follows from the name, as it does for endpoints: the last one is an engine's.
                     let FarEnd::Sandbox(interface) = &mut veth.far_end else { continue };
                     if name == "veth3" {
@@ -269,7 +264,7 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
                         .map(|at| (address(113, *at), address(0, (at + externals.1) % 3)))
                         .collect(),
                     endpoints: endpoints.collect(),
-                    ports: ports.into_iter().filter_map(|at| link(veths.keys().collect(), at)).collect(),
+                    forsaken: if stale { forsaken } else { Default::default() },
                     segments: segments
                         .into_iter()
                         .filter_map(|at| link(bridges.keys().collect(), at))
@@ -295,11 +290,17 @@ fn publish(
     all
 }
 
+fn comes_up_unheard(step: &Step) -> bool {
+    let Step::Veth { from, to: Some(to), .. } = step else { return false };
+    to.up && !to.heard && from.as_ref().is_none_or(|veth| !veth.up)
+}
+
 proptest! {
     #[test]
     fn a_plan_leads_to_what_is_desired(from in world(true), to in world(false)) {
         let mut world = from.clone();
         for step in steps(&from, &to) {
+            prop_assert!(!comes_up_unheard(&step), "{step:?}");
             world.take(&step).map_err(|why| TestCaseError::fail(format!("{step:?}: {why}")))?;
         }
         prop_assert_eq!(&world, &to);
@@ -320,7 +321,8 @@ proptest! {
             let Some(inverse) = step.inverse() else { continue };
             world.take(&inverse).map_err(|why| TestCaseError::fail(format!("{inverse:?}: {why}")))?;
         }
-        // Strays are not put back.
-        prop_assert_eq!(World { strays: from.strays.clone(), ..world }, from);
+        // Nobody wants these back.
+        let (strays, forsaken) = (from.strays.clone(), from.forsaken.clone());
+        prop_assert_eq!(World { strays, forsaken, ..world }, from);
     }
 }
