@@ -41,7 +41,7 @@ impl Engine {
     ) -> Result<Endpoint, Error> {
         let sandbox = self.open(&request.container).await?;
         let network = self.state().find_network(network)?.id;
-        self.forget_ghosts(writer, network, &sandbox).await?;
+        self.forget_ghosts(writer, &sandbox).await?;
         let state = self.state();
         let network = &state.networks[&network];
         let options = request.endpoint_config.as_ref().map(|config| &config.driver_opts);
@@ -138,22 +138,17 @@ impl Engine {
         Ok(device.is_some())
     }
 
-    /// Removes what a namespace that is no more left in the network, if it had this one's name, or its inode, which the
+    /// Removes what namespaces that are no more left in any network, if they had this one's name, or its inode, which the
     /// kernel soon gives to another one.
-    pub(super) async fn forget_ghosts(
-        &self,
-        writer: &mut Writer,
-        network: Id,
-        sandbox: &Sandbox,
-    ) -> Result<(), Error> {
+    pub(super) async fn forget_ghosts(&self, writer: &mut Writer, sandbox: &Sandbox) -> Result<(), Error> {
         let state = self.state();
-        let ghost = state.endpoints_of(network).find(|endpoint| {
+        let ghosts = state.endpoints.values().filter(|endpoint| {
             let joined = endpoint.far_end.sandbox();
             joined.is_some_and(|joined| joined.is_mistakable_for(sandbox) && joined.open().is_none())
         });
-        if let Some(ghost) = ghost {
+        for ghost in ghosts {
             log::warn!("the namespace that joined as {} is no more: its endpoint is removed", ghost.far_end);
-            self.drop_endpoint(writer, &state.networks[&network], ghost).await?;
+            self.drop_endpoint(writer, &state.networks[&ghost.network], ghost).await?;
         }
         Ok(())
     }

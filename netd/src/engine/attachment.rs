@@ -121,7 +121,7 @@ impl Engine {
             None => self.make(writer, &request).await?,
         };
         let attached = async {
-            self.forget_ghosts(writer, network, &sandbox).await?;
+            self.forget_ghosts(writer, &sandbox).await?;
             self.fit(writer, network, &request).await?;
             let state = self.state();
             let network = &state.networks[&network];

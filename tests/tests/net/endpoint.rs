@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::process::Stdio;
 
-use netd_tests::lab::{Container, Family, Lab, Namespace, Ping, ping};
+use netd_tests::lab::{Container, DUAL, Family, Lab, Namespace, Ping, ping};
 
 fn link(ns: &Namespace, name: &str) -> serde_json::Value {
     let json = ns.ip(&format!("-json link show dev {name}"));
@@ -100,8 +100,8 @@ fn a_namespace_is_named_by_path_or_by_process() {
 fn a_container_that_dies_makes_room_for_others() {
     let lab = Lab::new();
     // A namespace that is gone without a word; the kernel soon gives its inode to another one.
-    for _ in 0..5 {
-        let a = lab.container("a");
+    for network in [DUAL, DUAL, "bridge", "bridge"].repeat(3) {
+        let a = lab.container_on(network, "a");
         assert!(ping(&a.ns, Family::V4.outside(), Ping::default()));
     }
 }
