@@ -1,7 +1,7 @@
 //! Inside a network: a frame for a station whose port is known goes there, unchanged and untracked.
 
 use netd_common::{
-    addr::Mac,
+    addr::{Address as _, Mac},
     bridge::{ICC, Network},
     drop::DropReason,
     endpoint::{Endpoint, ISOLATED, NO_GATEWAY, VIA_BRIDGE},
@@ -44,9 +44,8 @@ pub fn ask<F: Family>(
     network: &Network,
     target: F::Address,
 ) -> Outcome {
-    if target == F::gateway(network) && from.flags & (VIA_BRIDGE | NO_GATEWAY) == 0 {
-        stats::took(Path::StackHost);
-        return Ok(redirect::up(network));
+    if target == F::gateway(network) {
+        return ask_host(from, network);
     }
     // SAFETY: the value is copied at once.
     let Some(slot) = unsafe { F::addresses().get(target) }.copied() else { return flood() };
@@ -57,6 +56,21 @@ pub fn ask<F: Family>(
     stats::took(Path::Bridged);
     stats::delivered(slot, packet.len());
     Ok(redirect::across(packet, endpoint))
+}
+
+/// Who is a router? The host, where it has the gateway's address.
+#[inline(always)]
+pub fn ask_router<F: Family>(from: &Endpoint, network: &Network) -> Outcome {
+    if F::gateway(network).is_unspecified() { flood() } else { ask_host(from, network) }
+}
+
+#[inline(always)]
+fn ask_host(from: &Endpoint, network: &Network) -> Outcome {
+    if from.flags & (VIA_BRIDGE | NO_GATEWAY) != 0 {
+        return flood();
+    }
+    stats::took(Path::StackHost);
+    Ok(redirect::up(network))
 }
 
 /// As `ask`, if it is the host that asks. `None` if its bridge is to ask them all.

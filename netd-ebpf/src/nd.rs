@@ -21,6 +21,7 @@ use crate::{
     rewrite, stats,
 };
 
+const ROUTER_SOLICITATION: u8 = 133;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 /// Nobody is nearer (RFC 4861 section 6.1.1): what has this hop limit was sent on the link.
@@ -49,6 +50,16 @@ struct Question {
     frame: Frame,
     ip: ip6::Header,
     message: Message,
+}
+
+/// How any message begins, with its frame.
+#[derive(Clone, Copy)]
+#[repr(C, packed(2))]
+struct Opening {
+    frame: Frame,
+    ip: ip6::Header,
+    kind: u8,
+    code: u8,
 }
 
 /// What stands before the message. Halves are all that anything is aligned to behind 14 bytes of Ethernet.
@@ -104,13 +115,21 @@ pub extern "C" fn advertise6(skb: *mut __sk_buff) -> i64 {
 /// The address that a solicitation asks for. `None` if the packet is anything else.
 #[inline(always)]
 pub fn target(packet: &Packet) -> Option<Ipv6> {
-    // Behind extension headers nobody solicits.
-    let question = packet.read::<Question>(0).ok()?;
-    let is_solicitation = question.ip.next_header == ICMPV6
-        && question.ip.hop_limit == HOP_LIMIT
-        && question.message.kind == SOLICITATION
-        && question.message.code == 0;
-    if is_solicitation { Some(question.message.target) } else { None }
+    if solicits(packet, SOLICITATION) { Some(packet.read::<Question>(0).ok()?.message.target) } else { None }
+}
+
+/// Whether the packet asks who is a router (RFC 4861 section 4.1).
+#[inline(always)]
+pub fn is_for_routers(packet: &Packet) -> bool {
+    solicits(packet, ROUTER_SOLICITATION)
+}
+
+/// Whether the packet is a message of this kind, and of the link's own. Behind extension headers nobody solicits.
+#[inline(always)]
+fn solicits(packet: &Packet, kind: u8) -> bool {
+    packet.read::<Opening>(0).is_ok_and(|it| {
+        it.ip.next_header == ICMPV6 && it.ip.hop_limit == HOP_LIMIT && it.kind == kind && it.code == 0
+    })
 }
 
 #[inline(always)]

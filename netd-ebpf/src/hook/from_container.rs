@@ -107,12 +107,13 @@ pub fn run(ctx: &TcContext) -> Outcome {
     bridge::forward(&packet, slot, endpoint, network, frame.destination)
 }
 
-/// To everyone, or a group: who has an address is a question to one.
+/// To everyone, or a group: who has an address is a question to one, and who is a router is one as well.
 #[inline(always)]
 fn to_all(packet: &Packet, ethertype: Be16, from: &Sending) -> Outcome {
     let Sending { slot, endpoint, network } = *from;
     let asked = match ethertype {
         eth::ARP => arp::target(packet).map(|it| bridge::ask::<V4>(packet, slot, endpoint, network, it)),
+        eth::IPV6 if nd::is_for_routers(packet) => Some(bridge::ask_router::<V6>(endpoint, network)),
         eth::IPV6 => nd::target(packet).map(|it| bridge::ask::<V6>(packet, slot, endpoint, network, it)),
         _ => None,
     };

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use etherparse::EtherType;
 use netd::datapath::{
+    Mac, NetworkEntry,
     bridge::{ICC, INTERNAL, MASQUERADE},
     endpoint::{ANY_SOURCE, DELIVERED_LIMITED, ISOLATED, NO_GATEWAY, VIA_BRIDGE},
 };
 
 use crate::{
-    fixture::{A, B, C, Container, Fixture, GATEWAY, NEXT, REDIRECTED, Ran, container},
+    fixture::{A, B, C, Container, Fixture, GATEWAY, NEXT, REDIRECTED, Ran, container, index},
     packet::{HOP_BY_HOP, L3, address, ethernet, extension, icmp_error, l4, with_extensions},
 };
 
@@ -101,6 +102,36 @@ fn the_gateway_is_the_host_and_the_host_alone_is_asked() {
         for question in questions(A, 1) {
             assert_asks_all(&fixture, A, &question);
         }
+    }
+}
+
+/// "Who is a router?", to all that are.
+fn for_routers(from: Container, hop_limit: u8) -> Vec<u8> {
+    let macs = [from.mac, [0x33, 0x33, 0, 0, 0, 2]];
+    let mut packet = icmp_error(macs, address("fe80::2"), address("ff02::2"), [133, 0], 0, &[]);
+    packet[L3 + 7] = hop_limit;
+    packet
+}
+
+#[test]
+fn the_host_is_the_router_where_it_is_the_gateway() {
+    let fixture = Fixture::new();
+    let ran = fixture.send(A, &for_routers(A, 255));
+    assert_eq!((ran.verdict, ran.packet), (REDIRECTED, for_routers(A, 255)));
+    assert_eq!(fixture.took("stack_host"), 1);
+    assert_asks_all(&fixture, A, &for_routers(A, 64));
+    fixture.endpoint(B, 0, VIA_BRIDGE, 0);
+    assert_asks_all(&fixture, B, &for_routers(B, 255));
+    // Somebody else has the gateway's address.
+    let entry = NetworkEntry {
+        bridge: index("br0"),
+        flags: MASQUERADE | ICC,
+        mac: Mac::new(GATEWAY),
+        ..NetworkEntry::default()
+    };
+    fixture.datapath.put_network(0, &entry).unwrap();
+    for question in [vec![for_routers(A, 255)], questions(A, 1).into()].concat() {
+        assert_asks_all(&fixture, A, &question);
     }
 }
 
