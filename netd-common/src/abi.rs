@@ -128,10 +128,10 @@ mod tests {
         layout!(out, EndpointTraffic, sent: Traffic, delivered: Traffic);
         layout!(out, Flow<Ipv4>, clock: u64, created: u64, outbound: Traffic, inbound: Traffic, next_hop: NextHop,
             local: Ipv4, remote: Ipv4, external: Ipv4, seen: Ipv4, local_port: u16, remote_port: u16, external_port: u16, seen_port: u16,
-            endpoint: u32, peer: u32, protocol: u8, flags: u8, pad: [u8; 2], index: u32);
+            endpoint: u32, peer: u32, protocol: u8, pad: u8, flags: u16, index: u32, holds: u64);
         layout!(out, Flow<Ipv6>, clock: u64, created: u64, outbound: Traffic, inbound: Traffic, next_hop: NextHop,
             local: Ipv6, remote: Ipv6, external: Ipv6, seen: Ipv6, local_port: u16, remote_port: u16, external_port: u16, seen_port: u16,
-            endpoint: u32, peer: u32, protocol: u8, flags: u8, pad: [u8; 2], index: u32);
+            endpoint: u32, peer: u32, protocol: u8, pad: u8, flags: u16, index: u32, holds: u64);
         layout!(out, PublishedPort<Ipv4>, address: Ipv4, protocol: u8, pad: u8, port: u16);
         layout!(out, PublishedPort<Ipv6>, address: Ipv6, protocol: u8, pad: u8, port: u16);
         layout!(out, Publication, endpoint: u32, ports: PortRange, container: u16, flags: u16);

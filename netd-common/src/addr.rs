@@ -43,6 +43,8 @@ pub trait Address: Copy + Default + Eq + Pod {
     fn is_unspecified(self) -> bool;
     /// The address in 32-bit words of network byte order, the unused ones zero.
     fn words(self) -> [u32; 4];
+    /// The last 32 bits, in network byte order.
+    fn last_word(self) -> u32;
     /// The address with its first `length` bits replaced by those of `prefix`: a whole address by another, an IPv6 prefix as
     /// [`crate::nptv6::translate`] does it.
     fn translate(self, prefix: Self, length: u32, adjustment: u16) -> Option<Self>;
@@ -73,6 +75,10 @@ impl Address for Ipv4 {
     #[inline(always)]
     fn is_unspecified(self) -> bool {
         self.0 == 0
+    }
+    #[inline(always)]
+    fn last_word(self) -> u32 {
+        self.0
     }
     #[inline(always)]
     fn words(self) -> [u32; 4] {
@@ -125,6 +131,10 @@ impl Address for Ipv6 {
     #[inline(always)]
     fn is_unspecified(self) -> bool {
         self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
+    }
+    #[inline(always)]
+    fn last_word(self) -> u32 {
+        self.0[3]
     }
     #[inline(always)]
     fn words(self) -> [u32; 4] {

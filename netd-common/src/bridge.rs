@@ -23,6 +23,10 @@ pub const UNPROTECTED6: u32 = 1 << 7;
 
 /// Some destinations see the containers' own addresses: those in `EXEMPTS4` and `EXEMPTS6`.
 pub const EXEMPTS: u32 = 1 << 8;
+/// Masquerade takes one external port for all that is sent from one address and port, whoever it is sent to.
+pub const INDEPENDENT_MAPPING: u32 = 1 << 9;
+/// Anybody may send to such a port.
+pub const INDEPENDENT_FILTERING: u32 = 1 << 10;
 
 /// One network: a value of `NETWORKS`, an array indexed by the network's number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -31,7 +35,7 @@ pub struct Network {
     /// The kernel bridge; 0 while the number is unused.
     pub bridge: IfIndex,
     /// [`INTERNAL`], [`MASQUERADE`], [`ICC`], [`NAMES`], [`ROUTED4`], [`ROUTED6`], [`UNPROTECTED4`], [`UNPROTECTED6`],
-    /// [`EXEMPTS`].
+    /// [`EXEMPTS`], [`INDEPENDENT_MAPPING`], [`INDEPENDENT_FILTERING`].
     pub flags: u32,
     /// The bridge's IPv4 address; 0.0.0.0 if it has none.
     pub gateway4: Ipv4,

@@ -56,6 +56,8 @@ impl State {
     pub const ANSWERED: Self = Self(9);
     /// As [`Self::PLAIN`], but it came to a published port and the container has not answered.
     pub const UNANSWERED: Self = Self(10);
+    /// No flow's state, but a binding's.
+    pub const BOUND: Self = Self(11);
 
     /// The name in tables, for a flow that the container opened; or, if `accepted`, the remote.
     pub const fn name(self, accepted: bool) -> &'static str {
@@ -64,6 +66,7 @@ impl State {
             Self::FIN_IN if accepted => "fin-out",
             Self::PLAIN => "active",
             Self::UNANSWERED => "unanswered",
+            Self::BOUND => "bound",
             Self::KNOCKING => "knocking",
             Self::ANSWERED => "answered",
             Self::OPENING => "opening",
@@ -97,7 +100,7 @@ impl State {
     /// The state after a packet from this side with TCP `flags`.
     #[inline(always)]
     pub const fn after(self, side: Side, tcp: u8) -> Self {
-        if matches!(self, Self::PLAIN | Self::DEAD) {
+        if matches!(self, Self::PLAIN | Self::DEAD | Self::BOUND) {
             return self;
         }
         if matches!(self, Self::UNANSWERED) {
@@ -146,6 +149,8 @@ impl State {
             // No mapping of a container's, and anybody can make many of them.
             Self::KNOCKING | Self::ANSWERED => 60,
             Self::UNANSWERED => 30,
+            // Since a flow held it. RFC 6888 REQ-8: nobody else gets the port for 120 s.
+            Self::BOUND => 120,
             // RFC 5508 REQ-2: at least 60 s. RFC 4787 REQ-5: at least 2 minutes, 5 recommended.
             _ if protocol == protocol::ICMP || protocol == protocol::ICMPV6 => 60,
             _ => 300,
@@ -329,7 +334,7 @@ mod tests {
         }
 
         #[test]
-        fn a_steady_state_stays(state in 0u8..11, opener: bool, accepted: bool, tcp: u8) {
+        fn a_steady_state_stays(state in 0u8..12, opener: bool, accepted: bool, tcp: u8) {
             let state = State(state);
             let after = state.after(Side { opener, accepted }, tcp);
             prop_assert!(!state.is_steady(tcp) || after == state);
@@ -348,7 +353,7 @@ mod tests {
         }
 
         #[test]
-        fn clock_keeps_both_halves(state in 0u8..11, jiffies in 0u64..1 << 56) {
+        fn clock_keeps_both_halves(state in 0u8..12, jiffies in 0u64..1 << 56) {
             let clock = Clock::new(State(state), jiffies);
             prop_assert_eq!((clock.state(), clock.jiffies()), (State(state), jiffies));
         }

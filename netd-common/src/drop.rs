@@ -20,6 +20,12 @@ macro_rules! reasons {
                 }
             }
 
+            /// Whether a new flow found no room or no port (RFC 6888 REQ-11).
+            #[inline(always)]
+            pub const fn is_exhaustion(self) -> bool {
+                matches!(self, Self::FlowTableFull | Self::EndpointQuota | Self::PortsExhausted | Self::SctpPort)
+            }
+
             /// The name in metrics and tables.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }

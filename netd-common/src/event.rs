@@ -40,7 +40,7 @@ pub struct Sweep {
     /// How many records; at most `limits::SWEEP_BATCH`.
     pub count: u32,
     /// [`Sweep::ANY`]: flows whose time is up. [`Sweep::UNPUBLISHED`]: flows that came to a port which leads elsewhere by now.
-    /// Else: all flows of this endpoint's slot.
+    /// [`Sweep::UNBOUND`]: bindings, and flows that came to them, that their network would not have now. Else: all flows of this endpoint's slot.
     pub endpoint: u32,
 }
 
@@ -49,4 +49,6 @@ impl Sweep {
     pub const ANY: u32 = u32::MAX - 1;
     /// No endpoint in particular.
     pub const UNPUBLISHED: u32 = u32::MAX - 2;
+    /// No endpoint in particular.
+    pub const UNBOUND: u32 = u32::MAX - 3;
 }

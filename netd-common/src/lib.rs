@@ -13,6 +13,7 @@
 
 pub mod abi;
 pub mod addr;
+pub mod binding;
 pub mod bridge;
 pub mod conntrack;
 pub mod csum;

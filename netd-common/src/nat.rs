@@ -7,7 +7,7 @@ use crate::{
     conntrack::{Clock, Side},
     fib::NextHop,
     stats::Traffic,
-    tuple::{INBOUND, OUTBOUND, Tuple},
+    tuple::{ANY_REMOTE, INBOUND, OUTBOUND, Tuple},
 };
 
 /// Endpoint slot of flows that the host itself began.
@@ -16,20 +16,29 @@ pub const HOST: u32 = u32::MAX;
 pub const OUTSIDE: u32 = u32::MAX;
 
 /// The remote sent the first packet: it came to a published port.
-pub const ACCEPTED: u8 = 1 << 0;
+pub const ACCEPTED: u16 = 1 << 0;
 /// The container knows the remote by another address or port than the remote's own.
-pub const TWICE: u8 = 1 << 1;
+pub const TWICE: u16 = 1 << 1;
 /// The remote is an endpoint of this host.
-pub const PEER: u8 = 1 << 2;
+pub const PEER: u16 = 1 << 2;
 /// The opener is known by his own address all the way.
-pub const OWN_ADDRESS: u8 = 1 << 3;
+pub const OWN_ADDRESS: u16 = 1 << 3;
 /// The external address is one that the user chose for the network.
-pub const CHOSEN: u8 = 1 << 4;
+pub const CHOSEN: u16 = 1 << 4;
 /// The remote dials the container's own address, for which it needs no published port: the protocol has none, or the network
 /// protects none.
-pub const OPEN: u8 = 1 << 5;
+pub const OPEN: u16 = 1 << 5;
+/// No flow but a binding, see [`crate::binding`]: its remote is the external address, and port 0.
+pub const BINDING: u16 = 1 << 6;
+/// The external port is that of a binding.
+pub const BOUND: u16 = 1 << 7;
+/// Anybody may send to the external port: what comes in does not keep the flow alive (RFC 7857 section 7), nor thereby the binding.
+pub const UNFILTERED: u16 = 1 << 8;
+/// The remote is an endpoint of this host, and `seen` the external port of a binding of its own.
+pub const SEEN_BOUND: u16 = 1 << 9;
 
-/// One flow: a value of `FLOWS4` or `FLOWS6`, an array. Two keys of `FLOW_KEYS4/6` hold its index, one per direction.
+/// One flow, or one binding: a value of `FLOWS4` or `FLOWS6`, an array. Two keys of `FLOW_KEYS4/6` hold its index, one per
+/// direction.
 ///
 /// An index is free, or belongs to whoever drew it from `FREE_FLOWS4/6`, or is live: then `clock` is not dead and both keys
 /// lead here. Ending a flow begins with a compare-and-swap of `clock` to dead; who wins it removes the keys.
@@ -68,12 +77,15 @@ pub struct Flow<A: Address> {
     pub peer: u32,
     /// IANA protocol number.
     pub protocol: u8,
-    /// [`ACCEPTED`], [`TWICE`], [`PEER`], [`OWN_ADDRESS`], [`CHOSEN`], [`OPEN`].
-    pub flags: u8,
     /// Always zero.
-    pub pad: [u8; 2],
+    pub pad: u8,
+    /// [`ACCEPTED`], [`TWICE`], [`PEER`], [`OWN_ADDRESS`], [`CHOSEN`], [`OPEN`], [`BINDING`], [`BOUND`],
+    /// [`UNFILTERED`], [`SEEN_BOUND`].
+    pub flags: u16,
     /// The record's own index.
     pub index: u32,
+    /// Of a binding: flows that hold it. Of a flow: 1 if it holds its binding, or bindings.
+    pub holds: u64,
 }
 
 // SAFETY: `repr(C)`, and the golden test of `abi` holds that the fields leave no padding.
@@ -87,7 +99,7 @@ unsafe impl Pod for Flow<Ipv6> {}
 
 /// Who sends packets of a flow with these flags in this direction.
 #[inline(always)]
-pub const fn side(flags: u8, direction: u8) -> Side {
+pub const fn side(flags: u16, direction: u8) -> Side {
     let accepted = flags & ACCEPTED != 0;
     Side { opener: accepted == (direction == INBOUND), accepted }
 }
@@ -131,7 +143,7 @@ impl<A: Address> Flow<A> {
             source_port: *source_port,
             destination_port: *destination_port,
             protocol: self.protocol,
-            direction,
+            direction: if self.flags & BINDING != 0 { direction | ANY_REMOTE } else { direction },
             pad: [0; 2],
         }
     }

@@ -88,4 +88,8 @@ paths! {
     BindRefused = "bind_refused",
     /// A flow was ended: expired, taken over, or its endpoint removed.
     FlowEnded = "flow_ended",
+    /// An external port was bound, for whoever the remote is.
+    BindingCreated = "binding_created",
+    /// A binding was ended.
+    BindingEnded = "binding_ended",
 }

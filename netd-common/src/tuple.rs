@@ -8,6 +8,9 @@ use crate::addr::{Be16, Ipv4, Ipv6};
 pub const OUTBOUND: u8 = 0;
 /// Seen at the uplink: source is the remote, destination the external address.
 pub const INBOUND: u8 = 1;
+/// Beside a direction: whoever the remote is. The key of a binding, which has the external address and no port in the remote's
+/// place.
+pub const ANY_REMOTE: u8 = 1 << 1;
 
 /// IANA protocol numbers that the datapath tells apart.
 pub mod protocol {
@@ -42,7 +45,7 @@ pub struct Tuple<A> {
     pub destination_port: Be16,
     /// IANA protocol number.
     pub protocol: u8,
-    /// [`OUTBOUND`] or [`INBOUND`].
+    /// [`OUTBOUND`] or [`INBOUND`], and [`ANY_REMOTE`] beside it.
     pub direction: u8,
     /// Always zero: a map compares keys byte by byte.
     pub pad: [u8; 2],

@@ -6,21 +6,24 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_loop},
 };
 use netd_common::{
-    addr::Address,
+    addr::{Address, Ipv4, Ipv6},
+    binding::{is_expired, is_over as is_over_by},
+    bridge::{INDEPENDENT_FILTERING, INDEPENDENT_MAPPING},
     conntrack::{Clock, State},
     drop::DropReason,
     event::Sweep,
     globals::Globals,
     limits,
-    nat::{self, ACCEPTED, Flow, HOST, OPEN},
+    nat::{self, ACCEPTED, BINDING, BOUND, Flow, HOST, OPEN, UNFILTERED},
     stats::{Path, Traffic},
-    tuple::{INBOUND, OUTBOUND, Tuple},
+    tuple::{INBOUND, Tuple},
 };
 
 use crate::{
     atomic::Word,
+    binding,
     family::{Family, V4, V6},
-    maps::{ENDPOINT_FLOWS, FLOWS_DRAWN, GLOBALS},
+    maps::{ENDPOINT_FLOWS, ENDPOINTS, FLOWS_DRAWN, GLOBALS, NETWORKS},
     publish, stats,
 };
 
@@ -40,7 +43,7 @@ pub fn now() -> u64 {
 }
 
 #[inline(always)]
-fn clock_word<A: Address>(flow: *mut Flow<A>) -> Word {
+pub fn clock_word<A: Address>(flow: *mut Flow<A>) -> Word {
     // SAFETY: `flow` points into an array map, which lives as long as the program; the word is 8-byte aligned.
     unsafe { Word::new((&raw mut (*flow).clock).cast()) }
 }
@@ -57,7 +60,7 @@ pub fn at<F: Family>(index: u32) -> Option<Found<F::Address>> {
     if clock(flow).state() == State::DEAD { None } else { Some(Found { index, flow }) }
 }
 
-/// The live flow that a packet with this tuple belongs to.
+/// The live flow that a packet with this tuple belongs to, or the binding that its inner key is of.
 #[inline(always)]
 pub fn find<F: Family>(key: &Tuple<F::Address>) -> Option<Found<F::Address>> {
     // SAFETY: the value is copied at once. Its slot may meanwhile serve another key: hence the comparison below.
@@ -65,7 +68,7 @@ pub fn find<F: Family>(key: &Tuple<F::Address>) -> Option<Found<F::Address>> {
     let found = at::<F>(index)?;
     // SAFETY: as in `clock_word`.
     let flow = unsafe { &*found.flow };
-    let (source, source_port, destination, destination_port) = if key.direction == OUTBOUND {
+    let (source, source_port, destination, destination_port) = if key.direction & INBOUND == 0 {
         (flow.local, flow.local_port, flow.seen, flow.seen_port)
     } else {
         (flow.remote, flow.remote_port, flow.external, flow.external_port)
@@ -80,33 +83,71 @@ pub fn find<F: Family>(key: &Tuple<F::Address>) -> Option<Found<F::Address>> {
 /// A packet of the flow passes: its state and time. `false` if the flow has been ended since it was found, so that the packet
 /// must not go by it: its port may be another's already.
 #[inline(always)]
-pub fn refresh<A: Address>(flow: *mut Flow<A>, direction: u8, tcp: u8, globals: &Globals) -> bool {
+pub fn refresh<F: Family>(flow: *mut Flow<F::Address>, direction: u8, tcp: u8, globals: &Globals) -> bool {
+    let word = clock_word(flow);
+    let seen = Clock(word.load());
+    if seen.state() == State::DEAD {
+        return false;
+    }
+    if seen.state().is_steady(tcp) {
+        let Some(next) = seen.after(seen.state(), now(), globals.hz) else { return true };
+        // SAFETY: as in `clock_word`.
+        if direction == INBOUND && unsafe { (*flow).flags } & UNFILTERED != 0 || word.exchange(seen.0, next.0)
+        {
+            return true;
+        }
+    }
+    F::advance(flow, direction, tcp) != 0
+}
+
+// Packets that may change a state, or have lost a race, by a global function: the verifier walks their many ways once and not in
+// each program's every place.
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn advance4(flow: *mut Flow<Ipv4>, direction: u32, tcp: u32) -> i64 {
+    i64::from(advance::<V4>(flow, direction as u8, tcp as u8))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn advance6(flow: *mut Flow<Ipv6>, direction: u32, tcp: u32) -> i64 {
+    i64::from(advance::<V6>(flow, direction as u8, tcp as u8))
+}
+
+/// [`State::after`], for its ways take registers, and those a stack that is short.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn state_after(state: u32, flow_flags: u32, direction: u32, tcp: u32) -> i64 {
+    i64::from(State(state as u8).after(nat::side(flow_flags as u16, direction as u8), tcp as u8).0)
+}
+
+#[inline(always)]
+fn advance<F: Family>(flow: *mut Flow<F::Address>, direction: u8, tcp: u8) -> bool {
+    let Some(globals) = GLOBALS.get(0) else { return true };
+    if flow.is_null() {
+        return false;
+    }
     let word = clock_word(flow);
     let now = now();
+    // SAFETY: as in `clock_word`.
+    let flags = unsafe { (*flow).flags };
     for _ in 0..RETRIES {
         let seen = Clock(word.load());
         if seen.state() == State::DEAD {
             return false;
         }
-        let mut state = seen.state();
-        if !state.is_steady(tcp) {
-            // SAFETY: as in `clock_word`.
-            let flags = unsafe { (*flow).flags };
-            state = State(state_after(state.0.into(), flags.into(), direction.into(), tcp.into()) as u8);
-        }
+        let before = seen.state().0;
+        let state = State(state_after(before.into(), flags.into(), direction.into(), tcp.into()) as u8);
         let Some(next) = seen.after(state, now, globals.hz) else { return true };
+        if direction == INBOUND && flags & UNFILTERED != 0 && state == seen.state() {
+            return true;
+        }
         if word.exchange(seen.0, next.0) {
             return true;
         }
     }
     true
-}
-
-/// [`State::after`] as a global function: the verifier walks its many ways once and not in each program's every place.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn state_after(state: u32, flow_flags: u32, direction: u32, tcp: u32) -> i64 {
-    i64::from(State(state as u8).after(nat::side(flow_flags as u8, direction as u8), tcp as u8).0)
 }
 
 /// Counts a packet of the flow.
@@ -172,9 +213,19 @@ fn take_apart<F: Family>(index: u32, seen: u64) -> bool {
     if let Some(held) = held::<F>(flow.endpoint) {
         held.add(u64::MAX);
     }
+    let path = if flow.flags & BINDING != 0 { Path::BindingEnded } else { Path::FlowEnded };
+    binding::let_go::<F>(flow, key);
     let _ = F::free_flows().push(index, 0);
-    stats::took(Path::FlowEnded);
+    stats::took(path);
     true
+}
+
+/// Whether another may take the record's place.
+#[inline(always)]
+pub fn is_over<A: Address>(flow: *mut Flow<A>, seen: Clock, globals: &Globals) -> bool {
+    // SAFETY: as in `clock_word`.
+    let (protocol, holds) = unsafe { ((*flow).protocol, (*flow).holds) };
+    is_over_by(seen, protocol, holds, now(), globals.hz)
 }
 
 /// Ends a flow whose time is up, or that both sides have closed.
@@ -182,14 +233,7 @@ fn take_apart<F: Family>(index: u32, seen: u64) -> bool {
 pub fn end_if_over<F: Family>(index: u32, globals: &Globals) -> bool {
     let Some(flow) = F::flows().get_ptr_mut(index) else { return false };
     let seen = clock(flow);
-    // SAFETY: as in `clock_word`.
-    let protocol = unsafe { (*flow).protocol };
-    if seen.state() == State::DEAD
-        || !(seen.state().is_over() || seen.is_expired(protocol, now(), globals.hz))
-    {
-        return false;
-    }
-    end::<F>(index, seen)
+    seen.state() != State::DEAD && is_over(flow, seen, globals) && end::<F>(index, seen)
 }
 
 /// Ends a flow whose time is up.
@@ -198,8 +242,10 @@ pub fn end_if_expired<F: Family>(index: u32, globals: &Globals) -> bool {
     let Some(flow) = F::flows().get_ptr_mut(index) else { return false };
     let seen = clock(flow);
     // SAFETY: as in `clock_word`.
-    let protocol = unsafe { (*flow).protocol };
-    seen.state() != State::DEAD && seen.is_expired(protocol, now(), globals.hz) && end::<F>(index, seen)
+    let (protocol, holds) = unsafe { ((*flow).protocol, (*flow).holds) };
+    seen.state() != State::DEAD
+        && is_expired(seen, protocol, holds, now(), globals.hz)
+        && end::<F>(index, seen)
 }
 
 /// Ends a flow of this endpoint, or to it, whatever its state.
@@ -212,6 +258,24 @@ pub fn end_of<F: Family>(index: u32, endpoint: u32) -> bool {
     seen.state() != State::DEAD && of_endpoint && end::<F>(index, seen)
 }
 
+/// Ends a binding whose network has no endpoint-independent mapping any more, or a flow that the network's would not let begin now.
+#[inline(always)]
+pub fn end_if_unbound<F: Family>(index: u32) -> bool {
+    let Some(flow) = F::flows().get_ptr_mut(index) else { return false };
+    let seen = clock(flow);
+    // SAFETY: as in `clock_word`.
+    let (flags, endpoint) = unsafe { ((*flow).flags, (*flow).endpoint) };
+    if seen.state() == State::DEAD || flags & (BINDING | BOUND) == 0 {
+        return false;
+    }
+    let network = ENDPOINTS.get(endpoint).and_then(|endpoint| NETWORKS.get(endpoint.network));
+    // Who came unasked needs both.
+    let needed =
+        if flags & ACCEPTED == 0 { INDEPENDENT_MAPPING } else { INDEPENDENT_MAPPING | INDEPENDENT_FILTERING };
+    let has_all = network.is_some_and(|network| network.flags & needed == needed);
+    !has_all && end::<F>(index, seen)
+}
+
 /// Ends a flow that came to a port which does not lead to its end any more.
 #[inline(always)]
 pub fn end_if_unpublished<F: Family>(index: u32) -> bool {
@@ -219,7 +283,7 @@ pub fn end_if_unpublished<F: Family>(index: u32) -> bool {
     let seen = clock(flow);
     // SAFETY: as in `clock_word`.
     let flow = unsafe { &*flow };
-    if seen.state() == State::DEAD || flow.flags & (ACCEPTED | OPEN) != ACCEPTED {
+    if seen.state() == State::DEAD || flow.flags & (ACCEPTED | OPEN | BOUND) != ACCEPTED {
         return false;
     }
     let publication = publish::find::<F>(flow.external, flow.protocol, flow.external_port);
@@ -271,6 +335,7 @@ pub fn blank<F: Family>(index: u32) -> Result<*mut Flow<F::Address>, DropReason>
         (*flow).outbound = Default::default();
         (*flow).inbound = Default::default();
         (*flow).index = index;
+        (*flow).holds = 0;
     }
     Ok(flow)
 }
@@ -291,6 +356,8 @@ pub fn end_unkeyed<F: Family>(index: u32, flow: *mut Flow<F::Address>) {
     let (answer, endpoint) = unsafe { ((*flow).answer_key(), (*flow).endpoint) };
     clock_word(flow).store(Clock::default().0);
     let _ = F::flow_keys().remove(&answer);
+    // SAFETY: as above.
+    binding::let_go::<F>(unsafe { &*flow }, answer);
     give_back::<F>(index, endpoint);
 }
 
@@ -304,8 +371,10 @@ pub fn claim<F: Family>(key: &Tuple<F::Address>, index: u32) -> bool {
 #[inline(always)]
 pub fn start<A: Address>(flow: *mut Flow<A>) {
     // SAFETY: as in `clock_word`.
-    let (protocol, accepted) = unsafe { ((*flow).protocol, (*flow).flags & ACCEPTED != 0) };
-    clock_word(flow).store(Clock::new(State::first(protocol, accepted), now()).0);
+    let (protocol, flags) = unsafe { ((*flow).protocol, (*flow).flags) };
+    let state =
+        if flags & BINDING != 0 { State::BOUND } else { State::first(protocol, flags & ACCEPTED != 0) };
+    clock_word(flow).store(Clock::new(state, now()).0);
 }
 
 /// A search for records that are over.

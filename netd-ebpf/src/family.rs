@@ -59,6 +59,7 @@ pub trait Family: Sized + 'static {
     fn flows() -> &'static Array<Flow<Self::Address>>;
     fn flow_keys() -> &'static HashMap<Tuple<Self::Address>, u32>;
     fn free_flows() -> &'static Queue<u32>;
+    fn port_usage() -> &'static Array<u64>;
     fn fragments() -> &'static LruHashMap<FragmentKey<Self::Address>, u32>;
     fn addresses() -> &'static HashMap<Self::Address, u32>;
     fn subnets() -> &'static LpmTrie<Self::Address, u32>;
@@ -70,6 +71,9 @@ pub trait Family: Sized + 'static {
 
     /// Ends the flow at `index` if its clock still is `seen`; 0 if it is not. A global function: see [`crate::open::Open`].
     fn end(index: u32, seen: u64) -> i64;
+
+    /// A packet passes that may change the flow's state; 0 if the flow has been ended.
+    fn advance(flow: *mut Flow<Self::Address>, direction: u8, tcp: u8) -> i64;
 
     /// Ends some flows that are over, of the endpoint or of any; 0 if none was found.
     fn make_room(endpoint: u32) -> i64;
@@ -180,6 +184,10 @@ impl Family for V4 {
         &maps::FREE_FLOWS4
     }
     #[inline(always)]
+    fn port_usage() -> &'static Array<u64> {
+        &maps::PORT_USAGE4
+    }
+    #[inline(always)]
     fn fragments() -> &'static LruHashMap<FragmentKey<Ipv4>, u32> {
         &maps::FRAGMENTS4
     }
@@ -214,6 +222,10 @@ impl Family for V4 {
     #[inline(always)]
     fn end(index: u32, seen: u64) -> i64 {
         conntrack::end4(index, seen)
+    }
+    #[inline(always)]
+    fn advance(flow: *mut Flow<Ipv4>, direction: u8, tcp: u8) -> i64 {
+        conntrack::advance4(flow, u32::from(direction), u32::from(tcp))
     }
     #[inline(always)]
     fn make_room(endpoint: u32) -> i64 {
@@ -280,6 +292,10 @@ impl Family for V6 {
         &maps::FREE_FLOWS6
     }
     #[inline(always)]
+    fn port_usage() -> &'static Array<u64> {
+        &maps::PORT_USAGE6
+    }
+    #[inline(always)]
     fn fragments() -> &'static LruHashMap<FragmentKey<Ipv6>, u32> {
         &maps::FRAGMENTS6
     }
@@ -314,6 +330,10 @@ impl Family for V6 {
     #[inline(always)]
     fn end(index: u32, seen: u64) -> i64 {
         conntrack::end6(index, seen)
+    }
+    #[inline(always)]
+    fn advance(flow: *mut Flow<Ipv6>, direction: u8, tcp: u8) -> i64 {
+        conntrack::advance6(flow, u32::from(direction), u32::from(tcp))
     }
     #[inline(always)]
     fn make_room(endpoint: u32) -> i64 {

@@ -1,19 +1,22 @@
-//! Published ports from within: a container that reaches another one, or itself, by a port of the host.
+//! Published and bound ports from within: a container that reaches another one, or itself, by a port of the host.
 //!
 //! The flow is one that was accepted, and the client its remote. On a network of its own the client is known by its own address;
 //! on the server's network by the gateway's, or else the server would answer past the gateway.
+//!
+//! So it is with ports that are bound and open to all, but for the client whose own port is bound: it is known by that one,
+//! as to everybody (RFC 4787 section 6).
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netd_common::{
     drop::DropReason,
     endpoint::VIA_BRIDGE,
-    globals::Globals,
     nat::PEER,
     stats::Path,
     tuple::{INBOUND, OUTBOUND},
 };
 
 use crate::{
+    binding,
     conntrack::{self, Found},
     family::{Family, V4, V6},
     fib, frag,
@@ -35,13 +38,13 @@ use crate::{
 pub trait Hairpin: Quoted + Publish {
     /// Takes a container's packet to whom it is for, if it is one of a published port's flows: of `flow`, unless that is
     /// [`UNKNOWN`]. The verdict's number, or [`ERROR`] and where its header is for one that has to be translated first, or
-    /// [`NOT_OURS`], or a failure.
-    fn turn(packet: &Packet, slot: u32, flow: i64) -> i64;
+    /// [`FIRST`], or [`NOT_OURS`], or a failure.
+    fn turn(packet: &Packet, flow: i64) -> i64;
     /// Translates what the ICMP error at `l4` quotes. The flow of that, as of a packet that goes the error's way, or [`NOT_OURS`],
     /// or a failure.
     fn quoted_within(packet: &Packet, l4: usize) -> i64;
-    /// The flow of such a packet, and [`ANSWER`] beside it for one; or [`FIRST`], or [`ERROR`] and where its header is, or
-    /// [`NOT_OURS`].
+    /// The flow of such a packet, TCP's flags, and [`ANSWER`] beside it for one; or [`FIRST`], or [`ERROR`] and where its header is,
+    /// or [`NOT_OURS`].
     fn flow_within(packet: &Packet) -> i64;
     /// Hands the client an answer, whose other end is translated already. The verdict's number, or a failure.
     fn answer(packet: &Packet, index: u32) -> i64;
@@ -49,8 +52,8 @@ pub trait Hairpin: Quoted + Publish {
 
 impl Hairpin for V4 {
     #[inline(always)]
-    fn turn(packet: &Packet, slot: u32, flow: i64) -> i64 {
-        hairpin4(packet.skb(), slot, flow as u64)
+    fn turn(packet: &Packet, flow: i64) -> i64 {
+        hairpin4(packet.skb(), flow as u64)
     }
     #[inline(always)]
     fn quoted_within(packet: &Packet, l4: usize) -> i64 {
@@ -68,8 +71,8 @@ impl Hairpin for V4 {
 
 impl Hairpin for V6 {
     #[inline(always)]
-    fn turn(packet: &Packet, slot: u32, flow: i64) -> i64 {
-        hairpin6(packet.skb(), slot, flow as u64)
+    fn turn(packet: &Packet, flow: i64) -> i64 {
+        hairpin6(packet.skb(), flow as u64)
     }
     #[inline(always)]
     fn quoted_within(packet: &Packet, l4: usize) -> i64 {
@@ -87,14 +90,14 @@ impl Hairpin for V6 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hairpin4(skb: *mut __sk_buff, slot: u32, flow: u64) -> i64 {
-    turn::<V4>(skb, slot, flow as i64)
+pub extern "C" fn hairpin4(skb: *mut __sk_buff, flow: u64) -> i64 {
+    turn::<V4>(skb, flow as i64)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn hairpin6(skb: *mut __sk_buff, slot: u32, flow: u64) -> i64 {
-    turn::<V6>(skb, slot, flow as i64)
+pub extern "C" fn hairpin6(skb: *mut __sk_buff, flow: u64) -> i64 {
+    turn::<V6>(skb, flow as i64)
 }
 
 #[unsafe(no_mangle)]
@@ -147,8 +150,10 @@ const NOT_OURS: i64 = i64::MIN;
 const FIRST: i64 = i64::MIN + 1;
 /// Beside a flow's index: an answer.
 const ANSWER: i64 = 1 << 32;
-/// Beside where the header of an ICMP error is.
-const ERROR: i64 = 1 << 33;
+/// By how much TCP's flags are shifted beside that.
+const FLAGS: u32 = 33;
+/// Beside where the header of an ICMP error is; more than any flow's code.
+const ERROR: i64 = 1 << 41;
 /// A flow that is still to be found.
 const UNKNOWN: i64 = i64::MIN + 2;
 
@@ -160,16 +165,37 @@ fn failure(reason: DropReason) -> i64 {
 /// Takes a container's packet to whom it is for, if it is one of a published port's flows.
 #[inline(always)]
 pub fn forward<F: Hairpin>(packet: &Packet, slot: u32) -> Option<Outcome> {
-    let mut code = F::turn(packet, slot, UNKNOWN);
+    let mut code = F::turn(packet, UNKNOWN);
+    // Here and not there, for a call less on the programs' short stack.
+    if code == FIRST {
+        code = match publish::open::<F>(packet, slot) {
+            Opened::Flow(index) => {
+                F::note_first(packet, index);
+                F::turn(packet, i64::from(index))
+            }
+            Opened::Stack => return None,
+            Opened::Drop(reason) => return Some(Err(reason)),
+        };
+    }
+    finish::<F>(packet, code)
+}
+
+/// The same for an ICMP error, which begins no flow.
+#[inline(always)]
+pub fn forward_error<F: Hairpin>(packet: &Packet) -> Option<Outcome> {
+    finish::<F>(packet, F::turn(packet, UNKNOWN))
+}
+
+#[inline(always)]
+fn finish<F: Hairpin>(packet: &Packet, mut code: i64) -> Option<Outcome> {
     if code >= ERROR {
-        // Here and not there, for a call less on the programs' short stack.
         code = F::quoted_within(packet, usize::from(code as u16));
         if code >= 0 {
-            code = F::turn(packet, slot, code);
+            code = F::turn(packet, code);
         }
     }
     match code {
-        NOT_OURS => None,
+        NOT_OURS | FIRST => None,
         code if code <= FAILED => Some(Err(DropReason::of((FAILED - code) as u32))),
         verdict => Some(Ok(Verdict::redirected(verdict))),
     }
@@ -183,21 +209,16 @@ pub fn is_within<F: Family>(found: &Found<F::Address>) -> bool {
 }
 
 #[inline(always)]
-fn turn<F: Hairpin>(skb: *mut __sk_buff, slot: u32, mut flow: i64) -> i64 {
+fn turn<F: Hairpin>(skb: *mut __sk_buff, mut flow: i64) -> i64 {
     let context = TcContext::new(skb);
     let packet = &Packet::of(&context);
     if flow == UNKNOWN {
         flow = F::flow_within(packet);
+        if (0..ERROR).contains(&flow) && !is_live::<F>(flow) {
+            return failure(DropReason::NoBackend);
+        }
     }
-    if flow == FIRST {
-        flow = match publish::open::<F>(packet, slot) {
-            Opened::Flow(index) => i64::from(index),
-            Opened::Stack => return NOT_OURS,
-            Opened::Drop(reason) => return failure(reason),
-        };
-        F::note_first(packet, flow as u32);
-    }
-    if flow >= ERROR {
+    if flow == FIRST || flow >= ERROR {
         return flow;
     }
     if flow < 0 {
@@ -210,7 +231,9 @@ fn turn<F: Hairpin>(skb: *mut __sk_buff, slot: u32, mut flow: i64) -> i64 {
             Err(reason) => failure(reason),
         };
     }
-    let Some(found) = conntrack::at::<F>(index) else { return failure(DropReason::NoBackend) };
+    let Some(found) = conntrack::at::<F>(index).filter(binding::answer::<F>) else {
+        return failure(DropReason::NoBackend);
+    };
     // SAFETY: the flow points into an array map.
     match nat::other_end::<F>(packet, unsafe { &*found.flow }, OUTBOUND) {
         Ok(()) => F::answer(packet, index),
@@ -239,16 +262,15 @@ fn quoted_within<F: Hairpin>(skb: *mut __sk_buff, l4: usize) -> Result<i64, Drop
 fn flow_within<F: Hairpin>(skb: *mut __sk_buff) -> i64 {
     let context = TcContext::new(skb);
     let packet = &Packet::of(&context);
-    let Some(globals) = fib::globals() else { return NOT_OURS };
     let Ok(ip) = F::parse(packet) else { return NOT_OURS };
     if ip.options {
         return NOT_OURS;
     }
     if ip.fragment.later {
         return match frag::find::<F>(&ip, OUTBOUND) {
-            Some(found) if is_live::<F>(&found, OUTBOUND, 0, globals) => i64::from(found.index) | ANSWER,
+            Some(found) if is_within::<F>(&found) => i64::from(found.index) | ANSWER,
             _ => match frag::find::<F>(&ip, INBOUND) {
-                Some(found) if is_live::<F>(&found, INBOUND, 0, globals) => i64::from(found.index),
+                Some(found) if is_within::<F>(&found) => i64::from(found.index),
                 _ => NOT_OURS,
             },
         };
@@ -263,13 +285,13 @@ fn flow_within<F: Hairpin>(skb: *mut __sk_buff) -> i64 {
     let mut key = open::outbound(ip.source, ip.destination, source, destination, ip.protocol);
     let mut code = NOT_OURS;
     if let Some(found) = conntrack::find::<F>(&key)
-        && is_live::<F>(&found, OUTBOUND, l4.flags, globals)
+        && is_within::<F>(&found)
     {
         code = i64::from(found.index) | ANSWER;
     } else {
         key.direction = INBOUND;
         if let Some(found) = conntrack::find::<F>(&key)
-            && is_live::<F>(&found, INBOUND, l4.flags, globals)
+            && is_within::<F>(&found)
         {
             code = i64::from(found.index);
         } else if l4.is_first(ip.protocol) {
@@ -279,13 +301,17 @@ fn flow_within<F: Hairpin>(skb: *mut __sk_buff) -> i64 {
     if code >= 0 && ip.fragment.more {
         frag::note::<F>(&ip, if code & ANSWER != 0 { OUTBOUND } else { INBOUND }, code as u32);
     }
-    code
+    if code >= 0 { code | i64::from(l4.flags) << FLAGS } else { code }
 }
 
-/// Whether the flow is one between containers, and has not been ended meanwhile.
+/// Whether the flow that was found has not been ended meanwhile.
 #[inline(always)]
-fn is_live<F: Family>(found: &Found<F::Address>, direction: u8, tcp: u8, globals: &Globals) -> bool {
-    is_within::<F>(found) && conntrack::refresh(found.flow, direction, tcp, globals)
+fn is_live<F: Family>(code: i64) -> bool {
+    let (Some(globals), Some(found)) = (fib::globals(), conntrack::at::<F>(code as u32)) else {
+        return false;
+    };
+    let direction = if code & ANSWER != 0 { OUTBOUND } else { INBOUND };
+    conntrack::refresh::<F>(found.flow, direction, (code >> FLAGS) as u8, globals)
 }
 
 /// The client is the last hop: a TTL that ends there has still arrived, and must not become 0.

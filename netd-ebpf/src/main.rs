@@ -6,6 +6,7 @@
 
 mod arp;
 mod atomic;
+mod binding;
 mod bridge;
 mod call;
 mod conntrack;
@@ -27,6 +28,7 @@ mod open;
 mod packet;
 mod parse;
 mod policy;
+mod port_usage;
 mod publish;
 mod rate;
 mod redirect;

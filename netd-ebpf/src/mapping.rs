@@ -7,24 +7,32 @@ use aya_ebpf::{
 };
 use netd_common::{
     addr::Be16,
+    binding::taking,
     drop::DropReason,
     globals::Globals,
     limits,
-    nat::{CHOSEN, Flow, OWN_ADDRESS},
-    tuple::{Tuple, protocol},
+    nat::{BOUND, CHOSEN, Flow, OWN_ADDRESS},
+    tuple::{
+        Tuple,
+        protocol::{TCP, UDP},
+    },
 };
 
 use crate::{
+    binding::Bind,
     conntrack::{self, repeat},
     family::{Family, V4, V6},
     fib,
     open::{Opened, STACK},
     packet::Packet,
+    port_usage::Ports,
     publish,
     rewrite::{self, Rewrite},
     stats,
 };
 
+/// Towards this one remote the port of the flow's binding is the host's own, or came to be published.
+const NOT_AS_BOUND: i64 = i64::MIN;
 /// Beside the index of the flow that holds the port.
 const HELD: i64 = 1 << 32;
 
@@ -85,9 +93,19 @@ pub extern "C" fn take_over6(index: u32, holder: u32) -> i64 {
 
 /// Gives an admitted flow its external port: one that is free, or else that of a flow that is over. The index, or no flow.
 #[inline(always)]
-pub fn take<F: Mapping>(packet: &Packet, index: u32) -> i64 {
-    let taken = F::take_port(packet, index);
-    if taken & HELD != 0 && taken > 0 { F::take_over(index, taken as u32) } else { taken }
+pub fn take<F: Bind>(packet: &Packet, index: u32) -> i64 {
+    let mut taken = F::take_port(packet, index);
+    if taken == NOT_AS_BOUND {
+        F::leave(index);
+        taken = F::take_port(packet, index);
+    }
+    if taken & HELD != 0 && taken > 0 {
+        taken = F::take_over(index, taken as u32);
+    }
+    if taken < 0 {
+        F::forgo(index);
+    }
+    taken
 }
 
 /// A search for a free external port, as its body sees it.
@@ -98,14 +116,10 @@ struct Search<'a, F: Family> {
     index: u32,
     /// The inbound tuple; its destination port is what is searched.
     key: Tuple<F::Address>,
-    /// The port that the sender uses.
+    /// The port that the sender uses, or that of the flow's binding.
     own: Be16,
-    /// The protocol's ports are shared with the host's sockets.
-    is_port: bool,
-    /// The address is this network's own: no range of the host's is in the way.
-    is_chosen: bool,
-    /// The address is not translated: the port is in nobody's way, or it is the host's own socket's.
-    same_address: bool,
+    /// Those of the flow.
+    flags: u16,
     draws: u32,
     claimed: bool,
     /// The last flow seen that is over, and its port.
@@ -121,17 +135,15 @@ fn take_port<F: Family>(skb: *mut __sk_buff, index: u32) -> i64 {
     let packet = &Packet::of(&context);
     // SAFETY: a drawn record is nobody else's until its keys are in the table.
     let record = unsafe { &*flow };
-    let key = record.inbound_key();
+    let flags = record.flags;
     let mut search = Search::<F> {
         packet,
         globals,
         flow,
         index,
-        key,
-        own: record.local_port,
-        is_port: key.protocol == protocol::TCP || key.protocol == protocol::UDP,
-        is_chosen: record.flags & CHOSEN != 0,
-        same_address: record.flags & OWN_ADDRESS != 0,
+        key: record.inbound_key(),
+        own: if flags & BOUND != 0 { record.external_port } else { record.local_port },
+        flags,
         draws: 0,
         claimed: false,
         over: None,
@@ -146,29 +158,34 @@ fn take_port<F: Family>(skb: *mut __sk_buff, index: u32) -> i64 {
         unsafe { (*flow).external_port = port };
         return HELD | i64::from(holder);
     }
-    no_port::<F>(index, flow)
+    // SAFETY: as above.
+    if flags & BOUND != 0 { NOT_AS_BOUND } else { no_port(unsafe { (*flow).protocol }) }
 }
 
 #[inline(always)]
 fn take_over<F: Family>(index: u32, holder: u32) -> i64 {
     let (Some(globals), Some(flow)) = (fib::globals(), F::flows().get_ptr_mut(index)) else { return STACK };
+    // SAFETY: as in `take_port`.
+    let is_bound = unsafe { (*flow).flags } & BOUND != 0;
+    if is_bound && conntrack::at::<F>(holder).is_none() {
+        // Another CPU is making the same flow, for its port can be no other. By the time that the stack is done it is there.
+        return STACK;
+    }
     if conntrack::end_if_over::<F>(holder, globals)
         // SAFETY: as in `take_port`.
-        && conntrack::claim::<F>(&unsafe { (*flow).inbound_key() }, index)
+        && claim::<F>(&unsafe { (*flow).inbound_key() }, flow, index)
     {
         stats::drew(limits::PORT_DRAWS);
         return Opened::Flow(index).encode();
     }
-    no_port::<F>(index, flow)
+    // SAFETY: as in `take_port`.
+    no_port(unsafe { (*flow).protocol })
 }
 
-/// Gives the record back.
+/// There is no port for the flow.
 #[inline(always)]
-pub fn no_port<F: Family>(index: u32, flow: *mut Flow<F::Address>) -> i64 {
-    // SAFETY: as in `take_port`.
-    let (protocol, endpoint) = unsafe { ((*flow).protocol, (*flow).endpoint) };
+pub fn no_port(protocol: u8) -> i64 {
     stats::drew(limits::PORT_DRAWS + 1);
-    conntrack::give_back::<F>(index, endpoint);
     let fixed = rewrite::has_fixed_port(protocol);
     Opened::Drop(if fixed { DropReason::SctpPort } else { DropReason::PortsExhausted }).encode()
 }
@@ -178,9 +195,13 @@ extern "C" fn try_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {
     // SAFETY: `repeat` passes the pointer that it was given.
     let search = unsafe { &mut *search };
     let first = search.draws == 0;
-    let is_free_to_keep = search.same_address || search.is_chosen;
-    let keeps = first && (!search.is_port || is_free_to_keep || search.globals.ports.keeps(search.own.get()));
-    if !first && rewrite::has_fixed_port(search.key.protocol) {
+    let is_port = search.key.protocol == TCP || search.key.protocol == UDP;
+    let is_bound = search.flags & BOUND != 0;
+    // The address is not translated, and the port in nobody's way or the host's own socket's; or it is this network's own, and no
+    // range of the host's in the way; or the binding has found the port already.
+    let is_free_to_keep = search.flags & (OWN_ADDRESS | CHOSEN | BOUND) != 0;
+    let keeps = first && (!is_port || is_free_to_keep || search.globals.ports.keeps(search.own.get()));
+    if !first && (is_bound || rewrite::has_fixed_port(search.key.protocol)) {
         return 1;
     }
     search.draws += 1;
@@ -189,7 +210,7 @@ extern "C" fn try_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {
     } else {
         // SAFETY: a plain helper call.
         let random = unsafe { bpf_get_prandom_u32() };
-        if search.is_port {
+        if is_port {
             match search.globals.ports.draw(search.own.get(), random) {
                 Some(port) => Be16::new(port),
                 None => return 1,
@@ -202,18 +223,21 @@ extern "C" fn try_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {
     if let Some(holder) = unsafe { F::flow_keys().get(&search.key) }.copied() {
         if is_over::<F>(holder, search.globals) {
             search.over = Some((holder, search.key.destination_port));
+            return i64::from(is_bound);
         }
         return 0;
     }
     // Never a port that is published, or that the host itself uses towards this remote or listens on (port shadowing).
-    let own_socket = search.same_address && first;
-    if search.is_port
+    let own_socket = search.flags & OWN_ADDRESS != 0 && first;
+    if is_port
         && !own_socket
-        && (is_published::<F>(&search.key) || is_hosts::<F>(search.packet, &search.key))
+        && (!is_bound && is_published::<F>(&search.key) || has_socket::<F>(search.packet, &search.key))
     {
         return 0;
     }
-    search.claimed = claim::<F>(search);
+    // SAFETY: as in `take_port`.
+    unsafe { (*search.flow).external_port = search.key.destination_port };
+    search.claimed = claim::<F>(&search.key, search.flow, search.index);
     i64::from(search.claimed)
 }
 
@@ -222,31 +246,38 @@ fn is_published<F: Family>(key: &Tuple<F::Address>) -> bool {
     publish::find::<F>(key.destination, key.protocol, key.destination_port).is_some()
 }
 
+/// Takes the port, towards the key's remote or alone.
 #[inline(always)]
-fn claim<F: Family>(search: &Search<F>) -> bool {
+fn claim<F: Family>(key: &Tuple<F::Address>, flow: *mut Flow<F::Address>, index: u32) -> bool {
     // SAFETY: as in `take_port`.
-    unsafe { (*search.flow).external_port = search.key.destination_port };
-    conntrack::claim::<F>(&search.key, search.index)
+    let taking = unsafe { taking((*flow).flags, (*flow).endpoint) };
+    let ports = Ports::of::<F>(key.destination, key.protocol);
+    if !ports.take::<F>(key.destination_port, taking) {
+        return false;
+    }
+    if conntrack::claim::<F>(key, index) {
+        return true;
+    }
+    ports.give_back::<F>(key.destination_port, taking);
+    false
 }
 
 #[inline(always)]
 fn is_over<F: Family>(index: u32, globals: &Globals) -> bool {
     let Some(flow) = F::flows().get_ptr_mut(index) else { return false };
-    let clock = conntrack::clock(flow);
-    // SAFETY: a byte of a live map value.
-    clock.state().is_over() || clock.is_expired(unsafe { (*flow).protocol }, conntrack::now(), globals.hz)
+    conntrack::is_over(flow, conntrack::clock(flow), globals)
 }
 
 /// Whether a socket of the host would receive packets with this inbound tuple.
 #[inline(always)]
-fn is_hosts<F: Family>(packet: &Packet, key: &Tuple<F::Address>) -> bool {
+pub fn has_socket<F: Family>(packet: &Packet, key: &Tuple<F::Address>) -> bool {
     // The kernel's tuple has the fields of ours in the same order, and the packet that a socket would receive is this one.
     let tuple = (&raw const *key).cast_mut().cast::<bpf_sock_tuple>();
     let size = 2 * (size_of::<F::Address>() + size_of::<Be16>()) as u32;
     // SAFETY: the helpers read `size` bytes of `tuple`; a socket that they return is released.
     unsafe {
         let context = packet.skb().cast();
-        let socket = if key.protocol == protocol::TCP {
+        let socket = if key.protocol == TCP {
             bpf_skc_lookup_tcp(context, tuple, size, BPF_F_CURRENT_NETNS as u64, 0)
         } else {
             bpf_sk_lookup_udp(context, tuple, size, BPF_F_CURRENT_NETNS as u64, 0)

@@ -8,6 +8,7 @@ use aya_ebpf::{
 };
 use netd_common::{
     addr::{IfIndex, Ipv4, Ipv6, Mac},
+    binding,
     bridge::{Exempt, Network},
     drop::DropReason,
     endpoint::Endpoint,
@@ -117,7 +118,7 @@ pub static SOCKETS: SkStorage<Socket> = SkStorage::new();
 pub static FLOWS4: Array<Flow<Ipv4>> = Array::with_max_entries(limits::FLOWS4, BPF_F_MMAPABLE);
 #[map]
 pub static FLOWS6: Array<Flow<Ipv6>> = Array::with_max_entries(limits::FLOWS6, BPF_F_MMAPABLE);
-/// Both directions' tuples to the index of their flow.
+/// Both directions' tuples to the index of their flow or binding.
 #[map]
 pub static FLOW_KEYS4: HashMap<Tuple<Ipv4>, u32> = HashMap::with_max_entries(2 * limits::FLOWS4, 0);
 #[map]
@@ -133,6 +134,12 @@ pub static FLOWS_DRAWN: Array<u64> = Array::with_max_entries(2, 0);
 /// Live flows of each endpoint: index is twice the slot, plus one for IPv6.
 #[map]
 pub static ENDPOINT_FLOWS: Array<u64> = Array::with_max_entries(2 * limits::ENDPOINTS, 0);
+
+/// Who has each external port: two ports in a word, see [`binding::Usage`].
+#[map]
+pub static PORT_USAGE4: Array<u64> = Array::with_max_entries(binding::WORDS, 0);
+#[map]
+pub static PORT_USAGE6: Array<u64> = Array::with_max_entries(binding::WORDS, 0);
 
 /// Forgetting a fragment's note loses one datagram, so this one table may evict.
 #[map]

@@ -13,7 +13,6 @@ use netd_common::{
 use crate::{
     conntrack,
     family::{V4, V6},
-    fib,
     maps::{ENDPOINTS, NETWORKS, UPLINKS},
     packet::Packet,
     parse::{
@@ -333,16 +332,12 @@ fn turn_back<F: Rewrite>(skb: *mut __sk_buff, index: u32) -> Result<(), DropReas
     let context = TcContext::new(skb);
     let packet = &Packet::of(&context);
     let ip = F::parse(packet)?;
-    let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
     let found = conntrack::at::<F>(index).ok_or(DropReason::UnknownEndpoint)?;
     let l4 = if ip.fragment.later { None } else { Some(l4::parse(packet, &ip, F::L4, F::ICMP)?) };
     // SAFETY: `flow` points into an array map.
     let record = unsafe { &*found.flow };
-    // What an error quotes has been turned back already, and an error keeps no flow alive.
+    // What an error quotes has been turned back already.
     if l4.as_ref().is_none_or(|l4| l4.kind != L4Kind::Icmp(Kind::Error)) {
-        if !conntrack::refresh(found.flow, INBOUND, l4.as_ref().map_or(0, |l4| l4.flags), globals) {
-            return Err(DropReason::UnknownEndpoint);
-        }
         conntrack::tally(found.flow, INBOUND, packet.len());
         if l4.is_some() {
             rewrite::transport::<F>(packet, ip.l4, ip.protocol, &to_local(record, 0))?;

@@ -6,16 +6,19 @@ use aya_ebpf::{
 };
 use netd_common::{
     addr::{Address as _, Be16, IfIndex, Ipv4, Ipv6},
+    binding::is_bindable,
+    bridge::{INDEPENDENT_FILTERING, INDEPENDENT_MAPPING},
     drop::DropReason,
     event::{Refused, Sweep},
     fib::NextHop,
     globals::Globals,
-    nat::{ACCEPTED, CHOSEN, OUTSIDE, OWN_ADDRESS},
+    nat::{ACCEPTED, BINDING, BOUND, CHOSEN, OUTSIDE, OWN_ADDRESS, UNFILTERED},
     stats::Path,
     tuple::{INBOUND, OUTBOUND, Tuple},
 };
 
 use crate::{
+    binding::{self, Bind},
     conntrack,
     egress::{self, Egress, Exit, FOUND},
     external,
@@ -57,6 +60,9 @@ pub enum Opened {
     Stack,
     Drop(DropReason),
 }
+
+/// Beside the index of a flow that is not live yet, one of whose ports is a binding's.
+pub const TO_BIND: i64 = 1 << 32;
 
 // A subprogram returns one register.
 pub const STACK: i64 = -1;
@@ -191,20 +197,21 @@ pub fn judge<F: Open>(packet: &Packet, request: &Request<F::Address>) -> Opened 
 
 /// Opens a flow for a packet from a container.
 #[inline(always)]
-pub fn open<F: Open>(packet: &Packet, request: &Request<F::Address>) -> Opened {
-    let mut admitted = F::admit(packet, request);
-    if let Opened::Drop(reason) = Opened::decode(admitted) {
-        let whose = match reason {
-            DropReason::FlowTableFull => Sweep::ANY,
-            DropReason::EndpointQuota => request.endpoint,
-            _ => return Opened::Drop(reason),
-        };
-        if F::make_room(whose) != 0 {
-            admitted = F::admit(packet, request);
-        }
+pub fn open<F: Bind>(packet: &Packet, request: &Request<F::Address>) -> Opened {
+    let mut opened = establish::<F>(packet, F::admit(packet, request));
+    let whose = match opened {
+        Opened::Drop(DropReason::FlowTableFull) => Some(Sweep::ANY),
+        Opened::Drop(DropReason::EndpointQuota) => Some(request.endpoint),
+        _ => None,
+    };
+    if let Some(whose) = whose
+        && F::make_room(whose) != 0
+    {
+        opened = establish::<F>(packet, F::admit(packet, request));
     }
-    let opened = establish::<F>(packet, admitted);
-    if let Opened::Drop(reason) = opened {
+    if let Opened::Drop(reason) = opened
+        && reason.is_exhaustion()
+    {
         F::tell(request, reason as u32);
     }
     opened
@@ -212,7 +219,7 @@ pub fn open<F: Open>(packet: &Packet, request: &Request<F::Address>) -> Opened {
 
 /// Opens a flow for a packet of the host itself, whose port or echo identifier a container's flow may hold already.
 #[inline(always)]
-pub fn open_for_host<F: Open>(packet: &Packet, request: &Request<F::Address>) -> Opened {
+pub fn open_for_host<F: Bind>(packet: &Packet, request: &Request<F::Address>) -> Opened {
     establish::<F>(packet, F::admit_host(packet, request))
 }
 
@@ -220,7 +227,7 @@ pub fn open_for_host<F: Open>(packet: &Packet, request: &Request<F::Address>) ->
 fn admit<F: Family>(skb: *mut __sk_buff, request: *const Request<F::Address>) -> i64 {
     // SAFETY: the caller's frame holds it; the verifier demands the check for null.
     match unsafe { request.as_ref() } {
-        Some(request) => decide::<F>(&Packet::of(&TcContext::new(skb)), request).encode(),
+        Some(request) => decide::<F>(&Packet::of(&TcContext::new(skb)), request),
         None => STACK,
     }
 }
@@ -238,42 +245,49 @@ fn admit_host<F: Family>(request: *const Request<F::Address>) -> i64 {
 }
 
 #[inline(always)]
-fn decide<F: Family>(packet: &Packet, request: &Request<F::Address>) -> Opened {
+fn decide<F: Family>(packet: &Packet, request: &Request<F::Address>) -> i64 {
+    let drop = |reason| Opened::Drop(reason).encode();
     let (Some(globals), Some(network)) = (fib::globals(), NETWORKS.get(request.network)) else {
-        return Opened::Drop(DropReason::UnknownEndpoint);
+        return drop(DropReason::UnknownEndpoint);
     };
     let mut exit = Exit::<F::Address>::default();
     let refused = egress::find_exit::<F>(packet, request, network, globals, &mut exit);
     if refused != FOUND {
-        return Opened::decode(refused);
+        return refused;
     }
     if request.unfit == BY_STACK {
-        return Opened::Stack;
+        return STACK;
     }
     let comes_back = external::is_external::<F>(request.tuple.destination);
     // Whoever is asked by an external address within the host answers to one.
     let masquerade = F::is_masqueraded(request.network, network, request.tuple.destination) || comes_back;
     if request.unfit != FIT {
-        return if masquerade { Opened::Drop(DropReason::of(request.unfit)) } else { Opened::Stack };
+        return if masquerade { drop(DropReason::of(request.unfit)) } else { STACK };
     }
     let address =
         if masquerade { egress::external_address::<F>(network, &exit) } else { request.tuple.source };
     if address.is_unspecified() {
-        return Opened::Drop(DropReason::NoExternalAddress);
+        return drop(DropReason::NoExternalAddress);
     }
     if comes_back {
         egress::come_back(&mut exit.hop);
     }
-    let flags = if !masquerade {
+    let mut flags = if !masquerade {
         OWN_ADDRESS
     } else if address == F::source(network) {
         CHOSEN
     } else {
         0
     };
+    let is_bound =
+        masquerade && network.flags & INDEPENDENT_MAPPING != 0 && is_bindable(request.tuple.protocol);
+    if is_bound {
+        flags |= BOUND | if network.flags & INDEPENDENT_FILTERING != 0 { UNFILTERED } else { 0 };
+    }
     match record::<F>(request, address, flags, exit.hop, globals) {
-        Ok(index) => Opened::Flow(index),
-        Err(reason) => Opened::Drop(reason),
+        Ok(index) if is_bound => TO_BIND | i64::from(index),
+        Ok(index) => i64::from(index),
+        Err(reason) => drop(reason),
     }
 }
 
@@ -282,7 +296,7 @@ fn decide<F: Family>(packet: &Packet, request: &Request<F::Address>) -> Opened {
 fn record<F: Family>(
     request: &Request<F::Address>,
     external: F::Address,
-    flags: u8,
+    flags: u16,
     hop: NextHop,
     globals: &Globals,
 ) -> Result<u32, DropReason> {
@@ -309,11 +323,17 @@ fn record<F: Family>(
 
 /// Step by step, each in a frame of its own, for all frames of a call chain share 512 bytes.
 #[inline(always)]
-pub fn establish<F: Open>(packet: &Packet, admitted: i64) -> Opened {
+fn establish<F: Bind>(packet: &Packet, admitted: i64) -> Opened {
     if admitted < 0 {
         return Opened::decode(admitted);
     }
     let index = admitted as u32;
+    if admitted & TO_BIND != 0 {
+        let bound = binding::bind::<F>(packet, index);
+        if bound < 0 {
+            return Opened::decode(bound);
+        }
+    }
     let taken = mapping::take::<F>(packet, index);
     if taken < 0 {
         return Opened::decode(taken);
@@ -325,10 +345,16 @@ pub fn establish<F: Open>(packet: &Packet, admitted: i64) -> Opened {
 fn go_live<F: Family>(index: u32) -> i64 {
     let Some(flow) = F::flows().get_ptr_mut(index) else { return STACK };
     // SAFETY: as in `record`.
-    let (key, accepted) = unsafe { ((*flow).opener_key(), (*flow).flags & ACCEPTED != 0) };
+    let (key, flags) = unsafe { ((*flow).opener_key(), (*flow).flags) };
     conntrack::start(flow);
     if F::flow_keys().insert(&key, index, u64::from(BPF_NOEXIST)).is_ok() {
-        stats::took(if accepted { Path::FlowAccepted } else { Path::FlowCreated });
+        stats::took(if flags & ACCEPTED != 0 {
+            Path::FlowAccepted
+        } else if flags & BINDING != 0 {
+            Path::BindingCreated
+        } else {
+            Path::FlowCreated
+        });
         return Opened::Flow(index).encode();
     }
     // Another CPU has opened the same flow at the same time: its record serves both. Or the table has no room.

@@ -212,7 +212,7 @@ fn record<F: Family>(packet: &Packet, admitted: i64, peer: u32) -> Result<i64, D
     let ip = F::parse(packet)?;
     if ip.fragment.later {
         return match frag::find::<F>(&ip, INBOUND) {
-            Some(found) if conntrack::refresh(found.flow, INBOUND, 0, globals) => {
+            Some(found) if conntrack::refresh::<F>(found.flow, INBOUND, 0, globals) => {
                 Ok(LIVE | i64::from(found.index))
             }
             _ => Err(DropReason::Fragment),
@@ -225,7 +225,7 @@ fn record<F: Family>(packet: &Packet, admitted: i64, peer: u32) -> Result<i64, D
     let Ports { source, destination } = l4.ports;
     let key = open::inbound(ip.source, ip.destination, source, destination, ip.protocol);
     if let Some(found) = conntrack::find::<F>(&key)
-        && conntrack::refresh(found.flow, INBOUND, l4.flags, globals)
+        && conntrack::refresh::<F>(found.flow, INBOUND, l4.flags, globals)
     {
         return Ok(LIVE | i64::from(found.index));
     }
@@ -282,7 +282,7 @@ fn answered<F: Family>(skb: *mut __sk_buff) -> Option<u32> {
     let found = conntrack::find::<F>(&key)?;
     // SAFETY: the flow points into an array map.
     let is_between_networks = unsafe { (*found.flow).flags } & PEER != 0;
-    if is_between_networks && conntrack::refresh(found.flow, OUTBOUND, l4.flags, globals) {
+    if is_between_networks && conntrack::refresh::<F>(found.flow, OUTBOUND, l4.flags, globals) {
         Some(found.index)
     } else {
         None

@@ -11,20 +11,21 @@ use netd_common::{
     event::Sweep,
     fib::NextHop,
     limits,
-    nat::{ACCEPTED, Flow, OUTSIDE, OWN_ADDRESS, PEER, TWICE},
+    nat::{ACCEPTED, Flow, OUTSIDE, OWN_ADDRESS, PEER, SEEN_BOUND, TWICE},
     publish::{Publication, PublishedPort},
     tuple::Tuple,
 };
 
 use crate::{
+    binding::{self, Bind},
     conntrack,
     family::{Family, V4, V6},
     fib, mapping,
     maps::{ENDPOINTS, NETWORKS},
-    open::{Open, Opened},
+    open::Opened,
     packet::Packet,
     parse::l4::Ports,
-    rewrite,
+    port_usage, rewrite,
 };
 
 /// Where a port of the host leads: what is published for the very address goes before what is for all.
@@ -57,9 +58,9 @@ fn is_name_server<F: Family>(address: F::Address) -> bool {
 const DOMAIN: Be16 = Be16::new(53);
 
 /// The subprograms of this file, by family: global functions, see [`Open`].
-pub trait Publish: Open {
+pub trait Publish: Bind {
     /// Where the packet, which came to a port of the host, goes: a record for its flow that is not live yet, or no flow; or
-    /// [`FULL`]. `client` as in [`open`].
+    /// [`FULL`], or [`BOUND_PORT`]. `client` as in [`open`].
     fn accept(packet: &Packet, client: u32) -> i64;
     /// Gives an accepted flow the port that the container sees, and the outbound key that holds it. The index, or no flow.
     fn take_seen_port(index: u32) -> i64;
@@ -89,6 +90,8 @@ impl Publish for V6 {
 
 /// Beside the slot of an endpoint that holds as many flows as it may.
 pub const FULL: i64 = 1 << 33;
+/// The port is not published, but may be a binding's.
+const BOUND_PORT: i64 = i64::MAX;
 
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -114,11 +117,14 @@ pub extern "C" fn take_seen_port6(index: u32) -> i64 {
     take_seen_port::<V6>(index)
 }
 
-/// Opens a flow for a packet that came to a port of the host, if the port is published. `client`: the slot of the container that it
+/// Opens a flow for a packet that came to a port of the host, if the port is published, or else bound and open to all. `client`: the slot of the container that it
 /// is from, or [`OUTSIDE`].
 #[inline(always)]
 pub fn open<F: Publish>(packet: &Packet, client: u32) -> Opened {
     let mut accepted = F::accept(packet, client);
+    if accepted == BOUND_PORT {
+        return binding::open::<F>(packet, client);
+    }
     if let Some(whose) = lacks_room(accepted) {
         if F::make_room(whose) != 0 {
             accepted = F::accept(packet, client);
@@ -144,7 +150,7 @@ pub fn complete<F: Publish>(mut accepted: i64) -> Opened {
 
 /// The endpoint whose flows are too many, or any.
 #[inline(always)]
-fn lacks_room(accepted: i64) -> Option<u32> {
+pub fn lacks_room(accepted: i64) -> Option<u32> {
     if accepted >= FULL { Some(accepted as u32) } else { None }
 }
 
@@ -156,6 +162,7 @@ fn accept<F: Family>(skb: *mut __sk_buff, l3: u32, client: u32) -> i64 {
         Ok(Some(index)) => i64::from(index),
         Ok(None) => Opened::Stack.encode(),
         Err(Refused::Full(whose)) => FULL | i64::from(whose),
+        Err(Refused::Bound) => BOUND_PORT,
         Err(Refused::Because(reason)) => Opened::Drop(reason).encode(),
     }
 }
@@ -164,6 +171,8 @@ fn accept<F: Family>(skb: *mut __sk_buff, l3: u32, client: u32) -> i64 {
 enum Refused {
     /// There is no room for another flow of this endpoint, or of any.
     Full(u32),
+    /// The port is a binding's.
+    Bound,
     Because(DropReason),
 }
 
@@ -191,6 +200,7 @@ fn record<F: Family>(packet: &Packet, client: u32) -> Result<Option<u32>, Refuse
         if !publication.is_some_and(|it| is_host(it.endpoint)) {
             return match F::network_of(ip.destination) {
                 Some(_) => Err(DropReason::DirectAccess.into()),
+                None if is_bound::<F>(ip.destination, ip.protocol, port) => Err(Refused::Bound),
                 None => Ok(None),
             };
         }
@@ -200,7 +210,10 @@ fn record<F: Family>(packet: &Packet, client: u32) -> Result<Option<u32>, Refuse
     } else if !F::is_local(ip.destination) || !may_come_from(client) {
         return Ok(None);
     }
-    let Some(publication) = publication else { return Ok(None) };
+    let Some(publication) = publication else {
+        let is_bound = is_bound::<F>(ip.destination, ip.protocol, port);
+        return if is_bound { Err(Refused::Bound) } else { Ok(None) };
+    };
     let globals = fib::globals().ok_or(DropReason::NoBackend)?;
     // A pointer, read where it is needed: what is held meanwhile is held on the programs' short stack.
     let endpoint = ENDPOINTS.get_ptr(publication.endpoint).ok_or(DropReason::NoBackend)?;
@@ -248,6 +261,11 @@ fn record<F: Family>(packet: &Packet, client: u32) -> Result<Option<u32>, Refuse
     Ok(Some(index))
 }
 
+#[inline(always)]
+fn is_bound<F: Family>(address: F::Address, protocol: u8, port: Be16) -> bool {
+    port_usage::Ports::of::<F>(address, protocol).is_bound::<F>(port)
+}
+
 /// Whether a container's packets may go anywhere but to its network and the host.
 #[inline(always)]
 fn may_come_from(client: u32) -> bool {
@@ -282,6 +300,8 @@ struct Search<F: Family> {
     claimed: bool,
     /// The container knows the remote by the gateway's address, whose ports are the host's own sockets' too.
     hidden: bool,
+    /// The port is the one of the remote's binding, and no other.
+    is_bound: bool,
     /// The outbound tuple; its destination port is what is searched.
     key: Tuple<F::Address>,
 }
@@ -292,13 +312,22 @@ struct Search<F: Family> {
 fn take_seen_port<F: Family>(index: u32) -> i64 {
     let Some(flow) = F::flows().get_ptr_mut(index) else { return Opened::Stack.encode() };
     // SAFETY: as in `record`.
-    let (key, hidden) = unsafe {
-        (*flow).seen_port = (*flow).remote_port;
-        ((*flow).outbound_key(), (*flow).flags & OWN_ADDRESS == 0)
+    let (key, is_bound, hidden) = unsafe {
+        let is_bound = (*flow).flags & SEEN_BOUND != 0;
+        if !is_bound {
+            (*flow).seen_port = (*flow).remote_port;
+        }
+        ((*flow).outbound_key(), is_bound, !is_bound && (*flow).flags & OWN_ADDRESS == 0)
     };
-    let mut search = Search::<F> { flow, index, draws: 0, claimed: false, hidden, key };
+    let mut search = Search::<F> { flow, index, draws: 0, claimed: false, hidden, is_bound, key };
     conntrack::repeat(limits::PORT_DRAWS, &mut search, try_seen_port::<F>);
-    if search.claimed { Opened::Flow(index).encode() } else { mapping::no_port::<F>(index, flow) }
+    if search.claimed {
+        return Opened::Flow(index).encode();
+    }
+    // SAFETY: as in `record`.
+    let (protocol, endpoint) = unsafe { ((*flow).protocol, (*flow).endpoint) };
+    conntrack::give_back::<F>(index, endpoint);
+    mapping::no_port(protocol)
 }
 
 extern "C" fn try_seen_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {
@@ -307,7 +336,7 @@ extern "C" fn try_seen_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {
     let Some(globals) = fib::globals() else { return 1 };
     let own = search.key.destination_port.get();
     if search.draws > 0 || search.hidden && !globals.ports.keeps(own) {
-        if rewrite::has_fixed_port(search.key.protocol) {
+        if search.is_bound || rewrite::has_fixed_port(search.key.protocol) {
             return 1;
         }
         // SAFETY: a plain helper call.

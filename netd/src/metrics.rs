@@ -20,10 +20,16 @@ const ALLOCATION_FAILURES: [DropReason; 4] =
     [DropReason::FlowTableFull, DropReason::EndpointQuota, DropReason::PortsExhausted, DropReason::SctpPort];
 
 /// What is counted among the ways of packets, and is none: each has a counter of its own.
-const EVENTS: [(Path, &str, &str); 5] = [
+const EVENTS: [(Path, &str, &str); 7] = [
     (Path::FlowCreated, "netd_flows_created", "Flows made"),
     (Path::FlowAccepted, "netd_flows_accepted", "Flows made by who came to a published port"),
     (Path::FlowEnded, "netd_flows_ended", "Flows expired, taken over, or gone with their endpoint"),
+    (Path::BindingCreated, "netd_nat_bindings_created", "External ports bound for whoever the remote is"),
+    (
+        Path::BindingEnded,
+        "netd_nat_bindings_ended",
+        "Bindings expired, taken over, or gone with their endpoint",
+    ),
     (
         Path::Dialled,
         "netd_host_dials",
@@ -197,8 +203,15 @@ impl Scrape {
         )?;
         gauge(
             encoder,
+            "netd_nat_bindings",
+            "External ports that are bound for whoever the remote is",
+            None,
+            family(self.status.bindings.ipv4, self.status.bindings.ipv6),
+        )?;
+        gauge(
+            encoder,
             "netd_flow_table_capacity",
-            "Flows that there is room for",
+            "Flows and bindings that there is room for",
             None,
             family(limits::FLOWS4.into(), limits::FLOWS6.into()),
         )?;
@@ -343,6 +356,7 @@ mod tests {
             kernel: "6.12.0".into(),
             uptime: 1.5,
             flows: FlowCounts { ipv4: 1, ipv6: 0 },
+            bindings: FlowCounts { ipv4: 0, ipv6: 2 },
             uplinks: vec![Uplink {
                 name: "eth0".into(),
                 index: 2,

@@ -13,7 +13,9 @@ use netd_common::{
 };
 
 use crate::{
-    arp, bridge, conntrack,
+    arp,
+    binding::{self, Bind},
+    bridge, conntrack,
     egress::{ENDED, FOUND},
     endpoint,
     external::{self, From, Translate},
@@ -122,7 +124,7 @@ fn to_all(packet: &Packet, ethertype: Be16, from: &Sending) -> Outcome {
 
 /// To the gateway's MAC: for the host, for another network, for the outside.
 #[inline(always)]
-fn outside<F: Translate + Refuse + Policy + Hairpin>(
+fn outside<F: Translate + Refuse + Policy + Hairpin + Bind>(
     packet: &Packet,
     ip: &Ip<F::Address>,
     from: &Sending,
@@ -149,7 +151,7 @@ fn outside<F: Translate + Refuse + Policy + Hairpin>(
     if let Some(l4) = &l4
         && l4.kind == L4Kind::Icmp(Kind::Error)
     {
-        if let Some(outcome) = hairpin::forward::<F>(packet, from.slot) {
+        if let Some(outcome) = hairpin::forward_error::<F>(packet) {
             return outcome;
         }
         if let Some(outcome) = icmp::error_out::<F>(packet, ip, Sender::Behind(from.network.bridge), |flow| {
@@ -189,7 +191,12 @@ fn outside<F: Translate + Refuse + Policy + Hairpin>(
     }
     let flags = l4.as_ref().map_or(0, |l4| l4.flags);
     let found = match known {
-        Some(found) if conntrack::refresh(found.flow, OUTBOUND, flags, globals) => found,
+        Some(found)
+            if conntrack::refresh::<F>(found.flow, OUTBOUND, flags, globals)
+                && binding::answer::<F>(&found) =>
+        {
+            found
+        }
         // SAFETY: whether there is a value, and nothing of it.
         _ if unsafe { F::addresses().get(ip.destination) }.is_some()
             && let Some(outcome) = neighbour::<F>(packet, from) =>
@@ -247,6 +254,15 @@ fn one_to_one<F: Translate + Refuse>(
     if answered >= 0 {
         if ip.fragment.more && l4.is_some() {
             F::note_answer(packet, answered as u32);
+        }
+        // An error keeps no flow alive.
+        if error.is_none() {
+            let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
+            let found = conntrack::at::<F>(answered as u32).ok_or(DropReason::UnknownEndpoint)?;
+            let flags = l4.map_or(0, |l4| l4.flags);
+            if !conntrack::refresh::<F>(found.flow, INBOUND, flags, globals) {
+                return Err(DropReason::UnknownEndpoint);
+            }
         }
         return answer::<F>(packet, error, answered as u32);
     }

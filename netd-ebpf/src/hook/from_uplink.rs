@@ -12,7 +12,7 @@ use netd_common::{
 };
 
 use crate::{
-    arp, conntrack,
+    arp, binding, conntrack,
     external::{self, From, Translate},
     family::{Family, V4, V6},
     fib,
@@ -28,6 +28,7 @@ use crate::{
         l4::{self, L4, L4Kind},
     },
     policy::{self, Policy},
+    port_usage,
     publish::{self, Publish},
     redirect::{self, TRANSLATED},
     rewrite,
@@ -104,7 +105,7 @@ fn inside<F: Translate + Policy>(packet: &Packet) -> Outcome {
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
     if ip.fragment.later {
         return match frag::find::<F>(ip, INBOUND) {
-            Some(found) if conntrack::refresh(found.flow, INBOUND, 0, globals) => {
+            Some(found) if conntrack::refresh::<F>(found.flow, INBOUND, 0, globals) => {
                 nat::restore::<F>(packet, ip, None, found.flow)
             }
             _ if external::is_external::<F>(ip.destination) => external::enter::<F>(packet, None, From::Wire),
@@ -126,7 +127,7 @@ fn inside<F: Translate + Policy>(packet: &Packet) -> Outcome {
             let (source, destination) = (l4.ports.source, l4.ports.destination);
             let key = open::inbound(ip.source, ip.destination, source, destination, ip.protocol);
             if let Some(found) = conntrack::find::<F>(&key)
-                && conntrack::refresh(found.flow, INBOUND, l4.flags, globals)
+                && conntrack::refresh::<F>(found.flow, INBOUND, l4.flags, globals)
             {
                 if ip.fragment.more {
                     frag::note::<F>(ip, INBOUND, found.index);
@@ -160,6 +161,14 @@ fn stranger<F: Translate + Policy>(packet: &Packet, ip: &Ip<F::Address>, l4: Opt
     let outcome = match l4 {
         Some(l4) if l4.kind == L4Kind::Ports && l4.is_first(ip.protocol) => {
             accepted::<F>(packet, publish::open::<F>(packet, OUTSIDE))
+        }
+        // Nobody but who asked hears a reply; unless all of the outside may answer for the one that was asked.
+        Some(l4)
+            if l4.kind == L4Kind::Icmp(Kind::EchoReply)
+                && port_usage::Ports::of::<F>(ip.destination, ip.protocol)
+                    .is_bound::<F>(l4.ports.destination) =>
+        {
+            accepted::<F>(packet, binding::open::<F>(packet, OUTSIDE))
         }
         _ => hosts::<F>(ip),
     };

@@ -44,6 +44,7 @@ extern "C" fn step<F: Family>(offset: u64, walk: *mut Walk) -> i64 {
     let index = walk.request.first.wrapping_add(offset as u32);
     let ended = match walk.request.endpoint {
         Sweep::ANY => conntrack::end_if_expired::<F>(index, globals),
+        Sweep::UNBOUND => conntrack::end_if_unbound::<F>(index),
         Sweep::UNPUBLISHED => conntrack::end_if_unpublished::<F>(index),
         endpoint => conntrack::end_of::<F>(index, endpoint),
     };

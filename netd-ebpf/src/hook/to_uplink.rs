@@ -10,7 +10,9 @@ use netd_common::{
 };
 
 use crate::{
-    arp, conntrack,
+    arp,
+    binding::{self, Bind},
+    conntrack,
     external::{self, From, Translate},
     family::{Family, V4, V6},
     fib, frag,
@@ -74,7 +76,7 @@ fn asked(packet: &Packet) -> Outcome {
 }
 
 #[inline(always)]
-fn leave<F: Translate>(packet: &Packet) -> Outcome {
+fn leave<F: Translate + Bind>(packet: &Packet) -> Outcome {
     let Ok(ip) = &F::parse(packet) else { return Ok(Verdict::NEXT) };
     if F::AF == V6::AF
         && packet.l3 != BARE
@@ -101,14 +103,14 @@ fn leave<F: Translate>(packet: &Packet) -> Outcome {
 
 /// From an address of a network: a container's, or the bridge's own.
 #[inline(always)]
-fn container<F: Translate>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -> Outcome {
+fn container<F: Translate + Bind>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -> Outcome {
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
     let entry = NETWORKS.get(network).ok_or(DropReason::UnknownEndpoint)?;
     // Asked where it matters, for the verifier would follow either answer through all that comes after.
     let masquerade = || F::is_masqueraded(network, entry, ip.destination);
     if ip.fragment.later {
         return match frag::find::<F>(ip, OUTBOUND) {
-            Some(found) if conntrack::refresh(found.flow, OUTBOUND, 0, globals) => {
+            Some(found) if conntrack::refresh::<F>(found.flow, OUTBOUND, 0, globals) => {
                 nat::masquerade_from_stack::<F>(packet, found.flow)
             }
             _ if F::internal(ip.source).is_some() => one_to_one::<F>(packet, None),
@@ -126,7 +128,11 @@ fn container<F: Translate>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -
     let endpoint = unsafe { F::addresses().get(ip.source) }.copied().unwrap_or(HOST);
     let mut request = request::<F>(packet, ip, &l4, endpoint, network, unfit(l4.kind));
     let index = match conntrack::find::<F>(&request.tuple) {
-        Some(found) if may_belong(l4.kind) && conntrack::refresh(found.flow, OUTBOUND, l4.flags, globals) => {
+        Some(found)
+            if may_belong(l4.kind)
+                && conntrack::refresh::<F>(found.flow, OUTBOUND, l4.flags, globals)
+                && binding::answer::<F>(&found) =>
+        {
             found.index
         }
         _ if F::internal(ip.source).is_some() => {
@@ -159,7 +165,7 @@ fn one_to_one<F: Translate>(packet: &Packet, error: Option<usize>) -> Outcome {
 /// From the host itself to an external address of its containers: a flow tells the answer from what the container sends unasked,
 /// which the host sees under its own address.
 #[inline(always)]
-fn within<F: Translate>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
+fn within<F: Translate + Bind>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
     if ip.fragment.later {
         let found = frag::find::<F>(ip, OUTBOUND).ok_or(DropReason::Fragment)?;
         return nat::masquerade_from_stack::<F>(packet, found.flow);
@@ -173,7 +179,7 @@ fn within<F: Translate>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
     }
     let request = request::<F>(packet, ip, &l4, HOST, 0, FIT);
     let index = match conntrack::find::<F>(&request.tuple) {
-        Some(found) if conntrack::refresh(found.flow, OUTBOUND, l4.flags, globals) => found.index,
+        Some(found) if conntrack::refresh::<F>(found.flow, OUTBOUND, l4.flags, globals) => found.index,
         _ => match open::open_for_host::<F>(packet, &request) {
             Opened::Flow(index) => index,
             Opened::Stack => return Ok(Verdict::NEXT),
@@ -190,7 +196,7 @@ fn within<F: Translate>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
 /// From the host itself. Its own port range is disjoint from masquerade's, so only two kinds can meet a container's flow:
 /// sockets that were bound to a port by hand, and echo requests.
 #[inline(always)]
-fn host<F: Translate>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
+fn host<F: Translate + Bind>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
     if ip.fragment.later || F::is_unroutable(ip.destination) {
         return Ok(Verdict::NEXT);
     }

@@ -26,7 +26,9 @@ use crate::{
     dns,
     engine::{HostView, RouteView},
     link,
-    model::{Endpoint, HostPorts, Id, MacAddress, Network, Publication, State as Model, Target},
+    model::{
+        Bridge, Dependence, Endpoint, HostPorts, Id, MacAddress, Network, Publication, State as Model, Target,
+    },
 };
 
 /// Who serves the names of each network that has any, and what they are.
@@ -55,10 +57,7 @@ pub(super) fn names(state: &Model) -> Vec<Names> {
 }
 
 pub(super) fn status(state: &Model, host: &HostView, status: datapath::Status, uptime: Duration) -> Status {
-    let fill = |name| {
-        status.maps.iter().find(|map| map.name == name).and_then(|map| map.entries).unwrap_or_default()
-    };
-    let flows = FlowCounts { ipv4: fill("FLOWS4"), ipv6: fill("FLOWS6") };
+    let [v4, v6] = status.flows;
     Status {
         version: system::VERSION.into(),
         abi: status.abi,
@@ -67,7 +66,8 @@ pub(super) fn status(state: &Model, host: &HostView, status: datapath::Status, u
         pins: status.pins.display().to_string(),
         networks: state.networks.len(),
         endpoints: state.endpoints.len(),
-        flows,
+        flows: FlowCounts { ipv4: v4.flows, ipv6: v6.flows },
+        bindings: FlowCounts { ipv4: v4.bindings, ipv6: v6.bindings },
         uplinks: host.uplinks.iter().map(uplink).collect(),
         programs: status
             .programs
@@ -193,6 +193,10 @@ fn exempts_of(network: &Network, source: IpNet) -> Vec<IpNet> {
     exempts.filter(|destination| destination.addr().is_ipv4() == source.addr().is_ipv4()).collect()
 }
 
+fn behaviour(network: &Network, of: impl FnOnce(&Bridge) -> Dependence) -> String {
+    network.bridge.as_ref().map(of).unwrap_or_default().to_string()
+}
+
 pub(super) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
     let endpoints: HashMap<u32, &Endpoint> = state.endpoints.values().map(|it| (it.slot, it)).collect();
     let mut rules: Vec<Rule> = state
@@ -221,6 +225,8 @@ pub(super) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
                 })
                 .collect(),
             except: exempts_of(network, source),
+            mapping: behaviour(network, |bridge| bridge.mapping),
+            filtering: behaviour(network, |bridge| bridge.filtering),
         })
         .collect();
     rules.sort_by(|a, b| (&a.network, a.source).cmp(&(&b.network, b.source)));
@@ -408,12 +414,13 @@ mod tests {
         let exempts = ["10.8.0.0/16", "fd08::/64"].map(|prefix| prefix.parse().unwrap());
         for bridge in state.networks.values_mut().filter_map(|network| network.bridge.as_mut()) {
             bridge.exempts = exempts.to_vec();
+            bridge.mapping = Dependence::EndpointIndependent;
         }
         let nat = nat(&state, &host(), Vec::new());
         assert_eq!(
             serde_json::to_value(nat).unwrap(),
             json!({"bindings": [], "externals": [], "rules": [
-                {"network": "bridge", "source": "172.17.0.0/16", "uplinks": [{"name": "eth1", "address": "192.0.2.1"}], "except": ["10.8.0.0/16"]}
+                {"network": "bridge", "source": "172.17.0.0/16", "uplinks": [{"name": "eth1", "address": "192.0.2.1"}], "except": ["10.8.0.0/16"], "mapping": "endpoint-independent", "filtering": "address-and-port-dependent"}
             ]})
         );
     }
@@ -423,7 +430,7 @@ mod tests {
         let flow = |endpoint| FlowView {
             protocol: 6,
             local: "10.5.1.2:4000".parse().unwrap(),
-            remote: "198.51.100.7:443".parse().unwrap(),
+            remote: "198.51.100.7:443".parse().ok(),
             external: "192.0.2.1:4000".parse().unwrap(),
             state: "established",
             accepted: false,

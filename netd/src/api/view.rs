@@ -73,7 +73,7 @@ pub struct Nat {
     pub rules: Vec<Rule>,
     /// What is translated one for one: addresses, and prefixes followed by what that makes of their endpoints' addresses.
     pub externals: Vec<External>,
-    /// The flows that are translated now.
+    /// The flows that are translated now, and the ports that are bound for whoever the remote is.
     pub bindings: Vec<Binding>,
 }
 
@@ -88,6 +88,10 @@ pub struct Rule {
     pub uplinks: Vec<RuleUplink>,
     /// Destinations that it does not apply to.
     pub except: Vec<IpNet>,
+    /// What the external port of an endpoint's address and port depends on, as in the option `netd.masquerade.mapping`.
+    pub mapping: String,
+    /// What it depends on who may send to that port, as in the option `netd.masquerade.filtering`.
+    pub filtering: String,
 }
 
 /// What the outside knows an endpoint or a network by.
@@ -121,7 +125,7 @@ pub struct RuleUplink {
     pub address: IpAddr,
 }
 
-/// One translated flow.
+/// One translated flow; or, where mapping is endpoint-independent, an external port with all of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Binding {
     /// `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, or the number.
@@ -130,8 +134,8 @@ pub struct Binding {
     pub local: SocketAddr,
     /// What the remote sees.
     pub external: SocketAddr,
-    /// The far side.
-    pub remote: SocketAddr,
+    /// The far side. None for a port that serves any.
+    pub remote: Option<SocketAddr>,
     /// Of the connection, as the datapath follows it.
     pub state: String,
     /// The remote began it: it came to a published port.
@@ -284,6 +288,8 @@ pub struct Status {
     pub endpoints: usize,
     /// How many flows are translated now.
     pub flows: FlowCounts,
+    /// How many external ports are bound for whoever the remote is.
+    pub bindings: FlowCounts,
     /// Interfaces that lead outside.
     pub uplinks: Vec<Uplink>,
     /// Programs in the kernel.
@@ -296,7 +302,7 @@ pub struct Status {
     pub features: BTreeMap<String, bool>,
 }
 
-/// Translated flows by family.
+/// Translated flows, or bindings, by family.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowCounts {
     /// IPv4.

@@ -151,6 +151,7 @@ impl Target for Host {
                 datapath.put_publication(host, row.slot, row.container, row.reserved_by)?;
             }
             Step::Publication { host, to: None, .. } => datapath.remove_publication(host)?,
+            Step::EndUnbound => drop(datapath.end_unbound()?),
             Step::EndUnpublished => drop(datapath.end_unpublished()?),
         }
         Ok(())

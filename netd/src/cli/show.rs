@@ -27,34 +27,44 @@ pub(super) async fn print<T: DeserializeOwned>(
     Ok(())
 }
 
+/// The name of a mapping or a filtering that is the same for all remotes.
+const INDEPENDENT: &str = "endpoint-independent";
+
 pub(super) fn nat(nat: &Nat) -> String {
     let rules = nat.rules.iter().flat_map(|rule| {
         let source = rule.source.to_string();
-        let row = move |by: &str, address: &str, to: String| {
-            [rule.network.clone(), source.clone(), to, by.to_owned(), address.to_owned()]
+        // The abbreviations of RFC 4787.
+        let behaviour = match [&rule.mapping, &rule.filtering].map(|it| it == INDEPENDENT) {
+            [false, _] => "APDM/APDF",
+            [true, false] => "EIM/APDF",
+            [true, true] => "EIM/EIF",
+        };
+        let row = move |by: &str, address: &str, to: String, behaviour: &str| {
+            [&rule.network, &source, &to, by, address, behaviour].map(ToOwned::to_owned)
         };
         let own = rule.except.iter().map({
             let row = row.clone();
-            move |destination| row("any", "its own", destination.to_string())
+            move |destination| row("any", "its own", destination.to_string(), "-")
         });
-        let nowhere = rule.uplinks.is_empty().then(|| row("-", "-", "any".to_owned()));
+        let nowhere = rule.uplinks.is_empty().then(|| row("-", "-", "any".to_owned(), behaviour));
         let somewhere = rule
             .uplinks
             .iter()
-            .map(move |uplink| row(&uplink.name, &uplink.address.to_string(), "any".to_owned()));
+            .map(move |uplink| row(&uplink.name, &uplink.address.to_string(), "any".to_owned(), behaviour));
         own.chain(nowhere).chain(somewhere)
     });
-    let rules = table(["NETWORK", "SOURCE", "TO", "OUT BY", "MASQUERADED AS"], &[], rules);
+    let rules = table(["NETWORK", "SOURCE", "TO", "OUT BY", "MASQUERADED AS", "BEHAVIOUR"], &[], rules);
     let bindings = nat.bindings.iter().map(|binding| {
         let owner = match (&binding.network, &binding.endpoint) {
             (Some(network), Some(endpoint)) => format!("{network}/{endpoint}"),
             _ => "host".to_owned(),
         };
+        let remote = binding.remote.map_or_else(|| "any".to_owned(), |remote| remote.to_string());
         [
             binding.protocol.clone(),
             format!("{}\n{owner}", binding.local),
             format!("{}\n{}", binding.external, binding.uplink),
-            format!("{}\n{}", binding.remote, binding.state),
+            format!("{remote}\n{}", binding.state),
             format!("{}\n{}", duration(binding.age), duration(binding.idle)),
             traffic(binding.outbound),
             traffic(binding.inbound),
@@ -169,6 +179,7 @@ pub(super) fn status(status: &Status) -> String {
         ("Networks", status.networks.to_string()),
         ("Endpoints", status.endpoints.to_string()),
         ("Flows", format!("{} IPv4, {} IPv6", status.flows.ipv4, status.flows.ipv6)),
+        ("Bindings", format!("{} IPv4, {} IPv6", status.bindings.ipv4, status.bindings.ipv6)),
     ];
     let mut out = String::new();
     for (name, value) in facts {
@@ -252,12 +263,14 @@ mod tests {
             source: "172.17.0.0/16".parse().unwrap(),
             uplinks,
             except: Vec::new(),
+            mapping: "address-and-port-dependent".into(),
+            filtering: "address-and-port-dependent".into(),
         };
         let binding = |protocol: &str, endpoint: Option<&str>| Binding {
             protocol: protocol.into(),
             local: "172.17.0.2:40000".parse().unwrap(),
             external: "192.0.2.1:40000".parse().unwrap(),
-            remote: "198.51.100.7:443".parse().unwrap(),
+            remote: endpoint.and_then(|_| "198.51.100.7:443".parse().ok()),
             state: "established".into(),
             accepted: false,
             age: 75.0,
@@ -277,6 +290,8 @@ mod tests {
         let mut masqueraded =
             rule(vec![RuleUplink { name: "eth0".into(), address: "192.0.2.1".parse().unwrap() }]);
         masqueraded.except.push("10.8.0.0/16".parse().unwrap());
+        masqueraded.mapping = INDEPENDENT.into();
+        masqueraded.filtering = INDEPENDENT.into();
         let text = nat(&Nat {
             rules: vec![masqueraded, rule(Vec::new())],
             externals: vec![
@@ -289,10 +304,10 @@ mod tests {
             text,
             "\
 Rules
-NETWORK  SOURCE         TO           OUT BY  MASQUERADED AS
-bridge   172.17.0.0/16  10.8.0.0/16  any     its own
-bridge   172.17.0.0/16  any          eth0    192.0.2.1
-bridge   172.17.0.0/16  any          -       -
+NETWORK  SOURCE         TO           OUT BY  MASQUERADED AS  BEHAVIOUR
+bridge   172.17.0.0/16  10.8.0.0/16  any     its own         -
+bridge   172.17.0.0/16  any          eth0    192.0.2.1       EIM/EIF
+bridge   172.17.0.0/16  any          -       -               APDM/APDF
 
 One for one
 OUTSIDE          INSIDE        NETWORK  ENDPOINT
@@ -304,13 +319,13 @@ PROTO  LOCAL             EXTERNAL         REMOTE              AGE     OUT      I
        ENDPOINT          UPLINK           STATE              IDLE
 tcp    172.17.0.2:40000  192.0.2.1:40000  198.51.100.7:443  1m15s      12    1.0M
        bridge/web        eth0             established          0s  3.4 kB  1.5 GB
-udp    172.17.0.2:40000  192.0.2.1:40000  198.51.100.7:443  1m15s      12    1.0M
+udp    172.17.0.2:40000  192.0.2.1:40000  any               1m15s      12    1.0M
        host              eth0             established          0s  3.4 kB  1.5 GB
 "
         );
         assert_eq!(
             nat(&Nat::default()),
-            "Rules\nNETWORK  SOURCE  TO  OUT BY  MASQUERADED AS\n\nBindings: 0\n"
+            "Rules\nNETWORK  SOURCE  TO  OUT BY  MASQUERADED AS  BEHAVIOUR\n\nBindings: 0\n"
         );
     }
 
@@ -321,7 +336,7 @@ udp    172.17.0.2:40000  192.0.2.1:40000  198.51.100.7:443  1m15s      12    1.0
             protocol: "icmpv6".into(),
             local: far,
             external: far,
-            remote: far,
+            remote: Some(far),
             state: "established".into(),
             accepted: false,
             age: 86_399.0,
@@ -413,6 +428,7 @@ DESTINATION  UPLINK  NEXT HOP  METRIC
             kernel: "6.12.41+deb13-amd64".into(),
             pins: "/sys/fs/bpf/netd-0123456789abcdef/v1".into(),
             flows: FlowCounts { ipv4: 3, ipv6: 0 },
+            bindings: FlowCounts { ipv4: 2, ipv6: 0 },
             uplinks: vec![Uplink {
                 name: "eth0".into(),
                 index: 2,

@@ -19,21 +19,21 @@ use netd_common::{
     event::Sweep,
     fib::{AF_INET, AF_INET6},
     limits,
-    nat::{ACCEPTED, Flow, HOST},
+    nat::{ACCEPTED, BINDING, Flow, HOST},
     stats::Traffic,
 };
 
 use super::{Error, at, clock, maps, programs::Programs};
 
-/// A live flow.
+/// A live flow, or a binding.
 #[derive(Clone, Debug)]
 pub struct FlowView {
     /// IANA protocol number.
     pub protocol: u8,
     /// The container's address and port; for ICMP echo the identifier.
     pub local: SocketAddr,
-    /// The remote's address and port; 0 for ICMP echo.
-    pub remote: SocketAddr,
+    /// The remote's address and port; 0 for ICMP echo. `None` for a binding, which serves any.
+    pub remote: Option<SocketAddr>,
     /// What the remote sees.
     pub external: SocketAddr,
     /// The name of the state.
@@ -52,6 +52,15 @@ pub struct FlowView {
     pub inbound: Traffic,
     /// Where it leaves.
     pub uplink: IfIndex,
+}
+
+/// How many records of a family are in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Flows.
+    pub flows: u64,
+    /// Bindings.
+    pub bindings: u64,
 }
 
 /// One flow table.
@@ -170,11 +179,14 @@ impl Tables {
         self.end_of(programs, Sweep::UNPUBLISHED)
     }
 
-    /// How many flows are live, per family.
-    pub(super) fn count(&self) -> Result<(u64, u64), Error> {
-        let v4 = self.v4.live(self.drawn(0)?)?.len();
-        let v6 = self.v6.live(self.drawn(1)?)?.len();
-        Ok((v4 as u64, v6 as u64))
+    /// Ends bindings, and flows that came to them, where networks have no endpoint-independent mapping or filtering any more.
+    pub(super) fn end_unbound(&self, programs: &Programs) -> Result<u32, Error> {
+        self.end_of(programs, Sweep::UNBOUND)
+    }
+
+    /// How many records are in use, per family, IPv4 first.
+    pub(super) fn count(&self) -> Result<[Count; 2], Error> {
+        Ok([count(&self.v4.live(self.drawn(0)?)?), count(&self.v6.live(self.drawn(1)?)?)])
     }
 
     pub(super) fn list(&self, programs: &Programs, hz: u32) -> Result<Vec<FlowView>, Error> {
@@ -186,6 +198,11 @@ impl Tables {
     }
 }
 
+fn count<A: Address>(live: &[Flow<A>]) -> Count {
+    let bindings = live.iter().filter(|flow| flow.flags & BINDING != 0).count() as u64;
+    Count { flows: live.len() as u64 - bindings, bindings }
+}
+
 fn view<A: Address>(flow: &Flow<A>, now: u64, hz: u32) -> FlowView {
     let socket = |address: A, port: netd_common::addr::Be16| SocketAddr::new(ip(address), port.get());
     let accepted = flow.flags & ACCEPTED != 0;
@@ -193,7 +210,7 @@ fn view<A: Address>(flow: &Flow<A>, now: u64, hz: u32) -> FlowView {
     FlowView {
         protocol: flow.protocol,
         local: socket(flow.local, flow.local_port),
-        remote: socket(flow.remote, flow.remote_port),
+        remote: (flow.flags & BINDING == 0).then(|| socket(flow.remote, flow.remote_port)),
         external: socket(flow.external, flow.external_port),
         state: flow.clock.state().name(accepted),
         accepted,

@@ -17,6 +17,7 @@ use aya::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netd_common::{
     addr::{Address as _, IfIndex, Ipv4, Ipv6, Mac},
+    binding,
     bridge::{Exempt, Network},
     drop::DropReason,
     endpoint::Endpoint,
@@ -55,7 +56,7 @@ const fn map<K, V>(name: &'static str, kind: MapType, max_entries: u32) -> Defin
 type Prefix<A> = (u32, A);
 
 /// Every map of netd-ebpf/src/maps.rs.
-pub(super) const MAPS: [Definition; 47] = [
+pub(super) const MAPS: [Definition; 49] = [
     map::<u32, Globals>("GLOBALS", MapType::Array, 1),
     map::<u32, Network>("NETWORKS", MapType::Array, limits::NETWORKS),
     map::<IfIndex, u32>("BRIDGES", MapType::Hash, limits::NETWORKS),
@@ -92,6 +93,8 @@ pub(super) const MAPS: [Definition; 47] = [
     map::<(), u32>("FREE_FLOWS6", MapType::Queue, limits::FLOWS6),
     map::<u32, u64>("FLOWS_DRAWN", MapType::Array, 2),
     map::<u32, u64>("ENDPOINT_FLOWS", MapType::Array, 2 * limits::ENDPOINTS),
+    map::<u32, u64>("PORT_USAGE4", MapType::Array, binding::WORDS),
+    map::<u32, u64>("PORT_USAGE6", MapType::Array, binding::WORDS),
     map::<FragmentKey<Ipv4>, u32>("FRAGMENTS4", MapType::LruHash, limits::FRAGMENTS),
     map::<FragmentKey<Ipv6>, u32>("FRAGMENTS6", MapType::LruHash, limits::FRAGMENTS),
     map::<HeldKey, Held>("HELD", MapType::LruHash, limits::HELD),

@@ -46,7 +46,7 @@ pub use netd_common::{
 
 pub use self::{
     counters::Counters,
-    flows::FlowView,
+    flows::{Count, FlowView},
     maps::Observed,
     sockets::netns_cookie,
     status::{LinkStatus, MapStatus, ProgramStatus, Status},
@@ -480,6 +480,12 @@ impl Datapath {
     /// The uplinks that the programs know.
     pub fn uplinks(&self) -> Result<BTreeMap<IfIndex, UplinkEntry>, Error> {
         self.maps().uplinks()
+    }
+
+    /// Ends bindings, and flows that came to them, where networks have no endpoint-independent mapping or filtering any more;
+    /// returns how many.
+    pub fn end_unbound(&self) -> Result<u32, Error> {
+        self.flows.end_unbound(&self.programs())
     }
 
     /// Ends the flows whose time is up; returns how many.

@@ -7,7 +7,7 @@ use netd_common::addr::IfIndex;
 
 use super::{
     Error,
-    flows::Tables,
+    flows::{Count, Tables},
     maps::{MAPS, Maps},
     programs::{HOOKS, Programs},
 };
@@ -25,6 +25,8 @@ pub struct Status {
     pub links: Vec<LinkStatus>,
     /// The maps and their fill.
     pub maps: Vec<MapStatus>,
+    /// Records of the flow tables that are in use, IPv4 first.
+    pub flows: [Count; 2],
     /// Kernel features that change what netd does, and whether they were found.
     pub features: Vec<(&'static str, bool)>,
 }
@@ -85,6 +87,7 @@ pub(super) fn read(
         programs: Vec::new(),
         links: Vec::new(),
         maps: Vec::new(),
+        flows: Default::default(),
         features: vec![
             ("fib_lookup_source", kernel_is_at_least(6, 7)),
             ("ipv6_checksum_flag", kernel_is_at_least(6, 16)),
@@ -106,7 +109,8 @@ pub(super) fn read(
         status.links.extend(attached.into_iter().map(link));
     }
     status.links.extend(programs.attached_calls().map(|program| LinkStatus { program, interface: None }));
-    let (v4, v6) = flows.count()?;
+    status.flows = flows.count()?;
+    let [v4, v6] = status.flows.map(|count| count.flows + count.bindings);
     for definition in &MAPS {
         let name = definition.name;
         let info =

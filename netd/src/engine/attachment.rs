@@ -543,6 +543,9 @@ fn fault(step: &Step) -> String {
         Step::Publication { host, from, .. } => {
             format!("the datapath's publication of {host} {}", be(from.is_some()))
         }
+        Step::EndUnbound => {
+            "bindings are left of a mapping or a filtering that the network has no more".to_owned()
+        }
         Step::EndUnpublished => "flows lead to ports that are not published any more".to_owned(),
     }
 }

@@ -12,6 +12,7 @@ mod handover;
 mod host;
 mod lease;
 mod local;
+mod masquerade;
 mod options;
 mod predefined;
 mod publish;

@@ -8,8 +8,7 @@ use std::{
     str::FromStr,
 };
 
-use ipnet::IpNet;
-
+use super::masquerade;
 use crate::model::{Advertise, Bridge, Error, GatewayMode};
 
 /// Name of the kernel bridge.
@@ -43,8 +42,6 @@ const TRUSTED_INTERFACES: &str = "com.docker.network.bridge.trusted_host_interfa
 const HOST4: &str = "com.docker.network.host_ipv4";
 /// The IPv6 address that masqueraded traffic takes.
 const HOST6: &str = "com.docker.network.host_ipv6";
-/// Destinations that see the endpoints' own addresses, masquerade or not: prefixes, with commas between.
-const EXCEPT: &str = "netd.masquerade.except";
 
 /// How often an endpoint that comes up makes itself known.
 const ADVERTISE_MESSAGES: &str = "com.docker.network.advertise_addr_nmsgs";
@@ -82,7 +79,6 @@ pub(super) fn read(
         gateway_mode6,
         host4: address(options, HOST4)?,
         host6: address(options, HOST6)?,
-        exempts: exempts(options)?,
         host_binding: address(options, HOST_BINDING)?.or(bridge.host_binding),
         trusted_interfaces: trusted_interfaces.map(str::to_owned).collect(),
         inhibit_ipv4: boolean(options, INHIBIT_IPV4)?.unwrap_or(bridge.inhibit_ipv4),
@@ -90,7 +86,7 @@ pub(super) fn read(
         advertise: advertise(options, bridge.advertise)?,
         ..bridge
     };
-    super::bridge::read_network(options, bridge)
+    super::bridge::read_network(options, masquerade::read(options, bridge)?)
 }
 
 /// An option in a namespace of netd's that is not among `known`: a slip of the pen there is nobody else's option.
@@ -100,24 +96,6 @@ pub(super) fn strange<'a>(
     known: &[&str],
 ) -> Option<&'a String> {
     options.keys().find(|name| name.starts_with(namespace) && !known.contains(&name.as_str()))
-}
-
-/// The destinations that see the endpoints' own addresses.
-fn exempts(options: &BTreeMap<String, String>) -> Result<Vec<IpNet>, Error> {
-    if let Some(name) = strange(options, "netd.masquerade.", &[EXCEPT]) {
-        return Err(Error::invalid(format!("unknown option {name}: the option is {EXCEPT}")));
-    }
-    let Some(text) = options.get(EXCEPT) else { return Ok(Vec::new()) };
-    let read = |prefix: &str| {
-        let net: IpNet =
-            prefix.parse().map_err(|_| unreadable(EXCEPT, text, format!("{prefix:?} is no prefix")))?;
-        let whole = net.trunc();
-        if whole == net {
-            return Ok(net);
-        }
-        Err(unreadable(EXCEPT, text, format!("{net} should be {whole}")))
-    };
-    text.split(',').map(str::trim).map(read).collect()
 }
 
 /// How an endpoint that comes up makes itself known; every fault is told, one a line.
@@ -154,7 +132,7 @@ pub(super) fn unreadable(name: &str, value: &str, why: impl fmt::Display) -> Err
 }
 
 /// Reads a value whose own error tells why it is none.
-fn parsed<T: FromStr<Err: fmt::Display>>(
+pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(
     options: &BTreeMap<String, String>,
     name: &str,
 ) -> Result<Option<T>, Error> {
@@ -282,25 +260,6 @@ mod tests {
         for (name, value) in [(HOST4, "fd00::1"), (HOST6, ""), (HOST_BINDING, "localhost")] {
             assert_eq!(error(name, value), format!("failed to parse {name} value: {value} (nil ip)"));
         }
-    }
-
-    #[test]
-    fn destinations_are_exempt_from_masquerade() {
-        let read = |value| read_all(&[(EXCEPT, value)], false);
-        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
-        assert_eq!(read("10.0.0.0/8, fd00::/8").unwrap().exempts, nets(&["10.0.0.0/8", "fd00::/8"]));
-        for (value, why) in [
-            ("", "\"\" is no prefix"),
-            ("10.0.0.0/8,", "\"\" is no prefix"),
-            ("10.0.0.1", "\"10.0.0.1\" is no prefix"),
-            ("10.0.0.0/33", "\"10.0.0.0/33\" is no prefix"),
-            ("10.0.0.1/8", "10.0.0.1/8 should be 10.0.0.0/8"),
-        ] {
-            let message = read(value).unwrap_err().message;
-            assert!(message.contains(EXCEPT) && message.contains(why), "{value:?}: {message}");
-        }
-        let slip = read_all(&[("netd.masquerade.excpet", "10.0.0.0/8")], false).unwrap_err().message;
-        assert_eq!(slip, "unknown option netd.masquerade.excpet: the option is netd.masquerade.except");
     }
 
     #[test]

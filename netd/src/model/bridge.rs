@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::MacAddress;
+use super::{Dependence, MacAddress};
 
 /// A kernel bridge, and what the datapath does at its ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,10 @@ pub struct Bridge {
     pub host6: Option<Ipv6Addr>,
     /// Destinations that see the endpoints' own addresses, masquerade or not.
     pub exempts: Vec<IpNet>,
+    /// What masquerade makes the external port of an endpoint's own address and port depend on.
+    pub mapping: Dependence,
+    /// What it depends on who may send to that port.
+    pub filtering: Dependence,
     /// The address of the host on which ports are published if none is named; any if absent.
     pub host_binding: Option<IpAddr>,
     /// Interfaces of the host from which published ports are reached at the endpoints' own addresses.
@@ -71,6 +75,8 @@ impl Bridge {
             host4: None,
             host6: None,
             exempts: Vec::new(),
+            mapping: Dependence::default(),
+            filtering: Dependence::default(),
             host_binding: None,
             trusted_interfaces: Vec::new(),
             inhibit_ipv4: false,

@@ -8,7 +8,10 @@ use std::{
 
 use ipnet::IpNet;
 use netd_common::{
-    bridge::{EXEMPTS, ICC, INTERNAL, MASQUERADE, NAMES, ROUTED4, ROUTED6, UNPROTECTED4, UNPROTECTED6},
+    bridge::{
+        EXEMPTS, ICC, INDEPENDENT_FILTERING, INDEPENDENT_MAPPING, INTERNAL, MASQUERADE, NAMES, ROUTED4,
+        ROUTED6, UNPROTECTED4, UNPROTECTED6,
+    },
     endpoint::{
         ANY_SOURCE, DELIVERED_LIMITED, EXTERNAL4, EXTERNAL6, ISOLATED, NO_GATEWAY, PEER_IN_OTHER_NETNS,
         SENT_LIMITED, VIA_BRIDGE,
@@ -20,8 +23,8 @@ use super::{
     Station, Trunk, Veth, VlanMembership, Vlans, World,
 };
 use crate::model::{
-    self, Bridge, BridgeSettings, DEFAULT_VLAN, Endpoint, External, GatewayMode, HostPorts, Network, Pool,
-    Port, Ports, Rate, Reserver, Sandbox, Segment, State, Target,
+    self, Bridge, BridgeSettings, DEFAULT_VLAN, Dependence, Endpoint, External, GatewayMode, HostPorts,
+    Network, Pool, Port, Ports, Rate, Reserver, Sandbox, Segment, State, Target,
 };
 
 /// What `state` asks of the host for those of its networks and endpoints that are asked about.
@@ -77,6 +80,8 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
         (ICC, bridge.icc),
         (NAMES, network.engine_id.is_none()),
         (EXEMPTS, !bridge.exempts.is_empty()),
+        (INDEPENDENT_MAPPING, bridge.mapping == Dependence::EndpointIndependent),
+        (INDEPENDENT_FILTERING, bridge.filtering == Dependence::EndpointIndependent),
     ] {
         flags |= if on { flag } else { 0 };
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use netd_common::bridge::{INDEPENDENT_FILTERING, INDEPENDENT_MAPPING};
 
 use super::{BridgeLink, EndpointRow, FarEnd, LinkRef, NetworkRow, PublicationRow, Station, Veth, World};
 use crate::model::HostPorts;
@@ -109,6 +110,9 @@ pub enum Step {
     /// End the flows that came to ports which lead elsewhere by now. There is no way back, and none is needed: a flow that
     /// is allowed begins anew.
     EndUnpublished,
+    /// End bindings of networks whose mapping is not endpoint-independent by now, and flows that came to a port which is not open
+    /// to all any more. There is no way back, as above.
+    EndUnbound,
 }
 
 impl Step {
@@ -120,7 +124,9 @@ impl Step {
     /// The step that takes this one back.
     pub fn inverse(self) -> Option<Self> {
         Some(match self {
-            Self::Discard { .. } | Self::Forsake { .. } | Self::EndUnpublished => return None,
+            Self::Discard { .. } | Self::Forsake { .. } | Self::EndUnbound | Self::EndUnpublished => {
+                return None;
+            }
             Self::Bridge { name, from, to } => Self::Bridge { name, from: to, to: from },
             Self::Veth { name, from, to } => Self::Veth { name, from: to, to: from },
             Self::Station { station, put } => Self::Station { station, put: !put },
@@ -232,11 +238,17 @@ fn add(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<String,
     for &(network, destination) in to.exempts.difference(&from.exempts) {
         steps.push(Step::Exempt { network, destination, put: true });
     }
+    let mut forgets = false;
     for (&number, wanted) in &to.networks {
         let is = from.networks.get(&number).filter(|row| row.bridge == wanted.bridge);
         if is != Some(wanted) {
             steps.push(Step::Network { number, from: is.cloned(), to: Some(wanted.clone()) });
         }
+        let lost = is.map_or(0, |is| is.flags & !wanted.flags);
+        forgets |= lost & (INDEPENDENT_MAPPING | INDEPENDENT_FILTERING) != 0;
+    }
+    if forgets {
+        steps.push(Step::EndUnbound);
     }
     for (&prefix, &wanted) in &to.subnets {
         let is = from.subnets.get(&prefix).copied();

@@ -3,6 +3,7 @@
 //! Each test has a lab of its own, so they run side by side. Needs root, a kernel of 6.6 or later, `ip` and `nft`;
 //! a test panics where one of them is missing.
 
+mod binding;
 mod bridge;
 mod cni;
 mod connections;

@@ -1,5 +1,6 @@
 //! The programs, run by BPF_PROG_TEST_RUN on literal packets. Needs root and a kernel of 6.6 or later.
 
+mod binding;
 mod bridge;
 mod budget;
 mod capacity;

@@ -76,7 +76,7 @@ fn the_record_tells_all_of_a_flow() {
     let flow = fixture.flow();
     assert_eq!((flow.protocol, flow.state, flow.endpoint), (17, "active", Some(A.slot)));
     assert_eq!((flow.local.ip(), flow.local.port()), (A.address(true), 5000));
-    assert_eq!((flow.remote.ip(), flow.remote.port()), (remote(true), 53));
+    assert_eq!(flow.remote, Some((remote(true), 53).into()));
     assert_eq!((flow.external.ip(), flow.external.port()), (external(true), 5000));
     assert_eq!((flow.outbound.packets, flow.outbound.bytes), (2, 2 * request.len() as u64));
     assert_eq!((flow.inbound.packets, flow.inbound.bytes), (1, reply.len() as u64));

@@ -70,7 +70,7 @@ impl World {
                     return Err(format!("{host} leads to two"));
                 }
             }
-            Step::EndUnpublished => {}
+            Step::EndUnbound | Step::EndUnpublished => {}
         }
         self.check()
     }
