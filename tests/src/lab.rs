@@ -67,8 +67,15 @@ pub const BEHIND4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// The same remote.
 pub const BEHIND6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2);
 
-/// How long the lab waits for what must happen at once.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the lab waits for what must happen at once: ten seconds. On an emulated machine, where that is no time at all, as many
+/// as `NETD_TEST_PATIENCE` said when the tests were compiled.
+pub const PATIENCE: Duration = Duration::from_secs(match option_env!("NETD_TEST_PATIENCE") {
+    None => 10,
+    Some(seconds) => match u64::from_str_radix(seconds, 10) {
+        Ok(seconds) => seconds,
+        Err(_) => panic!("NETD_TEST_PATIENCE is no number of seconds"),
+    },
+});
 
 /// The host under test and the outside.
 pub struct Lab {

@@ -38,3 +38,4 @@ mod ttl;
 mod tunnel;
 mod uplink;
 mod verdicts;
+mod vlan;

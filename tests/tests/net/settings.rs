@@ -6,14 +6,14 @@ use netd_tests::lab::{Container, Family, Lab, Namespace, Ping, ping, until};
 use serde_json::Value;
 
 /// What `ip -d link` says of a link: the bridge's own data, or what it is as a port of one.
-fn details(ns: &Namespace, link: &str, of: &str) -> Value {
+pub(crate) fn details(ns: &Namespace, link: &str, of: &str) -> Value {
     let json = ns.ip(&format!("-json -details link show dev {link}"));
     let mut links: Vec<Value> = serde_json::from_str(&json).expect("ip -json");
     links[0]["linkinfo"][of].take()
 }
 
 /// A container on a network, with options of its port.
-fn container(lab: &Lab, network: &str, role: &str, options: &[&str]) -> Container {
+pub(crate) fn container(lab: &Lab, network: &str, role: &str, options: &[&str]) -> Container {
     let ns = Namespace::new(role);
     let options: String =
         options.iter().map(|option| format!("--driver-opt netd.bridge.{option} ")).collect();
@@ -22,7 +22,7 @@ fn container(lab: &Lab, network: &str, role: &str, options: &[&str]) -> Containe
 }
 
 /// The host's end of a container's veth.
-fn port(lab: &Lab, container: &Container) -> String {
+pub(crate) fn port(lab: &Lab, container: &Container) -> String {
     let json = container.ns.ip("-json link show dev eth0");
     let links: Vec<Value> = serde_json::from_str(&json).expect("ip -json");
     let index = links[0]["link_index"].as_u64().expect("a veth's other end");
@@ -33,17 +33,17 @@ fn port(lab: &Lab, container: &Container) -> String {
 }
 
 /// Frames that the programs took past the bridge.
-fn bridged(lab: &Lab) -> u64 {
+pub(crate) fn bridged(lab: &Lab) -> u64 {
     lab.host.netd_json("stats")["paths"]["bridged"].as_u64().expect("a counter")
 }
 
-const BRIEF: Ping = Ping { patience: Duration::from_millis(400), id: 7, size: 56 };
+pub(crate) const BRIEF: Ping = Ping { patience: Duration::from_millis(400), id: 7, size: 56 };
 
-fn reaches(from: &Container, to: &Container) -> bool {
+pub(crate) fn reaches(from: &Container, to: &Container) -> bool {
     Family::BOTH.into_iter().all(|family| ping(&from.ns, to.address(family), Ping::default()))
 }
 
-fn cut_off(from: &Container, to: &Container) -> bool {
+pub(crate) fn cut_off(from: &Container, to: &Container) -> bool {
     Family::BOTH.into_iter().all(|family| !ping(&from.ns, to.address(family), BRIEF))
 }
 
@@ -239,55 +239,5 @@ fn a_hairpin_port_sends_back_what_came_by_it() {
             let meet = ping(&stations[0], "172.30.0.201".parse().expect("an address"), BRIEF);
             assert_eq!(meet, hairpin, "fast path {fast_path}");
         }
-    }
-}
-
-/// Whether this kernel's bridges can tell VLANs apart.
-fn kernel_tells_vlans_apart(ns: &Namespace) -> bool {
-    let mut probe = ns.command("ip");
-    probe.args(["link", "add", "name", "probe", "type", "bridge", "vlan_filtering", "1"]);
-    let made = probe.output().expect("running ip").status.success();
-    if made {
-        ns.ip("link delete probe");
-    }
-    made
-}
-
-#[test]
-fn vlans_are_kept_apart() {
-    let lab = Lab::wired();
-    lab.host.start(&[]);
-    let before = lab.host.ns.configuration();
-    let create = |fast_path| {
-        format!(
-            "network create --ipv6 --subnet 172.30.0.0/24 --subnet fd00:30::/64 \
-             --opt netd.bridge.vlan_filtering=true --opt netd.bridge.fast_path={fast_path} n"
-        )
-    };
-    if !kernel_tells_vlans_apart(&lab.host.ns) {
-        // Nothing is promised that would not hold.
-        let said = lab.host.netd_fails(&create(true));
-        assert!(said.contains("CONFIG_BRIDGE_VLAN_FILTERING"), "{said}");
-        assert_eq!(lab.host.ns.configuration(), before);
-        return;
-    }
-    for fast_path in [true, false] {
-        lab.host.netd(&create(fast_path));
-        let a = container(&lab, "n", "a", &["vlan=10"]);
-        let b = container(&lab, "n", "b", &["vlan=10"]);
-        let c = container(&lab, "n", "c", &["vlan=20"]);
-        let d = container(&lab, "n", "d", &[]);
-        assert!(reaches(&a, &b) && reaches(&b, &a), "fast path {fast_path}");
-        for (from, to) in [(&a, &c), (&c, &a), (&a, &d), (&d, &c)] {
-            assert!(cut_off(from, to), "fast path {fast_path}");
-        }
-        for family in Family::BOTH {
-            assert!(ping(&d.ns, family.outside(), Ping::default()), "the bridge's own VLAN leads out");
-            assert!(!ping(&a.ns, family.outside(), BRIEF) && !ping(&a.ns, a.gateway(family), BRIEF));
-        }
-        for container in [&a, &b, &c, &d] {
-            lab.host.netd(&format!("network disconnect n netns:{}", container.ns.name()));
-        }
-        lab.host.netd("network rm n");
     }
 }
