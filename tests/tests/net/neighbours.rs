@@ -215,3 +215,51 @@ fn bridges_are_told_of_whom_they_do_not_hear() {
     assert_eq!((told(&lab, "br9").len(), told(&lab, &segment).len()), (2, 2));
     assert!(ping(&lab.host.ns, third.ipv4.into(), Ping::default()));
 }
+
+#[test]
+fn bridges_are_told_of_stations_in_their_vlans() {
+    let lab = Lab::wired();
+    lab.host.start(&[]);
+    let create = "network create --ipv6 --subnet 172.30.0.0/24 --subnet fd00:30::/64 \
+                  --opt netd.bridge.vlan_filtering=true --opt com.docker.network.bridge.name=br9 \
+                  --opt netd.bridge.ports=1 dual";
+    let created = lab.host.client(create).output().expect("running netd");
+    if !created.status.success() {
+        // What no VLANs are needed for is told above.
+        let said = String::from_utf8_lossy(&created.stderr).into_owned();
+        assert!(said.contains("CONFIG_BRIDGE_VLAN_FILTERING"), "{said}");
+        return;
+    }
+    let near = settled(lab.container_on("dual", "near"));
+    let [one, other] = ["one", "other"].map(|role| {
+        let ns = Namespace::new(role);
+        lab.host.netd(&format!("network connect --driver-opt netd.bridge.vlan=7 dual netns:{}", ns.name()));
+        settled(Container::of(ns))
+    });
+    let stations = || {
+        let command = lab.host.ns.command("bridge").args(["fdb", "show"]).output();
+        let text = String::from_utf8(command.expect("running bridge").stdout).expect("text");
+        let mut told: Vec<_> =
+            text.lines().filter(|line| line.ends_with("static")).map(str::to_owned).collect();
+        told.sort();
+        told
+    };
+    let told = stations();
+    let in_vlan = |container: &Container, vlan: u16| {
+        let (mac, vlan) = (mac(&container.ns, "eth0"), format!(" vlan {vlan} "));
+        told.iter().filter(|line| line.starts_with(&mac) && line.contains(&vlan)).count()
+    };
+    // On the bridge itself; at the segment and at the trunk that leads there.
+    let found = [in_vlan(&near, 1), in_vlan(&one, 7), in_vlan(&other, 7)];
+    assert_eq!((found, told.len()), ([1, 2, 2], 6), "{told:#?}");
+    for family in Family::BOTH {
+        assert!(ping(&one.ns, other.address(family), Ping::default()));
+        assert!(
+            !ping(&one.ns, near.address(family), BRIEF) && !ping(&lab.host.ns, one.address(family), BRIEF)
+        );
+        assert!(ping(&lab.host.ns, near.address(family), Ping::default()));
+    }
+    lab.host.kill();
+    lab.host.start(&[]);
+    assert_eq!(stations(), told);
+}
