@@ -399,7 +399,9 @@ pub fn answer<F: Bind>(found: &Found<F::Address>) -> bool {
 #[inline(always)]
 fn answer_first<F: Family>(index: u32) -> bool {
     let Some(found) = conntrack::at::<F>(index) else { return false };
-    if !holds::<F>(found.flow).exchange(0, 1) {
+    // A reset is no answer that keeps anything alive (RFC 7857 section 7.1).
+    let is_refusal = conntrack::clock(found.flow).state() == State::RESET;
+    if is_refusal || !holds::<F>(found.flow).exchange(0, 1) {
         return true;
     }
     // SAFETY: the flow points into an array map.

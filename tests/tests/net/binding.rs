@@ -213,6 +213,35 @@ fn a_third_party_reaches_an_open_port_and_only_that() {
 }
 
 #[test]
+fn a_connection_comes_in_by_an_open_port_and_a_refusal_goes_out() {
+    let lab = lab(OPEN);
+    let a = lab.container_on(BOUND, "a");
+    for family in Family::BOTH {
+        let server = TcpEcho::new(&lab.outside, at(family.outside(), 8000));
+        // What peers do that want to be found: they ask from the port that they listen on.
+        let mut asks = connect(&a.ns, 6000, server.address).expect("connecting");
+        asks.write_all(b"where am I?").expect("sending");
+        asks.read_exact(&mut [0; 11]).expect("the echo");
+        let port = server.peers()[0];
+        let listener = TcpEcho::new(&a.ns, at(a.address(family), 6000));
+        let mut stream = connect(&lab.outside, 0, port).expect("connecting to the container");
+        stream.write_all(b"hello").expect("sending");
+        stream.read_exact(&mut [0; 5]).expect("the echo");
+        assert_eq!(listener.peers()[0].ip(), family.outside());
+
+        // Nobody has the container's port any more, and its kernel says so to whoever still sends to it.
+        let echo = UdpEcho::new(&lab.outside, at(family.outside(), 5300));
+        ask(&udp(&a.ns, family, 7000), echo.address, b"where am I?");
+        let late = lab.outside.enter(|| UdpSocket::bind(at(family.outside_other(), 777))).expect("binding");
+        late.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket's timeout");
+        late.connect(echo.peers()[0]).expect("connecting");
+        late.send(b"anybody there?").expect("sending");
+        let refused = late.recv(&mut [0; 16]).expect_err("a refusal");
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{refused}");
+    }
+}
+
+#[test]
 fn containers_meet_by_their_external_ports() {
     let lab = lab(OPEN);
     let (a, b) = (lab.container_on(BOUND, "a"), lab.container_on(BOUND, "b"));

@@ -6,9 +6,10 @@ use netd::datapath::bridge::{ICC, INDEPENDENT_FILTERING, INDEPENDENT_MAPPING, MA
 use netd_common::nat::PortRange;
 
 use crate::{
-    fixture::{A, B, C, Container, Fixture, REDIRECTED, entry},
+    fixture::{A, B, C, Container, DROPPED, Fixture, REDIRECTED, entry},
     packet::{
-        ACK, FIN, L4, SYN, arriving, back, external, fragments, leaving, out, read, read_error, remote, to,
+        ACK, FIN, L4, RST, SYN, arriving, back, external, fragments, leaving, out, read, read_error, remote,
+        to,
     },
 };
 
@@ -393,6 +394,30 @@ fn who_only_sends_keeps_nothing_alive() {
         fixture.age(31);
         fixture.datapath.sweep().unwrap();
         assert_eq!((ends(&fixture), fixture.held(A)), ([0, 0], [0, 0]));
+    }
+}
+
+#[test]
+fn who_is_refused_keeps_nothing_alive() {
+    let fixture = open_fixture();
+    for v6 in [false, true] {
+        assert_eq!(port(&fixture, A, &remote(v6).to_string(), L4::Tcp(5000, 80, SYN)), 5000);
+        fixture.age(200);
+        fixture.assert_returns(A, &unasked(v6, other(v6), L4::Tcp(777, 5000, SYN)));
+        fixture.assert_leaves(A, &to(A, other(v6), L4::Tcp(5000, 777, RST | ACK)));
+        // The container's own flow ends, the binding rests; what is left of the refused one is still there.
+        for (seconds, left) in [(41, [1, 1]), (121, [1, 0])] {
+            fixture.age(seconds);
+            fixture.datapath.sweep().unwrap();
+            assert_eq!(ends(&fixture), left, "{seconds} s later");
+        }
+        // It is not taken up again on a port that may be another's.
+        assert_ne!(fixture.send(A, &to(A, other(v6), L4::Tcp(5000, 777, ACK))).verdict, DROPPED);
+        let flows = fixture.datapath.flows().unwrap();
+        assert!(flows.iter().all(|flow| !flow.accepted), "{flows:?}");
+        fixture.datapath.remove_endpoint(A.slot).unwrap();
+        fixture.datapath.put_endpoint(A.slot, &entry(A, 0)).unwrap();
+        assert_eq!((ends(&fixture), fixture.keys()), ([0, 0], [0, 0]));
     }
 }
 
