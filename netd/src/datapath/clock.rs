@@ -1,30 +1,16 @@
 //! The kernel's clock: jiffies, which cost a program half a nanosecond where nanoseconds cost 34.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::{io, time::Duration};
 
 use netd_common::{event::Sweep, fib::AF_INET};
+use nix::time::{ClockId, clock_getres};
 
-use super::{Error, maps::Maps, programs::Programs};
+use super::{Error, at, programs::Programs};
 
-/// What CONFIG_HZ can be.
-const KNOWN: [u32; 4] = [100, 250, 300, 1000];
-
-/// Long enough to tell 250 from 300 with a tick to spare at each end.
-const SPAN: Duration = Duration::from_millis(120);
-
-/// Jiffies in a second. The kernel does not tell, so they are counted once and then kept in the pinned `GLOBALS`.
-pub(super) fn hz(maps: &Maps, programs: &Programs) -> Result<u32, Error> {
-    let known = maps.globals()?.hz;
-    if known != 0 {
-        return Ok(known);
-    }
-    let (began, first) = (Instant::now(), now(programs)?);
-    thread::sleep(SPAN);
-    let (last, took) = (now(programs)?, began.elapsed());
-    Ok(nearest(last.saturating_sub(first), took))
+/// Jiffies in a second, CONFIG_HZ: the coarse clocks step once with each, and clock_getres(2) says how far.
+pub(super) fn hz() -> Result<u32, Error> {
+    let step = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_err(io::Error::from);
+    Ok(per_second(step.map_err(at("CLOCK_MONOTONIC_COARSE".as_ref()))?.into()))
 }
 
 /// The kernel's time.
@@ -33,12 +19,8 @@ pub(super) fn now(programs: &Programs) -> Result<u64, Error> {
     Ok(now)
 }
 
-fn nearest(ticks: u64, took: Duration) -> u32 {
-    let measured = ticks as f64 / took.as_secs_f64();
-    KNOWN
-        .into_iter()
-        .min_by(|a, b| (f64::from(*a) - measured).abs().total_cmp(&(f64::from(*b) - measured).abs()))
-        .unwrap_or(KNOWN[1])
+fn per_second(step: Duration) -> u32 {
+    step.as_secs_f64().recip().round() as u32
 }
 
 #[cfg(test)]
@@ -46,12 +28,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tick_more_or_less_does_not_matter() {
-        for hz in KNOWN {
-            let ticks = u64::from(hz) * SPAN.as_millis() as u64 / 1000;
-            for ticks in [ticks - 1, ticks, ticks + 1] {
-                assert_eq!(nearest(ticks, SPAN), hz, "{ticks} ticks");
-            }
+    fn a_second_is_as_many_jiffies_as_the_kernel_was_built_for() {
+        for (step, hz) in [(10_000_000, 100), (4_000_000, 250), (3_333_333, 300), (1_000_000, 1000)] {
+            assert_eq!(per_second(Duration::from_nanos(step)), hz);
         }
+        assert!([100, 250, 300, 1000].contains(&hz().unwrap()), "this kernel's");
     }
 }

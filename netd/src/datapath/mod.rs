@@ -192,7 +192,7 @@ impl Datapath {
         let events = maps::take_events(&mut ebpf)?;
         let logger = if options.log_level == 0 { None } else { Some(EbpfLogger::init(&mut ebpf)?) };
         let programs = Programs::load(ebpf, &pins)?;
-        let hz = clock::hz(&maps, &programs)?;
+        let hz = clock::hz()?;
         maps.set_globals(hz, options.host_ports, netns_cookie().map_err(at("SO_NETNS_COOKIE".as_ref()))?)?;
         let datapath = Self {
             pins,
