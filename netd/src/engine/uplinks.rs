@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    iter,
+    iter, mem,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -11,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::{Engine, Writer, internal, spec::bridges};
 use crate::{
-    link::{Address, Device, Route, Uplink, Watch, uplinks},
+    link::{Address, Changes, Device, Route, Uplink, Watch, uplinks},
     model::{Endpoint, Error, Segment},
 };
 
@@ -28,20 +29,30 @@ pub(super) struct Surroundings {
 impl Engine {
     /// Follows the uplinks for as long as the daemon runs.
     pub async fn follow_uplinks(self, mut watch: Watch) {
-        let change = Notify::new();
+        let (seen, change) = (Mutex::<Changes>::default(), Notify::new());
         // Next hops are looked up anew at once; a new uplink waits for the action under way.
         let next_hops = async {
-            while watch.changed().await {
+            while let Some(changes) = watch.changed().await {
+                let changes = self.of_others(changes);
+                if changes.is_empty() {
+                    continue;
+                }
                 if let Err(error) = self.datapath().bump_fib_generation() {
                     log::error!("{error}");
                 }
+                lock(&seen).extend(changes);
                 change.notify_one();
             }
         };
         let uplinks = async {
             loop {
                 change.notified().await;
+                let changes = mem::take(&mut *lock(&seen));
                 let refresh = self.act(|engine, mut writer| async move {
+                    // What was new to netd itself a moment ago is its own by now.
+                    if engine.of_others(changes).is_empty() {
+                        return Ok(());
+                    }
                     engine.refresh_uplinks(&mut writer).await?;
                     engine.refresh_locals(&mut writer).await
                 });
@@ -55,6 +66,13 @@ impl Engine {
             () = next_hops => log::error!("the kernel tells of no more changes: uplinks are no longer followed"),
             () = uplinks => {}
         }
+    }
+
+    /// Without the comings and goings of netd's own links, which are no way out: to look at all that there is takes the longer
+    /// the more endpoints there are, and whoever joins next waits for it.
+    fn of_others(&self, mut changes: Changes) -> Changes {
+        changes.links.retain(|name| !self.is_own(name));
+        changes
     }
 
     pub(super) async fn surroundings(&self) -> Result<Surroundings, Error> {
@@ -144,4 +162,8 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -27,7 +27,7 @@ pub use namespace::Namespace;
 pub use resolver::nameservers;
 pub use route::Route;
 pub use uplink::{Uplink, uplinks};
-pub use watch::Watch;
+pub use watch::{Changes, Watch};
 
 /// What the kernel did not do, and why.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,13 @@
 //! The kernel's word that a link, an address, a route or a rule changed.
 
+use std::collections::BTreeSet;
+
 use futures_util::{FutureExt as _, StreamExt as _, stream::BoxStream};
-use rtnetlink::MulticastGroup;
+use rtnetlink::{
+    MulticastGroup,
+    packet_core::NetlinkPayload,
+    packet_route::{RouteNetlinkMessage, link::LinkAttribute},
+};
 
 use super::{Doing as _, Error};
 
@@ -19,7 +25,16 @@ const GROUPS: [MulticastGroup; 8] = [
 
 /// A subscription to changes in the daemon's own namespace.
 pub struct Watch {
-    changes: BoxStream<'static, ()>,
+    messages: BoxStream<'static, NetlinkPayload<RouteNetlinkMessage>>,
+}
+
+/// What has changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The links that came, changed or went, by name.
+    pub links: BTreeSet<String>,
+    /// Whether anything else did.
+    pub others: bool,
 }
 
 impl Watch {
@@ -28,15 +43,81 @@ impl Watch {
         let (connection, _, messages) = rtnetlink::new_multicast_connection(&GROUPS)
             .doing(|| "watch for changes of links and routes".into())?;
         tokio::spawn(connection);
-        Ok(Self { changes: messages.map(drop).boxed() })
+        Ok(Self { messages: messages.map(|(message, _)| message.payload).boxed() })
     }
 
-    /// Waits for a change, and takes all that are known by then as one. `false` if there will be none any more.
-    ///
-    /// When messages were lost for want of room the kernel says so in a message: that is a change as well.
-    pub async fn changed(&mut self) -> bool {
-        let changed = self.changes.next().await.is_some();
-        while let Some(Some(())) = self.changes.next().now_or_never() {}
-        changed
+    /// Waits for a change, and takes all that are known by then as one. `None` if there will be none any more.
+    pub async fn changed(&mut self) -> Option<Changes> {
+        let mut changes = Changes::default();
+        changes.note(&self.messages.next().await?);
+        while let Some(Some(message)) = self.messages.next().now_or_never() {
+            changes.note(&message);
+        }
+        Some(changes)
+    }
+}
+
+impl Changes {
+    /// Whether nothing has changed.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty() && !self.others
+    }
+
+    /// Adds what changed later.
+    pub fn extend(&mut self, later: Self) {
+        self.links.extend(later.links);
+        self.others |= later.others;
+    }
+
+    /// When messages were lost for want of room the kernel says so in a message: then anything may have changed.
+    fn note(&mut self, message: &NetlinkPayload<RouteNetlinkMessage>) {
+        let name = match message {
+            NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link),
+            ) => link.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            }),
+            _ => None,
+        };
+        match name {
+            Some(name) => _ = self.links.insert(name.clone()),
+            None => self.others = true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::{link::LinkMessage, route::RouteMessage};
+
+    use super::*;
+
+    #[test]
+    fn links_are_told_by_name_and_the_rest_as_one() {
+        let link = |names: &[&str]| {
+            let mut link = LinkMessage::default();
+            link.attributes = names.iter().map(|name| LinkAttribute::IfName((*name).to_owned())).collect();
+            link
+        };
+        let noted = |messages: Vec<NetlinkPayload<RouteNetlinkMessage>>| {
+            let mut changes = Changes::default();
+            messages.iter().for_each(|message| changes.note(message));
+            changes
+        };
+        let links = vec![
+            NetlinkPayload::from(RouteNetlinkMessage::NewLink(link(&["veth0"]))),
+            NetlinkPayload::from(RouteNetlinkMessage::DelLink(link(&["eth0"]))),
+        ];
+        let named = Changes { links: ["eth0", "veth0"].map(String::from).into(), others: false };
+        assert_eq!(noted(links), named);
+        for other in [
+            NetlinkPayload::from(RouteNetlinkMessage::NewLink(link(&[]))),
+            NetlinkPayload::from(RouteNetlinkMessage::DelRoute(RouteMessage::default())),
+            NetlinkPayload::Overrun(Default::default()),
+        ] {
+            assert_eq!(noted(vec![other]), Changes { links: BTreeSet::new(), others: true });
+        }
+        assert!(Changes::default().is_empty());
     }
 }

@@ -42,7 +42,9 @@ fn new_flows_follow_the_route() {
     second_uplink(&lab);
     lab.host.ns.ip("route replace default via 192.0.2.10");
     lab.host.ns.ip("-6 route replace default via 2001:db8:2::10");
-    until("netd knows the new uplink", || lab.host.netd("status").contains("up1"));
+    // Programs are attached to it before.
+    let is_uplink = |line: &str| line.starts_with("up1 ");
+    until("netd knows the new uplink", || lab.host.netd("status").lines().any(is_uplink));
     assert_eq!(seen_as(&lab, &a.ns, Family::V4).to_string(), "192.0.2.1");
     assert_eq!(seen_as(&lab, &a.ns, Family::V6).to_string(), "2001:db8:2::1");
     for family in Family::BOTH {
