@@ -103,7 +103,8 @@ fn main() {
             sample.rate
         );
     });
-    let options: String = std::env::args().skip(1).map(|argument| format!(" {argument}")).collect();
+    let options: Vec<_> = std::env::args().skip(1).collect();
+    let options = if options.is_empty() { String::new() } else { format!(" -- {}", options.join(" ")) };
     let page = report(&Machine::this(), &format!("cargo xtask bench{options}"), plan, &samples);
     let page = page + &report_ports(&ports(plan));
     let (calls, crowd) = attachments(arguments.attachments, arguments.crowd);
