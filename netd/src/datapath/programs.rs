@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeSet,
     fs, io,
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    thread,
 };
 
 use aya::{
@@ -39,6 +41,9 @@ pub(super) const HOOKS: [Hook; 8] =
 const ADVERTISE: &str = "advertise";
 const SWEEP: &str = "sweep";
 
+/// What every host needs. Few have tunnels or segments: their programs are loaded when there is one.
+const EVERYWHERE: [&str; 5] = [FROM_CONTAINER.name, FROM_UPLINK.name, TO_UPLINK.name, ADVERTISE, SWEEP];
+
 /// How often a load that a signal interrupts is tried; libbpf's own number.
 const LOAD_ATTEMPTS: u32 = 5;
 
@@ -50,28 +55,47 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Loads what every host needs. Few have tunnels or segments: their programs are loaded when there is one.
-    pub(super) fn load(ebpf: Ebpf, pins: &Path) -> Result<Self, Error> {
+    /// Loads [`EVERYWHERE`] side by side: the verifier takes its time for each of them, on the CPU of whoever asks.
+    pub(super) fn load(mut ebpf: Ebpf, pins: &Path) -> Result<Self, Error> {
+        thread::scope(|scope| {
+            let loads: Vec<_> = ebpf
+                .programs_mut()
+                .filter_map(|(name, program)| {
+                    let name = EVERYWHERE.into_iter().find(|&everywhere| everywhere == name)?;
+                    Some(scope.spawn(move || load(name, program)))
+                })
+                .collect();
+            loads.into_iter().try_for_each(|load| load.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })?;
         let mut programs = Self { ebpf, pins: pins.join("programs"), links: pins.join("links") };
-        for name in [FROM_CONTAINER.name, FROM_UPLINK.name, TO_UPLINK.name, ADVERTISE, SWEEP] {
-            programs.loaded(name)?;
+        for name in EVERYWHERE {
+            programs.pin_program(name)?;
         }
         Ok(programs)
     }
 
-    /// The program, loaded and pinned in the place of its predecessor.
-    pub(super) fn loaded(&mut self, name: &'static str) -> Result<&mut Program, Error> {
-        let program = self.ebpf.program_mut(name).ok_or(Error::NoProgram(name))?;
-        if program.fd().is_err() {
-            load(program).map_err(|source| Error::Program { name, source })?;
-            let path = self.pins.join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path)(error)),
-                _ => {}
-            }
-            program.pin(&path).map_err(|error| at(&path)(io::Error::other(error)))?;
+    fn program_mut(&mut self, name: &'static str) -> Result<&mut Program, Error> {
+        self.ebpf.program_mut(name).ok_or(Error::NoProgram(name))
+    }
+
+    /// Pins a program in the place of its predecessor.
+    fn pin_program(&mut self, name: &'static str) -> Result<(), Error> {
+        let path = self.pins.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path)(error)),
+            _ => {}
         }
-        Ok(program)
+        self.program_mut(name)?.pin(&path).map_err(|error| at(&path)(io::Error::other(error)))
+    }
+
+    /// The program, loaded and pinned.
+    pub(super) fn loaded(&mut self, name: &'static str) -> Result<&mut Program, Error> {
+        let program = self.program_mut(name)?;
+        if program.fd().is_err() {
+            load(name, program)?;
+            self.pin_program(name)?;
+        }
+        self.program_mut(name)
     }
 
     /// The same, of a program for packets.
@@ -216,7 +240,7 @@ impl Programs {
 
 /// Loads a program. A signal to this process, the end of a child's for instance, makes the verifier give up with EAGAIN:
 /// <https://github.com/torvalds/linux/blob/v6.18/kernel/bpf/verifier.c>
-fn load(program: &mut Program) -> Result<(), ProgramError> {
+fn load(name: &'static str, program: &mut Program) -> Result<(), Error> {
     let mut attempts = 1;
     loop {
         let loaded = match program {
@@ -230,7 +254,7 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
             {
                 attempts += 1;
             }
-            loaded => return loaded,
+            loaded => return loaded.map_err(|source| Error::Program { name, source }),
         }
     }
 }
