@@ -23,7 +23,7 @@ use netd_common::{
     stats::Traffic,
 };
 
-use super::{Error, at, clock, maps, programs::Programs};
+use super::{Error, at, clock, object, programs::Programs};
 
 /// A live flow, or a binding.
 #[derive(Clone, Debug)]
@@ -155,7 +155,7 @@ impl Tables {
         Ok(Self {
             v4: Table::of(ebpf, "FLOWS4", limits::FLOWS4, AF_INET)?,
             v6: Table::of(ebpf, "FLOWS6", limits::FLOWS6, AF_INET6)?,
-            drawn: maps::take(ebpf, "FLOWS_DRAWN")?,
+            drawn: object::take(ebpf, "FLOWS_DRAWN")?,
         })
     }
 

@@ -2,145 +2,36 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
+    net::IpAddr,
 };
 
 use aya::{
-    Ebpf, EbpfLoader, Pod,
-    maps::{
-        Array, HashMap, LpmTrie, Map, MapData, MapError, MapInfo, MapType, PerCpuArray, RingBuf,
-        lpm_trie::Key,
-    },
+    Ebpf,
+    maps::{Array, HashMap, LpmTrie, MapData, MapError},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netd_common::{
     addr::{Address as _, IfIndex, Ipv4, Ipv6, Mac},
-    binding,
     bridge::{Exempt, Network},
-    drop::DropReason,
     endpoint::Endpoint,
     external::External,
     fdb::FdbKey,
-    fib::{NextHop, Uplink},
-    frag::{FragmentKey, Held, HeldKey},
+    fib::Uplink,
     globals::Globals,
     limits,
-    nat::{Flow, PortRange, PortRanges},
+    nat::{PortRange, PortRanges},
     policy::Trusted,
-    publish::{self, Publication, PublishedPort},
     rate::Rate,
-    socket::Socket,
-    stats::{EndpointTraffic, Path as Way},
-    tuple::Tuple,
+    stats::EndpointTraffic,
 };
 
-use super::{Error, at, counters::Counters};
+use super::{
+    Error,
+    counters::{Counters, Tallies},
+    object::{failed, gone, take},
+    prefix::{destination, exempt, key4, key6, net4, net6},
+};
 use crate::model::{HostPorts, Reserver};
-
-/// What a map is, in the kernel's terms.
-pub(super) struct Definition {
-    pub(super) name: &'static str,
-    pub(super) kind: MapType,
-    pub(super) key: u32,
-    pub(super) value: u32,
-    pub(super) max_entries: u32,
-}
-
-const fn map<K, V>(name: &'static str, kind: MapType, max_entries: u32) -> Definition {
-    Definition { name, kind, key: size_of::<K>() as u32, value: size_of::<V>() as u32, max_entries }
-}
-
-/// A longest-prefix key carries its length in front.
-type Prefix<A> = (u32, A);
-
-/// Every map of netd-ebpf/src/maps.rs.
-pub(super) const MAPS: [Definition; 49] = [
-    map::<u32, Globals>("GLOBALS", MapType::Array, 1),
-    map::<u32, Network>("NETWORKS", MapType::Array, limits::NETWORKS),
-    map::<IfIndex, u32>("BRIDGES", MapType::Hash, limits::NETWORKS),
-    map::<u32, Endpoint>("ENDPOINTS", MapType::Array, limits::ENDPOINTS),
-    map::<IfIndex, u32>("PORTS", MapType::Hash, limits::ENDPOINTS),
-    map::<FdbKey, u32>("FDB", MapType::Hash, limits::FDB),
-    map::<u32, u32>("PORT_SHORTCUTS", MapType::Array, limits::SHORTCUTS),
-    map::<u32, u32>("STATION_SHORTCUTS", MapType::Array, limits::SHORTCUTS),
-    map::<Ipv4, u32>("ADDRESSES4", MapType::Hash, limits::ENDPOINTS),
-    map::<Ipv6, u32>("ADDRESSES6", MapType::Hash, limits::ENDPOINTS),
-    map::<Prefix<Exempt<Ipv4>>, u32>("EXEMPTS4", MapType::LpmTrie, limits::EXEMPTS),
-    map::<Prefix<Exempt<Ipv6>>, u32>("EXEMPTS6", MapType::LpmTrie, limits::EXEMPTS),
-    map::<Prefix<Ipv4>, u32>("SUBNETS4", MapType::LpmTrie, limits::SUBNETS),
-    map::<Prefix<Ipv6>, u32>("SUBNETS6", MapType::LpmTrie, limits::SUBNETS),
-    map::<Prefix<Ipv4>, External<Ipv4>>("EXTERNALS4", MapType::LpmTrie, limits::EXTERNALS),
-    map::<Prefix<Ipv6>, External<Ipv6>>("EXTERNALS6", MapType::LpmTrie, limits::EXTERNALS),
-    map::<Prefix<Ipv4>, External<Ipv4>>("INTERNALS4", MapType::LpmTrie, limits::EXTERNALS),
-    map::<Prefix<Ipv6>, External<Ipv6>>("INTERNALS6", MapType::LpmTrie, limits::EXTERNALS),
-    map::<Trusted, u32>("TRUSTED", MapType::Hash, limits::TRUSTED),
-    map::<IfIndex, Uplink>("UPLINKS", MapType::Hash, limits::UPLINKS),
-    map::<IfIndex, Mac>("FOREIGN", MapType::Hash, limits::FOREIGN),
-    map::<Prefix<PublishedPort<Ipv4>>, Publication>("PUBLICATIONS4", MapType::LpmTrie, limits::PUBLICATIONS),
-    map::<Prefix<PublishedPort<Ipv6>>, Publication>("PUBLICATIONS6", MapType::LpmTrie, limits::PUBLICATIONS),
-    map::<u32, NextHop>("WAYS", MapType::PerCpuArray, 1),
-    map::<u32, u64>("PUBLISHED", MapType::Array, publish::ALL_WORDS),
-    map::<Prefix<Ipv4>, u32>("LOCALS4", MapType::LpmTrie, limits::LOCALS),
-    map::<Prefix<Ipv6>, u32>("LOCALS6", MapType::LpmTrie, limits::LOCALS),
-    map::<i32, Socket>("SOCKETS", MapType::SkStorage, 0),
-    map::<u32, Flow<Ipv4>>("FLOWS4", MapType::Array, limits::FLOWS4),
-    map::<u32, Flow<Ipv6>>("FLOWS6", MapType::Array, limits::FLOWS6),
-    map::<Tuple<Ipv4>, u32>("FLOW_KEYS4", MapType::Hash, 2 * limits::FLOWS4),
-    map::<Tuple<Ipv6>, u32>("FLOW_KEYS6", MapType::Hash, 2 * limits::FLOWS6),
-    map::<(), u32>("FREE_FLOWS4", MapType::Queue, limits::FLOWS4),
-    map::<(), u32>("FREE_FLOWS6", MapType::Queue, limits::FLOWS6),
-    map::<u32, u64>("FLOWS_DRAWN", MapType::Array, 2),
-    map::<u32, u64>("ENDPOINT_FLOWS", MapType::Array, 2 * limits::ENDPOINTS),
-    map::<u32, u64>("PORT_USAGE4", MapType::Array, binding::WORDS),
-    map::<u32, u64>("PORT_USAGE6", MapType::Array, binding::WORDS),
-    map::<FragmentKey<Ipv4>, u32>("FRAGMENTS4", MapType::LruHash, limits::FRAGMENTS),
-    map::<FragmentKey<Ipv6>, u32>("FRAGMENTS6", MapType::LruHash, limits::FRAGMENTS),
-    map::<HeldKey, Held>("HELD", MapType::LruHash, limits::HELD),
-    map::<u32, Held>("HOLDING", MapType::PerCpuArray, 1),
-    map::<u32, EndpointTraffic>("TRAFFIC", MapType::PerCpuArray, limits::ENDPOINTS),
-    map::<u32, Rate>("RATES", MapType::Array, limits::ENDPOINTS),
-    map::<u32, u64>("BUCKETS", MapType::Array, limits::ENDPOINTS),
-    map::<u32, u64>("PATHS", MapType::PerCpuArray, Way::ALL.len() as u32),
-    map::<u32, u64>("DROPS", MapType::PerCpuArray, DropReason::ALL.len() as u32),
-    map::<u32, u64>("DRAWS", MapType::PerCpuArray, limits::PORT_DRAWS + 2),
-    map::<(), ()>("EVENTS", MapType::RingBuf, limits::EVENT_RING),
-];
-
-/// Compares the maps that are pinned in `directory` with what this build would make: aya takes a pin as it is.
-pub(super) fn check(directory: &Path) -> Result<(), Error> {
-    for expected in &MAPS {
-        let path = directory.join(expected.name);
-        match fs::metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            result => result.map_err(at(&path))?,
-        };
-        let failed = |source| Error::Map { name: expected.name, source };
-        let found = MapInfo::from_pin(&path).map_err(failed)?;
-        for (what, found, expected) in [
-            ("type", found.map_type().map_err(failed)? as u32, expected.kind as u32),
-            ("key size", found.key_size(), expected.key),
-            ("value size", found.value_size(), expected.value),
-            ("capacity", found.max_entries(), expected.max_entries),
-        ] {
-            if found != expected {
-                return Err(Error::Abi { path, what, found, expected });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Parses the object; makes its maps, or takes those that are pinned.
-pub(super) fn load(object: &[u8], directory: &Path, log_level: u8) -> Result<Ebpf, Error> {
-    let mut loader = EbpfLoader::new();
-    for definition in &MAPS {
-        loader.map_pin_path(definition.name, directory.join(definition.name));
-    }
-    loader.override_global(aya_log::LEVEL, &log_level, true);
-    Ok(loader.load(object)?)
-}
 
 /// What the maps and links hold.
 #[derive(Clone, Debug, Default)]
@@ -194,36 +85,7 @@ pub(super) struct Maps {
     foreign: HashMap<MapData, IfIndex, Mac>,
     locals4: LpmTrie<MapData, Ipv4, u32>,
     locals6: LpmTrie<MapData, Ipv6, u32>,
-    traffic: PerCpuArray<MapData, EndpointTraffic>,
-    ways: PerCpuArray<MapData, u64>,
-    drops: PerCpuArray<MapData, u64>,
-    draws: PerCpuArray<MapData, u64>,
-}
-
-pub(super) fn take<M: TryFrom<Map, Error = MapError>>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-) -> Result<M, Error> {
-    let map = ebpf.take_map(name).ok_or(Error::NoMap(name))?;
-    M::try_from(map).map_err(|source| Error::Map { name, source })
-}
-
-/// The ring of events.
-pub(super) fn take_events(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
-    take(ebpf, "EVENTS")
-}
-
-pub(super) fn failed(name: &'static str) -> impl FnOnce(MapError) -> Error {
-    move |source| Error::Map { name, source }
-}
-
-/// A removal of what is not there is done already.
-pub(super) fn gone(name: &'static str, result: Result<(), MapError>) -> Result<(), Error> {
-    match result {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(failed(name)),
-    }
+    tallies: Tallies,
 }
 
 impl Maps {
@@ -254,10 +116,7 @@ impl Maps {
             foreign: take(ebpf, "FOREIGN")?,
             locals4: take(ebpf, "LOCALS4")?,
             locals6: take(ebpf, "LOCALS6")?,
-            traffic: take(ebpf, "TRAFFIC")?,
-            ways: take(ebpf, "PATHS")?,
-            drops: take(ebpf, "DROPS")?,
-            draws: take(ebpf, "DRAWS")?,
+            tallies: Tallies::take(ebpf)?,
         })
     }
 
@@ -475,14 +334,7 @@ impl Maps {
         self.forget(slot, &before)?;
         self.endpoints.set(slot, Endpoint::default(), 0).map_err(failed("ENDPOINTS"))?;
         self.put_rate(slot, Rate::default())?;
-        let zero = vec![
-            EndpointTraffic::default();
-            aya::util::nr_cpus()
-                .map_err(|(path, source)| Error::Io { path: path.into(), source })?
-        ];
-        let zero = aya::maps::PerCpuValues::try_from(zero)
-            .map_err(|source| Error::Io { path: "TRAFFIC".into(), source })?;
-        self.traffic.set(slot, zero, 0).map_err(failed("TRAFFIC"))
+        self.tallies.clear(slot)
     }
 
     /// Takes away what leads to `slot`, and leaves what leads elsewhere by now.
@@ -579,29 +431,13 @@ impl Maps {
     }
 
     pub(super) fn counters(&self) -> Result<Counters, Error> {
-        let sum = |name, map: &PerCpuArray<MapData, u64>, index| -> Result<u64, Error> {
-            Ok(map.get(&index, 0).map_err(failed(name))?.iter().sum())
-        };
-        let mut counters = Counters::default();
-        for way in Way::ALL {
-            counters.paths.push((way.name(), sum("PATHS", &self.ways, *way as u32)?));
-        }
-        for reason in DropReason::ALL {
-            counters.drops.push((reason.name(), sum("DROPS", &self.drops, *reason as u32)?));
-        }
-        for draws in 0..limits::PORT_DRAWS + 2 {
-            counters.draws.push(sum("DRAWS", &self.draws, draws)?);
-        }
-        for port in self.ports.iter() {
-            let (_, slot) = port.map_err(failed("PORTS"))?;
-            counters.endpoints.insert(slot, self.traffic(slot)?);
-        }
-        Ok(counters)
+        let slots: Result<Vec<u32>, MapError> =
+            self.ports.iter().map(|port| port.map(|(_, slot)| slot)).collect();
+        self.tallies.counters(slots.map_err(failed("PORTS"))?)
     }
 
     pub(super) fn traffic(&self, slot: u32) -> Result<EndpointTraffic, Error> {
-        let values = self.traffic.get(&slot, 0).map_err(failed("TRAFFIC"))?;
-        Ok(values.iter().fold(EndpointTraffic::default(), Counters::add))
+        self.tallies.traffic(slot)
     }
 
     /// How many entries the maps hold that can be counted in no time.
@@ -638,38 +474,4 @@ fn within(what: &'static str, number: u32, limit: u32) -> Result<(), Error> {
 
 fn station(entry: &Endpoint) -> FdbKey {
     FdbKey { network: entry.network, mac: entry.mac, pad: [0; 2] }
-}
-
-fn key4(prefix: Ipv4Net) -> Key<Ipv4> {
-    Key::new(u32::from(prefix.prefix_len()), prefix.network().into())
-}
-
-fn key6(prefix: Ipv6Net) -> Key<Ipv6> {
-    Key::new(u32::from(prefix.prefix_len()), prefix.network().into())
-}
-
-/// The key of `destination` for one network.
-fn exempt<A: Pod>(network: u32, destination: Key<A>) -> Key<Exempt<A>>
-where
-    Exempt<A>: Pod,
-{
-    let key = Exempt { network, destination: destination.data() };
-    Key::new(Exempt::<A>::NETWORK_BITS + destination.prefix_len(), key)
-}
-
-/// Undoes [`exempt`].
-fn destination<A: Pod>(key: &Key<Exempt<A>>) -> (u32, Key<A>)
-where
-    Exempt<A>: Pod,
-{
-    let Exempt { network, destination } = key.data();
-    (network, Key::new(key.prefix_len().saturating_sub(Exempt::<A>::NETWORK_BITS), destination))
-}
-
-fn net4(key: &Key<Ipv4>) -> Option<IpNet> {
-    Some(Ipv4Net::new(Ipv4Addr::from(key.data()), key.prefix_len() as u8).ok()?.into())
-}
-
-fn net6(key: &Key<Ipv6>) -> Option<IpNet> {
-    Some(Ipv6Net::new(Ipv6Addr::from(key.data()), key.prefix_len() as u8).ok()?.into())
 }

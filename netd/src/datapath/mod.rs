@@ -15,6 +15,8 @@ mod clock;
 mod counters;
 mod flows;
 mod maps;
+mod object;
+mod prefix;
 mod programs;
 mod publish;
 mod sockets;
@@ -184,12 +186,12 @@ impl Datapath {
             fs::create_dir_all(&path).map_err(at(&path))?;
         }
         let maps_at = pins.join("maps");
-        maps::check(&maps_at)?;
-        let mut ebpf = maps::load(OBJECT, &maps_at, options.log_level)?;
+        object::check(&maps_at)?;
+        let mut ebpf = object::load(OBJECT, &maps_at, options.log_level)?;
         let flows = flows::Tables::take(&mut ebpf)?;
         let mut maps = Maps::take(&mut ebpf)?;
         let publications = Publications::take(&mut ebpf, &maps)?;
-        let events = maps::take_events(&mut ebpf)?;
+        let events = object::take_events(&mut ebpf)?;
         let logger = if options.log_level == 0 { None } else { Some(EbpfLogger::init(&mut ebpf)?) };
         let programs = Programs::load(ebpf, &pins)?;
         let hz = clock::hz()?;

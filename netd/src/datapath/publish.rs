@@ -17,7 +17,8 @@ use netd_common::{
 
 use super::{
     Error,
-    maps::{Maps, failed, gone, take},
+    maps::Maps,
+    object::{failed, gone, take},
 };
 use crate::model::{HostPorts, Protocol, Reserver};
 

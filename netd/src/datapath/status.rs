@@ -8,7 +8,8 @@ use netd_common::addr::IfIndex;
 use super::{
     Error,
     flows::{Count, Tables},
-    maps::{MAPS, Maps},
+    maps::Maps,
+    object::MAPS,
     programs::{HOOKS, Programs},
 };
 
