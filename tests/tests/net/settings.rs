@@ -175,7 +175,7 @@ fn isolated_ports_do_not_hear_each_other() {
 #[test]
 fn a_port_that_the_spanning_tree_holds_back_is_silent() {
     for fast_path in [true, false] {
-        let lab = lab(&["stp=true", "forward_delay=200", &format!("fast_path={fast_path}")]);
+        let lab = lab(&["stp=true", "forward_delay=400", &format!("fast_path={fast_path}")]);
         let (a, b) = (lab.container_on("n", "a"), lab.container_on("n", "b"));
         let state =
             |container| details(&lab.host.ns, &port(&lab, container), "info_slave_data")["state"].take();
