@@ -142,7 +142,9 @@ fn without_root_it_says_so() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("opening the directory");
     let netd = directory.path().join("netd");
-    fs::copy(netd_binary(), &netd).expect("copying netd");
+    // By another process: one that another thread forks from this one would hold the file open for writing (ETXTBSY).
+    let copied = Command::new("cp").arg(netd_binary()).arg(&netd).status().expect("running cp");
+    assert!(copied.success(), "copying netd");
     let mut command = Command::new(netd);
     let output = command.arg("daemon").uid(65534).gid(65534).output().expect("running netd as nobody");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
