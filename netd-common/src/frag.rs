@@ -40,6 +40,9 @@ pub const HELD_PARTS: u32 = 8;
 /// Seconds after which a held fragment is too old to belong to a datagram that only now begins.
 pub const HELD_SECONDS: u32 = 2;
 
+/// As the direction of a held fragment: a container's, on its way out by the host's stack.
+pub const BY_STACK: u8 = 2;
+
 /// Key of `HELD`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
@@ -52,7 +55,7 @@ pub struct HeldKey {
     pub identification: u32,
     /// IANA protocol number.
     pub protocol: u8,
-    /// `tuple::OUTBOUND` or `tuple::INBOUND`.
+    /// Where it came from: `tuple::OUTBOUND` from a container, `tuple::INBOUND` from outside, or [`BY_STACK`].
     pub direction: u8,
     /// Which of the datagram's held fragments, by the order in which they came.
     pub part: u8,

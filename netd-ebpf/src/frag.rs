@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use netd_common::{
     addr::Address,
-    frag::{FragmentKey, HELD_BYTES, HELD_PARTS, HELD_SECONDS, Held, HeldKey},
+    frag::{BY_STACK, FragmentKey, HELD_BYTES, HELD_PARTS, HELD_SECONDS, Held, HeldKey},
     stats::Path,
     tuple::{INBOUND, OUTBOUND},
 };
@@ -84,7 +84,7 @@ pub enum Hold {
     Replayed,
 }
 
-/// Keeps a copy of a later fragment that has no note to follow.
+/// Keeps a copy of a later fragment that has no note to follow. `direction` as in [`HeldKey`].
 #[inline(always)]
 pub fn hold<F: Fragments>(packet: &Packet, direction: u8) -> Hold {
     match F::hold(packet, direction) {
@@ -199,12 +199,10 @@ fn hold_one<F: Family>(skb: *mut __sk_buff, direction: u8, l3: u32) -> i64 {
         return LOST;
     }
     stats::took(Path::Held);
-    // The first may have come on another CPU meanwhile, and not have seen this one.
-    if find::<F>(&ip, direction).is_some() && send_held(&packet, &mut key, false) != 0 {
-        REPLAYED_WITH_IT
-    } else {
-        KEPT
-    }
+    // The first may have come on another CPU meanwhile, and not have seen this one. A container's may be an answer or not.
+    let has_come =
+        find::<F>(&ip, INBOUND).is_some() || direction != INBOUND && find::<F>(&ip, OUTBOUND).is_some();
+    if has_come && send_held(&packet, &mut key, false) != 0 { REPLAYED_WITH_IT } else { KEPT }
 }
 
 #[inline(always)]
@@ -273,11 +271,13 @@ extern "C" fn take_place(part: u64, place: *mut Place) -> i64 {
     i64::from(place.found)
 }
 
-/// Sends held fragments into the ingress of the interface that the packet came by, behind the packet itself if `with_it`.
+/// Sends held fragments into the ingress of the interface that the packet came by, or out by the one that it leaves by, behind
+/// the packet itself if `with_it`.
 /// The packet serves as their vehicle, and is of no use afterwards. Returns how many were sent.
 #[inline(always)]
 fn send_held(packet: &Packet, key: &mut HeldKey, with_it: bool) -> i64 {
-    let mut train = Train { skb: packet.skb(), interface: packet.ifindex(), key, with_it, sent: 0 };
+    let flags = if key.direction == BY_STACK { 0 } else { u64::from(BPF_F_INGRESS) };
+    let mut train = Train { skb: packet.skb(), interface: packet.ifindex(), flags, key, with_it, sent: 0 };
     repeat(HELD_PARTS, &mut train, send_one);
     train.sent
 }
@@ -286,6 +286,7 @@ fn send_held(packet: &Packet, key: &mut HeldKey, with_it: bool) -> i64 {
 struct Train<'a> {
     skb: *mut __sk_buff,
     interface: u32,
+    flags: u64,
     key: &'a mut HeldKey,
     with_it: bool,
     sent: i64,
@@ -300,17 +301,17 @@ extern "C" fn send_one(part: u64, train: *mut Train) -> i64 {
     if is_fresh(held)
         && let Some(length) = bounded(held.length)
     {
-        let (skb, interface, ingress) = (train.skb, train.interface, u64::from(BPF_F_INGRESS));
+        let (skb, interface, flags) = (train.skb, train.interface, train.flags);
         // SAFETY: plain helper calls; `length` bytes are there.
         unsafe {
             (*skb).mark = REPLAYED;
             if train.sent == 0 && train.with_it {
-                bpf_clone_redirect(skb, interface, ingress);
+                bpf_clone_redirect(skb, interface, flags);
             }
             if bpf_skb_change_tail(skb, length, 0) == 0
                 && bpf_skb_store_bytes(skb, 0, held.frame.as_ptr().cast(), length, 0) == 0
             {
-                bpf_clone_redirect(skb, interface, ingress);
+                bpf_clone_redirect(skb, interface, flags);
             }
         }
         train.sent += 1;

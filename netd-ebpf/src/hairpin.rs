@@ -36,15 +36,13 @@ use crate::{
 
 /// The subprograms of this file, by family: global functions, see [`open::Open`].
 pub trait Hairpin: Quoted + Publish {
-    /// Takes a container's packet to whom it is for, if it is one of a published port's flows: of `flow`, unless that is
-    /// [`UNKNOWN`]. The verdict's number, or [`ERROR`] and where its header is for one that has to be translated first, or
-    /// [`FIRST`], or [`NOT_OURS`], or a failure.
+    /// Takes a container's packet of the flow `flow` to whom it is for. The verdict's number, or a failure.
     fn turn(packet: &Packet, flow: i64) -> i64;
     /// Translates what the ICMP error at `l4` quotes. The flow of that, as of a packet that goes the error's way, or [`NOT_OURS`],
     /// or a failure.
     fn quoted_within(packet: &Packet, l4: usize) -> i64;
-    /// The flow of such a packet, TCP's flags, and [`ANSWER`] beside it for one; or [`FIRST`], or [`ERROR`] and where its header is,
-    /// or [`NOT_OURS`].
+    /// The flow of a container's packet, if it is one of a published port's, and beside it [`ANSWER`] for one, and [`MORE`] for a
+    /// first fragment, which leaves its note; or [`FIRST`], or [`ERROR`] and where its header is, or [`NOT_OURS`], or a failure.
     fn flow_within(packet: &Packet) -> i64;
     /// Hands the client an answer, whose other end is translated already. The verdict's number, or a failure.
     fn answer(packet: &Packet, index: u32) -> i64;
@@ -150,12 +148,10 @@ const NOT_OURS: i64 = i64::MIN;
 const FIRST: i64 = i64::MIN + 1;
 /// Beside a flow's index: an answer.
 const ANSWER: i64 = 1 << 32;
-/// By how much TCP's flags are shifted beside that.
-const FLAGS: u32 = 33;
+/// Beside a flow's index: other fragments follow.
+const MORE: i64 = 1 << 33;
 /// Beside where the header of an ICMP error is; more than any flow's code.
-const ERROR: i64 = 1 << 41;
-/// A flow that is still to be found.
-const UNKNOWN: i64 = i64::MIN + 2;
+const ERROR: i64 = 1 << 34;
 
 #[inline(always)]
 fn failure(reason: DropReason) -> i64 {
@@ -165,13 +161,12 @@ fn failure(reason: DropReason) -> i64 {
 /// Takes a container's packet to whom it is for, if it is one of a published port's flows.
 #[inline(always)]
 pub fn forward<F: Hairpin>(packet: &Packet, slot: u32) -> Option<Outcome> {
-    let mut code = F::turn(packet, UNKNOWN);
+    let mut code = F::flow_within(packet);
     // Here and not there, for a call less on the programs' short stack.
     if code == FIRST {
         code = match publish::open::<F>(packet, slot) {
             Opened::Flow(index) => {
-                F::note_first(packet, index);
-                F::turn(packet, i64::from(index))
+                i64::from(index) | if F::note_first(packet, index) != 0 { MORE } else { 0 }
             }
             Opened::Stack => return None,
             Opened::Drop(reason) => return Some(Err(reason)),
@@ -183,16 +178,19 @@ pub fn forward<F: Hairpin>(packet: &Packet, slot: u32) -> Option<Outcome> {
 /// The same for an ICMP error, which begins no flow.
 #[inline(always)]
 pub fn forward_error<F: Hairpin>(packet: &Packet) -> Option<Outcome> {
-    finish::<F>(packet, F::turn(packet, UNKNOWN))
+    finish::<F>(packet, F::flow_within(packet))
 }
 
 #[inline(always)]
 fn finish<F: Hairpin>(packet: &Packet, mut code: i64) -> Option<Outcome> {
     if code >= ERROR {
         code = F::quoted_within(packet, usize::from(code as u16));
-        if code >= 0 {
-            code = F::turn(packet, code);
+    }
+    if code >= 0 {
+        if code & MORE != 0 && frag::replay::<F>(packet, OUTBOUND) {
+            return Some(Ok(Verdict::CONSUMED));
         }
+        code = F::turn(packet, code);
     }
     match code {
         NOT_OURS | FIRST => None,
@@ -209,21 +207,9 @@ pub fn is_within<F: Family>(found: &Found<F::Address>) -> bool {
 }
 
 #[inline(always)]
-fn turn<F: Hairpin>(skb: *mut __sk_buff, mut flow: i64) -> i64 {
+fn turn<F: Hairpin>(skb: *mut __sk_buff, flow: i64) -> i64 {
     let context = TcContext::new(skb);
     let packet = &Packet::of(&context);
-    if flow == UNKNOWN {
-        flow = F::flow_within(packet);
-        if (0..ERROR).contains(&flow) && !is_live::<F>(flow) {
-            return failure(DropReason::NoBackend);
-        }
-    }
-    if flow == FIRST || flow >= ERROR {
-        return flow;
-    }
-    if flow < 0 {
-        return NOT_OURS;
-    }
     let index = flow as u32;
     if flow & ANSWER == 0 {
         return match nat::restore_first::<F>(packet, index) {
@@ -267,13 +253,16 @@ fn flow_within<F: Hairpin>(skb: *mut __sk_buff) -> i64 {
         return NOT_OURS;
     }
     if ip.fragment.later {
-        return match frag::find::<F>(&ip, OUTBOUND) {
-            Some(found) if is_within::<F>(&found) => i64::from(found.index) | ANSWER,
-            _ => match frag::find::<F>(&ip, INBOUND) {
-                Some(found) if is_within::<F>(&found) => i64::from(found.index),
-                _ => NOT_OURS,
+        return refreshed::<F>(
+            match frag::find::<F>(&ip, OUTBOUND) {
+                Some(found) if is_within::<F>(&found) => i64::from(found.index) | ANSWER,
+                _ => match frag::find::<F>(&ip, INBOUND) {
+                    Some(found) if is_within::<F>(&found) => i64::from(found.index),
+                    _ => NOT_OURS,
+                },
             },
-        };
+            0,
+        );
     }
     let Ok(l4) = l4::parse(packet, &ip, F::L4, F::ICMP) else { return NOT_OURS };
     match l4.kind {
@@ -300,18 +289,26 @@ fn flow_within<F: Hairpin>(skb: *mut __sk_buff) -> i64 {
     }
     if code >= 0 && ip.fragment.more {
         frag::note::<F>(&ip, if code & ANSWER != 0 { OUTBOUND } else { INBOUND }, code as u32);
+        code |= MORE;
     }
-    if code >= 0 { code | i64::from(l4.flags) << FLAGS } else { code }
+    refreshed::<F>(code, l4.flags)
 }
 
-/// Whether the flow that was found has not been ended meanwhile.
+/// The same, or a failure if the flow that was found has been ended meanwhile.
 #[inline(always)]
-fn is_live<F: Family>(code: i64) -> bool {
+fn refreshed<F: Family>(code: i64, tcp: u8) -> i64 {
+    if code < 0 {
+        return code;
+    }
     let (Some(globals), Some(found)) = (fib::globals(), conntrack::at::<F>(code as u32)) else {
-        return false;
+        return failure(DropReason::NoBackend);
     };
     let direction = if code & ANSWER != 0 { OUTBOUND } else { INBOUND };
-    conntrack::refresh::<F>(found.flow, direction, (code >> FLAGS) as u8, globals)
+    if conntrack::refresh::<F>(found.flow, direction, tcp, globals) {
+        code
+    } else {
+        failure(DropReason::NoBackend)
+    }
 }
 
 /// The client is the last hop: a TTL that ends there has still arrived, and must not become 0.

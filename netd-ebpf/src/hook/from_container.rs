@@ -21,7 +21,7 @@ use crate::{
     external::{self, From, Translate},
     family::{Family, V4, V6},
     fib,
-    frag::{self, Hold},
+    frag::{self, Fragments, Hold},
     guard,
     hairpin::{self, Hairpin},
     hook::from_uplink::accepted,
@@ -130,7 +130,7 @@ fn outside<F: Translate + Refuse + Policy + Hairpin + Bind>(
     from: &Sending,
 ) -> Outcome {
     if ip.destination == F::gateway(from.network) {
-        return hairpin::forward::<F>(packet, from.slot).unwrap_or_else(|| stack(Path::StackHost));
+        return hairpin::forward::<F>(packet, from.slot).unwrap_or_else(|| to_host::<F>(packet, ip));
     }
     let is_internal = from.network.flags & INTERNAL != 0;
     if ip.ttl <= 1 && !is_internal {
@@ -185,7 +185,7 @@ fn outside<F: Translate + Refuse + Policy + Hairpin + Bind>(
             ENDED => known = None,
             refused => match Opened::decode(refused) {
                 Opened::Drop(reason) => return Err(reason),
-                _ => return stack(Path::StackHost),
+                _ => return to_host::<F>(packet, ip),
             },
         }
     }
@@ -199,7 +199,7 @@ fn outside<F: Translate + Refuse + Policy + Hairpin + Bind>(
         }
         // SAFETY: whether there is a value, and nothing of it.
         _ if unsafe { F::addresses().get(ip.destination) }.is_some()
-            && let Some(outcome) = neighbour::<F>(packet, from) =>
+            && let Some(outcome) = neighbour::<F>(packet, ip, from) =>
         {
             return outcome;
         }
@@ -210,7 +210,7 @@ fn outside<F: Translate + Refuse + Policy + Hairpin + Bind>(
             request.unfit = unless_reset(request.unfit, flags);
             match open::open::<F>(packet, &request) {
                 Opened::Flow(index) => conntrack::at::<F>(index).ok_or(DropReason::FlowTableFull)?,
-                Opened::Stack => return stack(Path::StackHost),
+                Opened::Stack => return to_host::<F>(packet, ip),
                 Opened::Drop(DropReason::Fragment) => return early(frag::hold::<F>(packet, OUTBOUND)),
                 Opened::Drop(reason) => return refuse::answer::<F>(packet, from.slot, ip.protocol, reason),
             }
@@ -254,6 +254,9 @@ fn one_to_one<F: Translate + Refuse>(
     if answered >= 0 {
         if ip.fragment.more && l4.is_some() {
             F::note_answer(packet, answered as u32);
+            if frag::replay::<F>(packet, OUTBOUND) {
+                return Ok(Verdict::CONSUMED);
+            }
         }
         // An error keeps no flow alive.
         if error.is_none() {
@@ -275,7 +278,7 @@ fn one_to_one<F: Translate + Refuse>(
         refused => {
             return match Opened::decode(refused) {
                 Opened::Drop(reason) => Err(reason),
-                _ => stack(Path::StackHost),
+                _ => to_host::<F>(packet, ip),
             };
         }
     }
@@ -308,12 +311,16 @@ fn answer<F: Translate + Refuse>(packet: &Packet, error: Option<usize>, index: u
 
 /// To a container of another network. `None` if it is none of another.
 #[inline(always)]
-fn neighbour<F: Translate + Policy>(packet: &Packet, from: &Sending) -> Option<Outcome> {
+fn neighbour<F: Translate + Policy>(packet: &Packet, ip: &Ip<F::Address>, from: &Sending) -> Option<Outcome> {
     let admitted = F::judge(packet, from.slot);
     if admitted >= 0 {
-        return Some(accepted::<F>(packet, policy::open::<F>(packet, admitted, from.slot)));
+        return Some(accepted::<F>(packet, policy::open::<F>(packet, admitted, from.slot), OUTBOUND));
     }
     match Opened::decode(admitted) {
+        // Its first may be an answer, which is let through.
+        Opened::Drop(DropReason::Isolated) if ip.fragment.later => {
+            Some(early(frag::hold::<F>(packet, OUTBOUND)))
+        }
         Opened::Drop(reason) => Some(Err(reason)),
         _ => None,
     }
@@ -342,9 +349,19 @@ fn by_stack<F: Policy>(packet: &Packet, ip: &Ip<F::Address>, from: &Sending) -> 
     })
 }
 
+/// To the host's stack. A fragment that overtakes its first may be a published port's yet: a copy waits, and the stack forgets
+/// its own if the first never comes there.
+#[inline(always)]
+fn to_host<F: Fragments>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
+    if ip.fragment.later && frag::hold::<F>(packet, OUTBOUND) == Hold::Replayed {
+        return Ok(Verdict::CONSUMED);
+    }
+    stack(Path::StackHost)
+}
+
 /// A fragment that came before the first of its datagram.
 #[inline(always)]
-fn early(hold: Hold) -> Outcome {
+pub fn early(hold: Hold) -> Outcome {
     if hold == Hold::Lost { Err(DropReason::Fragment) } else { Ok(Verdict::CONSUMED) }
 }
 

@@ -160,7 +160,7 @@ fn stranger<F: Translate + Policy>(packet: &Packet, ip: &Ip<F::Address>, l4: Opt
     }
     let outcome = match l4 {
         Some(l4) if l4.kind == L4Kind::Ports && l4.is_first(ip.protocol) => {
-            accepted::<F>(packet, publish::open::<F>(packet, OUTSIDE))
+            accepted::<F>(packet, publish::open::<F>(packet, OUTSIDE), INBOUND)
         }
         // Nobody but who asked hears a reply; unless all of the outside may answer for the one that was asked.
         Some(l4)
@@ -168,7 +168,7 @@ fn stranger<F: Translate + Policy>(packet: &Packet, ip: &Ip<F::Address>, l4: Opt
                 && port_usage::Ports::of::<F>(ip.destination, ip.protocol)
                     .is_bound::<F>(l4.ports.destination) =>
         {
-            accepted::<F>(packet, binding::open::<F>(packet, OUTSIDE))
+            accepted::<F>(packet, binding::open::<F>(packet, OUTSIDE), INBOUND)
         }
         _ => hosts::<F>(ip),
     };
@@ -183,28 +183,29 @@ fn unless_admitted<F: Translate + Policy>(packet: &Packet, outcome: Outcome) -> 
     }
     let admitted = F::judge(packet, OUTSIDE);
     if admitted >= 0 {
-        return accepted::<F>(packet, policy::open::<F>(packet, admitted, OUTSIDE));
+        return accepted::<F>(packet, policy::open::<F>(packet, admitted, OUTSIDE), INBOUND);
     }
-    accepted::<F>(packet, Opened::decode(admitted))
+    accepted::<F>(packet, Opened::decode(admitted), INBOUND)
 }
 
-/// A packet of somebody who has come to a published port, or to a container itself.
+/// A packet of somebody who has come to a published port, or to a container itself. `from`: where fragments are held, the direction
+/// of their keys.
 ///
 /// Nothing of the packet is held over these calls, for the programs' stack is short.
 #[inline(always)]
-pub fn accepted<F: Translate + Publish>(packet: &Packet, opened: Opened) -> Outcome {
+pub fn accepted<F: Translate + Publish>(packet: &Packet, opened: Opened, from: u8) -> Outcome {
     let index = match opened {
         Opened::Flow(index) => index,
         Opened::Stack => return Ok(Verdict::NEXT),
         Opened::Drop(DropReason::Fragment) => {
-            return match frag::hold::<F>(packet, INBOUND) {
+            return match frag::hold::<F>(packet, from) {
                 Hold::Lost => Err(DropReason::Fragment),
                 _ => Ok(Verdict::CONSUMED),
             };
         }
         Opened::Drop(reason) => return Err(reason),
     };
-    if F::note_first(packet, index) != 0 && frag::replay::<F>(packet, INBOUND) {
+    if F::note_first(packet, index) != 0 && frag::replay::<F>(packet, from) {
         return Ok(Verdict::CONSUMED);
     }
     nat::restore_first::<F>(packet, index)

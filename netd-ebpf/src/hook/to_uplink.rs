@@ -5,6 +5,7 @@ use aya_ebpf::programs::TcContext;
 use netd_common::{
     addr::{Be16, IfIndex},
     drop::DropReason,
+    frag::BY_STACK,
     nat::HOST,
     tuple::{OUTBOUND, protocol},
 };
@@ -16,7 +17,7 @@ use crate::{
     external::{self, From, Translate},
     family::{Family, V4, V6},
     fib, frag,
-    hook::from_container::{may_belong, unfit, unless_reset},
+    hook::from_container::{early, may_belong, unfit, unless_reset},
     icmp::{self, Sender},
     maps::{NETWORKS, UPLINKS},
     nat, nd,
@@ -27,7 +28,7 @@ use crate::{
         icmp::Kind,
         l4::{self, L4, L4Kind},
     },
-    redirect::{self, TRANSLATED},
+    redirect::{self, REPLAYED, TRANSLATED},
     verdict::{Outcome, Verdict},
 };
 
@@ -111,10 +112,11 @@ fn container<F: Translate + Bind>(packet: &Packet, ip: &Ip<F::Address>, network:
     if ip.fragment.later {
         return match frag::find::<F>(ip, OUTBOUND) {
             Some(found) if conntrack::refresh::<F>(found.flow, OUTBOUND, 0, globals) => {
+                packet.take_mark(REPLAYED);
                 nat::masquerade_from_stack::<F>(packet, found.flow)
             }
             _ if F::internal(ip.source).is_some() => one_to_one::<F>(packet, None),
-            _ if masquerade() => Err(DropReason::Fragment),
+            _ if masquerade() => early(frag::hold::<F>(packet, BY_STACK)),
             _ => Ok(Verdict::NEXT),
         };
     }
@@ -151,6 +153,10 @@ fn container<F: Translate + Bind>(packet: &Packet, ip: &Ip<F::Address>, network:
     let found = conntrack::at::<F>(index).ok_or(DropReason::FlowTableFull)?;
     if ip.fragment.more {
         frag::note::<F>(ip, OUTBOUND, index);
+        // What is sent again comes by here at once, and sends nothing again.
+        if !packet.take_mark(REPLAYED) && frag::replay::<F>(packet, BY_STACK) {
+            return Ok(Verdict::CONSUMED);
+        }
     }
     nat::masquerade_from_stack::<F>(packet, found.flow)
 }

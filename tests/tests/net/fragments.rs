@@ -84,6 +84,43 @@ fn out_of_order_to_a_container() {
 }
 
 #[test]
+fn out_of_order_by_a_published_port_of_the_host() {
+    let lab = Lab::new();
+    lab.host.netd("network create --ipv6 --subnet 172.31.0.0/24 --subnet fd00:31::/64 other");
+    let a = lab.container("a");
+    lab.host.netd(&format!("publish netns:{} 8080:80/udp", a.ns.name()));
+    for client in [lab.container("neighbour"), lab.container_on("other", "stranger")] {
+        for family in Family::BOTH {
+            let (server, socket) = (udp(&a.ns, family, 80), udp(&client.ns, family, 5000));
+            let (own, port) = (at(client.address(family), 5000), at(family.host(), 8080));
+            let [there, back] = [&client.ns, &a.ns].map(|ns| RawSocket::new(ns, port.ip()));
+            for (id, order) in (1..).zip([[1, 0, 2], [2, 1, 0], [2, 0, 1]]) {
+                let fragments = Datagram::udp(own, port, &data()).fragments(1400, id);
+                for part in order {
+                    there.send(&fragments[part], port.ip());
+                }
+                let (got, seen) = receive(&server);
+                assert_eq!(got, data(), "{family:?}, {order:?}");
+                let answer = Datagram::udp(at(a.address(family), 80), seen, &data()).fragments(1400, id);
+                for part in order {
+                    back.send(&answer[part], seen.ip());
+                }
+                assert_eq!(receive(&socket), (data(), port), "{family:?}, {order:?}");
+            }
+        }
+    }
+    // What is for the host itself reaches it in any order, as it did.
+    let server = udp(&lab.host.ns, Family::V4, 9000);
+    let (own, to) = (at(a.ipv4, 5000), at(Family::V4.host(), 9000));
+    let fragments = Datagram::udp(own, to, &data()).fragments(1400, 9);
+    let raw = RawSocket::new(&a.ns, to.ip());
+    for part in [2, 0, 1] {
+        raw.send(&fragments[part], to.ip());
+    }
+    assert_eq!(receive(&server), (data(), own));
+}
+
+#[test]
 fn the_host_may_have_to_fragment() {
     let lab = Lab::new();
     lab.narrow_uplink(1400);

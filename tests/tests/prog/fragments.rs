@@ -1,10 +1,11 @@
 //! Datagrams in pieces.
 
+use netd::model::{HostPorts, Protocol, Reserver};
 use netd_common::frag::{HELD_BYTES, HELD_PARTS};
 
 use crate::{
-    fixture::{A, B, Container, DROPPED, Fixture, GATEWAY, REDIRECTED, ROUTER, UPLINK},
-    packet::{L4, arriving, back, external, fragments, leaving, out, read, reassemble, remote},
+    fixture::{A, B, C, Container, DROPPED, Fixture, GATEWAY, NEXT, REDIRECTED, ROUTER, UPLINK},
+    packet::{L4, Read, arriving, back, external, fragments, leaving, out, read, reassemble, remote, to},
 };
 
 #[test]
@@ -101,15 +102,22 @@ fn fragments_from_the_outside_wait_and_are_the_stacks_too() {
 }
 
 #[test]
-fn the_stacks_own_fragments_leave_translated() {
+fn the_stacks_own_fragments_leave_translated_in_any_order() {
     let fixture = Fixture::new();
     for (v6, own) in [(false, 5000), (false, 40000), (true, 5000), (true, 40000)] {
         let packet = leaving(A.address(v6), remote(v6), L4::Udp(own, 53));
         let [first, later] = fragments(&packet, own, 16);
-        fixture.assert_drops("to_uplink", "up0", &later, "fragment");
+        let counts =
+            || ["fragment_held", "fragment_replayed", "stack_masqueraded"].map(|it| fixture.took(it));
+        let before = counts();
+        for fragment in [&later, &first] {
+            assert_eq!(fixture.leave(fragment).verdict, DROPPED);
+        }
+        // They have gone out again by the hook itself, and nothing twice.
+        assert_eq!(counts(), [before[0] + 1, before[1] + 1, before[2] + 2]);
         let ran = [first, later].map(|fragment| fixture.leave(&fragment));
         for ran in &ran {
-            assert_eq!(ran.verdict, crate::fixture::NEXT);
+            assert_eq!(ran.verdict, NEXT);
             assert_eq!(ran.packet[..12], [ROUTER, UPLINK].concat());
         }
         let after = read(&reassemble([&ran[0].packet, &ran[1].packet]));
@@ -117,7 +125,51 @@ fn the_stacks_own_fragments_leave_translated() {
         assert_eq!(after.ports[0] == own, own == 5000);
         assert_eq!(after.payload, read(&packet).payload);
     }
-    assert_eq!(fixture.took("stack_masqueraded"), 8);
+    assert_eq!((fixture.took("stack_masqueraded"), fixture.dropped()), (16, 0));
+}
+
+#[test]
+fn fragments_wait_at_published_ports_too() {
+    let fixture = Fixture::new();
+    for (client, v6) in [(B, false), (B, true), (C, false), (C, true)] {
+        let there = external(v6);
+        fixture.datapath.put_local(there.into()).unwrap();
+        let host = HostPorts { protocol: Protocol::Udp, address: there, first: 8080, last: 8080 };
+        fixture.datapath.put_publication(&host, A.slot, 80, Reserver::Netd).unwrap();
+        // The first of whoever opens the flow, and of whoever goes by it; each has to be the host's as well.
+        for identification in [7, 8] {
+            let packet = to(client, &there.to_string(), L4::Udp(5000, 8080));
+            let got = overtaken(&fixture, client, fragments(&packet, identification, 16), NEXT);
+            assert_eq!((got.destination, got.ports[1]), (A.address(v6), 80));
+            assert_eq!(got.payload, read(&packet).payload);
+
+            // A neighbour is known as the gateway, and all others under their own address.
+            let answer = to(A, &got.source.to_string(), L4::Udp(80, got.ports[0]));
+            let verdict = if client.slot == B.slot { NEXT } else { DROPPED };
+            let back = overtaken(&fixture, A, fragments(&answer, identification, 16), verdict);
+            assert_eq!((back.source, back.destination), (there, client.address(v6)));
+            assert_eq!((back.ports, back.payload), ([8080, 5000], read(&answer).payload));
+        }
+        // No datagram of a port's: it was the host's, and nothing comes of what was kept.
+        for fragment in fragments(&to(client, &there.to_string(), L4::Udp(5000, 8081)), 9, 16).iter().rev() {
+            fixture.assert_passes("from_container", client.veth, fragment);
+        }
+    }
+    assert_eq!((fixture.took("flow_accepted"), fixture.dropped()), (4, 0));
+}
+
+/// Sends two fragments of a container's, the later one first, and holds what becomes of that; then both again, and what has been
+/// sent.
+fn overtaken(fixture: &Fixture, sender: Container, [first, later]: [Vec<u8>; 2], verdict: i32) -> Read {
+    let counts = || ["fragment_held", "fragment_replayed"].map(|it| fixture.took(it));
+    let before = counts();
+    assert_eq!(fixture.send(sender, &later).verdict, verdict);
+    assert_eq!(fixture.send(sender, &first).verdict, DROPPED);
+    assert_eq!(counts(), before.map(|count| count + 1));
+    let ran = [first, later].map(|fragment| fixture.send(sender, &fragment));
+    assert!(ran.iter().all(|ran| ran.verdict == REDIRECTED), "{:?}", fixture.datapath.counters());
+    assert_eq!(counts(), before.map(|count| count + 1));
+    read(&reassemble([&ran[0].packet, &ran[1].packet]))
 }
 
 /// Sends a fragment, and holds that it is kept: neither sent nor counted as dropped, and no flow is made.
