@@ -414,6 +414,13 @@ impl Maps {
         }
     }
 
+    /// Whether an endpoint is there and has this address, which is a mapped one for IPv4.
+    pub(super) fn has_address(&self, slot: u32, address: Ipv6) -> Result<bool, Error> {
+        let endpoint = self.endpoints.get(&slot, 0).map_err(failed("ENDPOINTS"))?;
+        let is_its = address == endpoint.ipv6 || address == Ipv6::mapped(endpoint.ipv4);
+        Ok(endpoint.port != IfIndex(0) && is_its)
+    }
+
     pub(super) fn trusted(&self) -> Result<BTreeSet<Trusted>, Error> {
         self.trusted.keys().collect::<Result<_, _>>().map_err(failed("TRUSTED"))
     }

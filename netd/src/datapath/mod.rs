@@ -12,6 +12,7 @@
 
 mod advertise;
 mod clock;
+mod connections;
 mod counters;
 mod flows;
 mod maps;
@@ -32,6 +33,7 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
+use netd_common::socket::Dialled;
 pub use netd_common::{
     addr::{IfIndex, Ipv4, Ipv6, Mac},
     bridge::{self, Network as NetworkEntry},
@@ -46,6 +48,7 @@ pub use netd_common::{
     stats::{EndpointTraffic, Traffic},
 };
 
+use self::{connections::Connections, maps::Maps, programs::Programs, publish::Publications};
 pub use self::{
     counters::Counters,
     flows::{Count, FlowView},
@@ -53,8 +56,7 @@ pub use self::{
     sockets::netns_cookie,
     status::{LinkStatus, MapStatus, ProgramStatus, Status},
 };
-use self::{maps::Maps, programs::Programs, publish::Publications};
-use crate::model::{Framing, HostPorts, Reserver};
+use crate::model::{Framing, HostPorts, Protocol, Reserver};
 
 /// The object that netd/build.rs made of netd-ebpf.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netd-ebpf"));
@@ -81,6 +83,12 @@ pub enum Error {
     Advertise {
         /// The endpoint's port.
         interface: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The host's own connections could not be listed, or ended.
+    #[error("sock_diag(7): {source}")]
+    Connections {
         /// What the kernel said.
         source: io::Error,
     },
@@ -445,9 +453,43 @@ impl Datapath {
         lock(&self.publications).remove(host)
     }
 
-    /// Ends the flows that came to a published port which does not lead to their end any more; returns how many.
+    /// Ends the flows that came to a published port which does not lead to their end any more, and returns how many; and the
+    /// host's own TCP connections by such a port, if the kernel does that (`CONFIG_INET_DIAG_DESTROY`): else what they send is
+    /// dropped, and they time out.
     pub fn end_unpublished(&self) -> Result<u32, Error> {
-        self.flows.end_unpublished(&self.programs())
+        let ended = self.flows.end_unpublished(&self.programs())?;
+        if let Err(error) = self.end_dialled() {
+            log::warn!("the host's own connections by ports that are published no more time out: {error}");
+        }
+        Ok(ended)
+    }
+
+    fn end_dialled(&self) -> Result<(), Error> {
+        if self.programs().attached_calls().next().is_none() {
+            return Ok(());
+        }
+        let failed = |source| Error::Connections { source };
+        let sockets = MapData::from_pin(self.pins.join("maps").join("SOCKETS"));
+        let sockets = sockets.map_err(object::failed("SOCKETS"))?;
+        let connections = Connections::open().map_err(failed)?;
+        for connection in connections.list(sockets.fd().as_fd()).map_err(failed)? {
+            if !self.leads(&connection.dialled)? && connections.end(&connection).map_err(failed)? {
+                log::debug!("ended a connection of the host's: {:?}", connection.dialled);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a published port of TCP that was dialled leads to the same port of a container still.
+    fn leads(&self, dialled: &Dialled) -> Result<bool, Error> {
+        let published =
+            lock(&self.publications).find(dialled.published, Protocol::Tcp, dialled.published_port)?;
+        match published {
+            Some(it) if it.container_port(dialled.published_port) == dialled.container_port => {
+                self.maps().has_address(it.endpoint, dialled.container)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Makes every flow look its route up again. Returns the new generation.

@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, LpmTrie, MapData, lpm_trie::Key},
+    maps::{Array, LpmTrie, MapData, MapError, lpm_trie::Key},
 };
 use netd_common::{
     addr::{Address, Be16, Ipv4, Ipv6},
@@ -65,6 +65,18 @@ where
             gone(self.name, self.map.remove(&key(address, host.protocol, prefix)))?;
         }
         Ok(())
+    }
+
+    /// What is published for the very address goes before what is for all.
+    fn find(&self, address: A, protocol: Protocol, port: Be16) -> Result<Option<Publication>, Error> {
+        for address in [address, A::default()] {
+            let key = PublishedPort::new(address, protocol.number(), port);
+            match self.map.get(&Key::new(PublishedPort::<A>::BITS, key), 0) {
+                Err(MapError::KeyNotFound) => {}
+                found => return found.map(Some).map_err(failed(self.name)),
+            }
+        }
+        Ok(None)
     }
 
     /// What is published. Ranges that a daemon which died half-way left in part lead to no endpoint.
@@ -172,6 +184,19 @@ impl Publications {
         self.v4.observe(&mut publications)?;
         self.v6.observe(&mut publications)?;
         Ok(publications)
+    }
+
+    /// Where a port of the host leads; an address of IPv4 is a mapped one.
+    pub(super) fn find(
+        &self,
+        address: Ipv6,
+        protocol: Protocol,
+        port: Be16,
+    ) -> Result<Option<Publication>, Error> {
+        match address.to_mapped() {
+            Some(address) => self.v4.find(address, protocol, port),
+            None => self.v6.find(address, protocol, port),
+        }
     }
 
     /// How many prefixes the tables hold.

@@ -36,6 +36,7 @@ mod settings;
 mod stream;
 mod ttl;
 mod tunnel;
+mod unpublished;
 mod uplink;
 mod verdicts;
 mod vlan;
