@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use netd_common::rate::Rate;
+use netd_common::{bridge::ICC, rate::Rate};
 use proptest::prelude::*;
 
 use super::*;
@@ -288,6 +288,41 @@ fn publish(
         all.insert(host, PublicationRow { slot, container: 80, reserved_by: Reserver::Netd });
     }
     all
+}
+
+#[test]
+fn bindings_end_where_a_network_has_no_such_option_any_more() {
+    let row = |flags| NetworkRow {
+        bridge: LinkRef::Gone(1),
+        flags,
+        gateway4: None,
+        gateway6: None,
+        source4: None,
+        source6: None,
+        mac: mac(0),
+    };
+    let with = |rows: &[(u32, u32)]| World {
+        networks: rows.iter().map(|&(number, flags)| (number, row(flags))).collect(),
+        ..World::default()
+    };
+    let ends = |from: &[(u32, u32)], to: &[(u32, u32)]| {
+        let steps = steps(&with(from), &with(to));
+        let ends = steps.iter().filter(|step| **step == Step::EndUnbound).count();
+        // By then the programs know: they make no new ones.
+        assert!(ends == 0 || steps.last() == Some(&Step::EndUnbound), "{steps:?}");
+        ends
+    };
+    let both = INDEPENDENT_MAPPING | INDEPENDENT_FILTERING;
+    for lost in [INDEPENDENT_MAPPING, INDEPENDENT_FILTERING, both] {
+        assert_eq!(ends(&[(0, both)], &[(0, both & !lost)]), 1);
+        assert_eq!(ends(&[(0, lost)], &[(0, 0)]), 1);
+        assert_eq!(ends(&[(0, 0)], &[(0, lost)]), 0, "what is asked for ends nothing");
+        assert_eq!(ends(&[(0, lost | ICC)], &[(0, lost)]), 0, "another option");
+        assert_eq!(ends(&[(0, lost), (1, both)], &[(0, 0), (1, 0)]), 1, "once for all networks");
+        assert_eq!(ends(&[(0, lost)], &[(0, lost), (1, 0)]), 0, "another network");
+        assert_eq!(ends(&[(0, lost)], &[]), 0, "a network's endpoints are gone before it");
+    }
+    assert_eq!(Step::EndUnbound.inverse(), None, "what has ended does not come back");
 }
 
 fn comes_up_unheard(step: &Step) -> bool {
