@@ -35,12 +35,30 @@ pub(super) fn bound<S: Send>(
 
 /// Sends a datagram and returns its answer, which must come from where the datagram went.
 pub fn ask(socket: &UdpSocket, to: SocketAddr, question: &[u8]) -> Vec<u8> {
-    socket.send_to(question, to).unwrap_or_else(|e| panic!("sending to {to}: {e}"));
+    socket.send_to(question, to).unwrap_or_else(|e| panic!("sending to {to}: {e}{}", overflows()));
     let mut answer = vec![0; 65536];
     let (length, from) = socket.recv_from(&mut answer).unwrap_or_else(|e| panic!("an answer of {to}: {e}"));
     assert_eq!(from, to, "the answer comes from elsewhere");
     answer.truncate(length);
     answer
+}
+
+/// How often the kernel had no room for a neighbour of IPv6, if it ever had none: it keeps 1,024 for all namespaces together, other
+/// programs' on the machine too, and who sends to one more is told EINVAL, where IPv4 loses the datagram in silence.
+/// <https://github.com/torvalds/linux/blob/v6.18/net/ipv6/ip6_output.c>, `ip6_finish_output2`
+fn overflows() -> String {
+    let table = std::fs::read_to_string("/proc/net/stat/ndisc_cache").unwrap_or_default();
+    let column = table.split_whitespace().position(|name| name == "table_fulls");
+    let count = |row: &str| {
+        let word = row.split_whitespace().nth(column?)?;
+        u64::from_str_radix(word, 16).ok()
+    };
+    match table.lines().skip(1).filter_map(count).sum() {
+        0 => String::new(),
+        times => {
+            format!(" (the kernel's table of neighbours was full {times} times since the machine started)")
+        }
+    }
 }
 
 /// Connects from a port (0: any port).
