@@ -44,6 +44,7 @@ use crate::{
 pub use event::{Action, Event, Happened, Reloaded};
 pub use forward::stop_forwarding;
 pub use host::{HostView, RouteView};
+use reserve::Reservation;
 pub use reserve::release;
 
 /// The answer to a request for a new network.
@@ -185,7 +186,7 @@ impl Engine {
     async fn change(
         &self,
         writer: &mut Writer,
-        changes: Vec<Change>,
+        mut changes: Vec<Change>,
         networks: impl Fn(&Network) -> bool,
         endpoints: impl Fn(&Endpoint) -> bool,
     ) -> Result<(), Error> {
@@ -211,8 +212,14 @@ impl Engine {
         let journal = links.clone();
         writer.store(move |store| store.begin(&journal)).await?;
         let taken = apply::run(host, steps).await;
+        let mut reservation = None;
         let stored = match &taken {
             Ok(_) => {
+                reservation = Reservation::begin(writer, &old, &new);
+                if let Some(change) = reservation.as_ref().and_then(|it| it.change(&old)) {
+                    change.clone().make(&mut new);
+                    changes.push(change);
+                }
                 let links = links.clone();
                 writer.store(move |store| store.commit(&changes, &links)).await
             }
@@ -221,10 +228,15 @@ impl Engine {
         match (taken, stored) {
             (Ok(_), Ok(())) => {
                 *self.0.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-                self.reserve(writer).await;
+                if let Some(reservation) = reservation {
+                    reservation.finish();
+                }
                 Ok(())
             }
             (taken, stored) => {
+                if let Some(reservation) = reservation {
+                    reservation.undo(writer);
+                }
                 let error = match taken {
                     Ok(taken) => {
                         taken.undo(host).await;

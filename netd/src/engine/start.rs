@@ -67,7 +67,7 @@ impl Engine {
         }
         engine.refresh_uplinks(&mut writer).await?;
         engine.refresh_locals(&mut writer).await?;
-        engine.reserve(&mut writer).await;
+        engine.reserve(&mut writer).await?;
         // Nobody listened to the kernel since the last daemon.
         engine.datapath().bump_fib_generation().map_err(internal)?;
         drop(writer);
