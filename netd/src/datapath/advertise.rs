@@ -1,9 +1,15 @@
 //! Word of an endpoint's addresses to its neighbours, who may remember somebody else under them: gratuitous ARP
 //! (RFC 5227 section 2.3) and unsolicited neighbour advertisements (RFC 4861 section 7.2.6).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
-use super::{Datapath, Error, IfIndex};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+
+use super::{Datapath, Error, IfIndex, programs::ADVERTISE};
 use crate::model::MacAddress;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
@@ -12,13 +18,43 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const ICMPV6: u8 = 58;
 
+/// The program that sends the word. It is not taken from among the others: a bridge of a thousand ports takes milliseconds to
+/// carry a broadcast to all of them, and nobody else is to wait meanwhile.
+pub(super) struct Advertiser(SchedClassifier);
+
+impl Advertiser {
+    /// Opens the program that is pinned among others in `directory`.
+    pub(super) fn open(directory: &Path) -> Result<Self, Error> {
+        let program = SchedClassifier::from_pin(directory.join(ADVERTISE));
+        program.map(Self).map_err(|source| Error::Program { name: ADVERTISE, source })
+    }
+
+    /// Has the kernel take a frame as come in by `interface`.
+    fn send(&self, interface: IfIndex, frame: &[u8]) -> Result<(), Error> {
+        let failed = |source| Error::Program { name: ADVERTISE, source };
+        // The head of a `__sk_buff`; of what the kernel lets be set, the interface is the last.
+        let mut context = [0_u32; 11];
+        context[10] = interface.0;
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(bytemuck::cast_slice(&context)),
+            ..TestRunOptions::new()
+        };
+        let returned = self.0.test_run(options).map_err(failed)?.return_value.cast_signed();
+        if returned == 0 {
+            return Ok(());
+        }
+        Err(Error::Advertise { interface: interface.0, source: io::Error::from_raw_os_error(-returned) })
+    }
+}
+
 impl Datapath {
-    /// Has the container behind `port` say that `address` is at `mac`.
+    /// Has the container behind `port` say that `address` is at `mac`. It takes the longer the more ports its bridge has.
     ///
     /// # Errors
     /// If the port is gone or down.
     pub fn advertise(&self, port: IfIndex, mac: MacAddress, address: IpAddr) -> Result<(), Error> {
-        self.programs().advertise(port, &frame(mac, address))
+        self.advertiser.send(port, &frame(mac, address))
     }
 }
 

@@ -48,7 +48,9 @@ pub use netd_common::{
     stats::{EndpointTraffic, Traffic},
 };
 
-use self::{connections::Connections, maps::Maps, programs::Programs, publish::Publications};
+use self::{
+    advertise::Advertiser, connections::Connections, maps::Maps, programs::Programs, publish::Publications,
+};
 pub use self::{
     counters::Counters,
     flows::{Count, FlowView},
@@ -171,6 +173,7 @@ pub struct Options {
 pub struct Datapath {
     pins: PathBuf,
     programs: Mutex<Programs>,
+    advertiser: Advertiser,
     maps: Mutex<Maps>,
     publications: Mutex<Publications>,
     flows: flows::Tables,
@@ -202,11 +205,13 @@ impl Datapath {
         let events = object::take_events(&mut ebpf)?;
         let logger = if options.log_level == 0 { None } else { Some(EbpfLogger::init(&mut ebpf)?) };
         let programs = Programs::load(ebpf, &pins)?;
+        let advertiser = Advertiser::open(&pins.join("programs"))?;
         let hz = clock::hz()?;
         maps.set_globals(hz, options.host_ports, netns_cookie().map_err(at("SO_NETNS_COOKIE".as_ref()))?)?;
         let datapath = Self {
             pins,
             programs: Mutex::new(programs),
+            advertiser,
             maps: Mutex::new(maps),
             publications: Mutex::new(publications),
             flows,

@@ -38,7 +38,7 @@ pub(super) const FORWARDED: Hook = Hook { name: "forwarded", direction: TcAttach
 pub(super) const HOOKS: [Hook; 8] =
     [FROM_CONTAINER, FROM_HOST, TO_SEGMENT, FROM_UPLINK, TO_UPLINK, FROM_TUNNEL, TO_TUNNEL, FORWARDED];
 
-const ADVERTISE: &str = "advertise";
+pub(super) const ADVERTISE: &str = "advertise";
 const SWEEP: &str = "sweep";
 
 /// What every host needs. Few have tunnels or segments: their programs are loaded when there is one.
@@ -197,25 +197,6 @@ impl Programs {
             interfaces.extend(index.map(IfIndex));
         }
         Ok(interfaces)
-    }
-
-    /// Has the kernel take a frame as come in by `interface`.
-    pub(super) fn advertise(&self, interface: IfIndex, frame: &[u8]) -> Result<(), Error> {
-        let failed = |source| Error::Program { name: ADVERTISE, source };
-        // The head of a `__sk_buff`; of what the kernel lets be set, the interface is the last.
-        let mut context = [0_u32; 11];
-        context[10] = interface.0;
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            ctx_in: Some(bytemuck::cast_slice(&context)),
-            ..TestRunOptions::new()
-        };
-        let returned =
-            self.runnable(ADVERTISE)?.test_run(options).map_err(failed)?.return_value.cast_signed();
-        if returned == 0 {
-            return Ok(());
-        }
-        Err(Error::Advertise { interface: interface.0, source: io::Error::from_raw_os_error(-returned) })
     }
 
     /// Has the kernel carry out a sweep. Returns how many flows it ended, and the kernel's time in jiffies.

@@ -277,11 +277,11 @@ async fn make_known(host: Host, endpoint: Endpoint, advertise: Advertise) {
         if message > 0 {
             tokio::time::sleep(Duration::from_millis(advertise.interval.into())).await;
         }
-        for &address in &addresses {
-            if let Err(error) = host.datapath.advertise(port, endpoint.mac, address) {
-                log::debug!("{error}");
-                return;
-            }
+        let (datapath, addresses) = (host.datapath.clone(), addresses.clone());
+        let tell = move || addresses.iter().try_for_each(|&at| datapath.advertise(port, endpoint.mac, at));
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(tell).await {
+            log::debug!("{error}");
+            return;
         }
     }
 }
