@@ -78,7 +78,9 @@ impl Host {
             datapath.attach_port(port)?;
         }
         let set = async {
-            links.set_veth(name, from, to).await?;
+            if (Veth { heard: to.heard, ..from.clone() }) != *to {
+                links.set_veth(name, from, to).await?;
+            }
             if to.heard { Ok(()) } else { Ok(datapath.detach_port(port)?) }
         };
         let set = set.await;
@@ -91,10 +93,10 @@ impl Host {
     /// The kernel detaches what is attached to a link that goes, which is sooner done than detaching it first.
     async fn delete_veth(&self, name: &str, veth: &Veth) -> Result<(), Error> {
         let Self { links, datapath } = self;
-        let Some(device) = links.device(name).await? else { return Ok(()) };
+        let Some(index) = links.find(name).await? else { return Ok(()) };
         links.delete(name).await?;
         if veth.heard {
-            datapath.forget_port(IfIndex(device.index))?;
+            datapath.forget_port(IfIndex(index))?;
         }
         Ok(())
     }

@@ -3,15 +3,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
+    num::NonZero,
 };
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Error, Host};
 use crate::{
     datapath::{EndpointEntry, IfIndex, NetworkEntry, RateEntry},
-    link::{Device, Kind, own_addresses, wanted_settings},
+    link::{Device, Kind, Links, own_addresses, wanted_settings},
     plan::{
-        BridgeLink, BridgePort, EndpointRow, FarEnd, LinkRef, NetworkRow, PublicationRow, Station, Trunk,
-        Veth, World,
+        BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Station,
+        Trunk, Veth, World,
     },
 };
 
@@ -115,12 +118,11 @@ impl Host {
             multicast_router: device.multicast_router,
             vlans: wanted.vlans.as_ref().and_then(|_| vlans.get(&device.index).cloned()),
         };
+        let mut inside = observe_interfaces(known, &by_name).await?;
         for (name, wanted) in &known.veths {
             let Some(device) = by_name.get(name.as_str()) else { continue };
             let far_end = match (device.kind, &wanted.far_end) {
-                (Kind::Veth, FarEnd::Sandbox(wanted)) => {
-                    self.links.interface(device, wanted).await?.map(FarEnd::Sandbox)
-                }
+                (Kind::Veth, FarEnd::Sandbox(_)) => inside.remove(name).flatten().map(FarEnd::Sandbox),
                 (Kind::Veth, FarEnd::Engine { .. }) => Some(wanted.far_end.clone()),
                 (Kind::Veth, FarEnd::Trunk(wanted)) => {
                     let end = by_name.get(wanted.name.as_str());
@@ -197,6 +199,25 @@ impl Host {
         world.publications = observed.publications.into_iter().map(|(host, it)| (host, row(it))).collect();
         Ok(())
     }
+}
+
+/// The interfaces in sandboxes, by the names of their veths: one core looks into one sandbox, and none waits for another.
+async fn observe_interfaces(
+    known: &World,
+    devices: &BTreeMap<&str, &Device>,
+) -> Result<BTreeMap<String, Option<Interface>>, Error> {
+    let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let sandboxed = |(name, veth): (&String, &Veth)| {
+        let device = devices.get(name.as_str()).filter(|device| device.kind == Kind::Veth)?;
+        Some((name.clone(), Device::clone(device), veth.far_end.interface()?.clone()))
+    };
+    let sandboxed: Vec<_> = known.veths.iter().filter_map(sandboxed).collect();
+    let looks = sandboxed.into_iter().map(|(name, device, wanted)| async move {
+        let look = tokio::spawn(async move { Links::interface(&device, &wanted).await });
+        let seen = look.await.unwrap_or_else(|died| std::panic::resume_unwind(died.into_panic()));
+        Ok((name, seen?))
+    });
+    stream::iter(looks).buffer_unordered(at_once).try_collect().await
 }
 
 /// The links of a world that are the host's for good.

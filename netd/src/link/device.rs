@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, pin::pin};
 
 use futures_util::TryStreamExt as _;
 use netd_common::stats::Traffic;
+use nix::errno::Errno;
 use rtnetlink::{
     LinkGetRequest, LinkUnspec,
     packet_route::{
@@ -180,8 +181,7 @@ impl Links {
         let known: BTreeSet<u32> = devices.iter().map(|device| device.index).collect();
         let controllers: BTreeSet<u32> = devices.iter().filter_map(|device| device.controller).collect();
         for &index in controllers.difference(&known) {
-            let request = uncounted(&self.handle).match_index(index);
-            devices.extend(one(request).await.doing(|| format!("look up the link {index}"))?);
+            devices.extend(self.device_at(index).await?);
         }
         Ok(devices)
     }
@@ -198,20 +198,38 @@ impl Links {
         one(request).await.doing(|| format!("look up the link {name}"))
     }
 
+    /// The link of this index, if there is one.
+    pub(super) async fn device_at(&self, index: u32) -> Result<Option<Device>, Error> {
+        let request = uncounted(&self.handle).match_index(index);
+        one(request).await.doing(|| format!("look up the link {index}"))
+    }
+
+    /// The index of the link of this name, if there is one.
+    pub async fn find(&self, name: &str) -> Result<Option<u32>, Error> {
+        if !self.here {
+            return Ok(self.device(name).await?.map(|device| device.index));
+        }
+        // Unlike rtnetlink this waits for nobody who changes links, and tells no more than what was asked.
+        match nix::net::if_::if_nametoindex(name) {
+            Ok(index) => Ok(Some(index)),
+            Err(Errno::ENODEV) => Ok(None),
+            Err(error) => Err(std::io::Error::from(error)).doing(|| format!("look up the link {name}")),
+        }
+    }
+
     /// The index of the link of this name.
     pub async fn index(&self, name: &str) -> Result<u32, Error> {
-        let device = self.device(name).await?;
-        let index = device.map(|device| device.index).ok_or(std::io::Error::from_raw_os_error(libc::ENODEV));
+        let index = self.find(name).await?.ok_or(std::io::Error::from_raw_os_error(libc::ENODEV));
         index.doing(|| format!("find the link {name}"))
     }
 
     /// Removes the link of this name; there being none is as good.
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
-        let Some(device) = self.device(name).await? else { return Ok(()) };
+        let Some(index) = self.find(name).await? else { return Ok(()) };
         if self.here {
-            return removal::remove(name, device.index).await;
+            return removal::remove(name, index).await;
         }
-        let request = self.handle.link().del(device.index).execute();
+        let request = self.handle.link().del(index).execute();
         gone_is_as_good(request.await, libc::ENODEV).doing(|| format!("delete the link {name}"))
     }
 

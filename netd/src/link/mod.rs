@@ -10,6 +10,7 @@ mod queue;
 mod removal;
 mod resolver;
 mod route;
+mod socket;
 pub mod sysctl;
 mod uplink;
 mod veth;
@@ -94,8 +95,7 @@ pub struct Links {
 impl Links {
     /// In the daemon's own namespace. Must be called within a tokio runtime.
     pub fn here() -> Result<Self, Error> {
-        let (connection, handle, _) =
-            rtnetlink::new_connection().doing(|| "open an rtnetlink socket".into())?;
+        let (connection, handle) = socket::open().doing(|| "open an rtnetlink socket".into())?;
         tokio::spawn(connection);
         Ok(Self { handle, here: true, listing: Arc::default() })
     }
@@ -122,14 +122,9 @@ impl Links {
 
     /// In another namespace.
     pub async fn within(namespace: &Namespace) -> Result<Self, Error> {
-        let runtime = tokio::runtime::Handle::current();
-        let opened = namespace.run(move || {
-            // A socket stays in the namespace it was made in, whichever thread uses it.
-            let _entered = runtime.enter();
-            rtnetlink::new_connection()
-        });
-        let (connection, handle, _) =
-            opened.await?.doing(|| "open an rtnetlink socket in the sandbox".into())?;
+        // A socket stays in the namespace it was made in, whichever thread uses it.
+        let opened = namespace.run(socket::open).await?;
+        let (connection, handle) = opened.doing(|| "open an rtnetlink socket in the sandbox".into())?;
         tokio::spawn(connection);
         Ok(Self { handle, here: false, listing: Arc::default() })
     }

@@ -14,7 +14,7 @@ use rtnetlink::{
 };
 use tokio::{runtime, select, sync::oneshot};
 
-use super::{Doing as _, Error, gone_is_as_good};
+use super::{Doing as _, Error, gone_is_as_good, socket};
 
 /// Returns when the link is gone for whoever looks at links, names, addresses and routes; its not being there is as good.
 pub(super) async fn remove(name: &str, index: u32) -> Result<(), Error> {
@@ -25,7 +25,7 @@ pub(super) async fn remove(name: &str, index: u32) -> Result<(), Error> {
     let (sender, answer) = oneshot::channel();
     // With a runtime of its own: it may outlast the daemon's.
     let ask = move || {
-        let runtime = runtime::Builder::new_current_thread().enable_io().build();
+        let runtime = runtime::Builder::new_current_thread().build();
         // Nobody waits for an answer any more if the word came first.
         drop(sender.send(runtime.and_then(|runtime| runtime.block_on(request(index)))));
     };
@@ -45,7 +45,7 @@ pub(super) async fn remove(name: &str, index: u32) -> Result<(), Error> {
 
 /// Asks on a socket of its own, whose connection is this thread's to drive.
 async fn request(index: u32) -> io::Result<Result<(), rtnetlink::Error>> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let (connection, handle) = socket::open()?;
     select! {
         answer = handle.link().del(index).execute() => Ok(answer),
         () = connection => Err(io::ErrorKind::ConnectionAborted.into()),

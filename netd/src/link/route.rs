@@ -105,14 +105,15 @@ fn address(address: &RouteAddress) -> Option<IpAddr> {
 impl Links {
     /// The unicast routes of all tables and both families.
     pub async fn routes(&self) -> Result<Vec<Route>, Error> {
-        Ok(self.route_messages().await?.iter().flat_map(Route::read).collect())
+        Ok(self.route_messages(RouteType::Unicast).await?.iter().flat_map(Route::read).collect())
     }
 
-    async fn route_messages(&self) -> Result<Vec<RouteMessage>, Error> {
+    /// The routes of one kind, of all tables and both families. The kernel knows one of another kind for each link.
+    async fn route_messages(&self, kind: RouteType) -> Result<Vec<RouteMessage>, Error> {
         let mut routes = Vec::new();
-        let requests =
-            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
-        for request in requests {
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = RouteMessage::default();
+            (request.header.address_family, request.header.kind) = (family, kind);
             let messages: Vec<RouteMessage> =
                 self.list("routes", |handle| handle.route().get(request).execute().try_collect()).await?;
             routes.extend(messages);
@@ -122,9 +123,8 @@ impl Links {
 
     /// What routes of the host itself lead to: its own addresses, loopback's among them.
     pub async fn locals(&self) -> Result<BTreeSet<IpNet>, Error> {
-        let messages = self.route_messages().await?;
-        let locals = messages.iter().filter(|message| message.header.kind == RouteType::Local);
-        Ok(locals.filter_map(destination).collect())
+        let messages = self.route_messages(RouteType::Local).await?;
+        Ok(messages.iter().filter_map(destination).collect())
     }
 
     /// Makes `gateway`, a neighbour on the link, the default route of its family.

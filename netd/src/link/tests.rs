@@ -91,7 +91,7 @@ async fn a_veth_is_made_whole_or_not_at_all() {
         (device.mtu, device.up, device.controller),
         (1400, true, Some(links.index("br0").await.unwrap()))
     );
-    let seen = links.interface(&device, &interface).await.unwrap();
+    let seen = Links::interface(&device, &interface).await.unwrap();
     assert_eq!(seen.as_ref(), Some(&interface));
     assert_eq!(links.queues().await.unwrap(), BTreeMap::from([(device.index, veth.queue.unwrap())]));
 
@@ -109,14 +109,14 @@ async fn a_veth_is_made_whole_or_not_at_all() {
     let far_end = FarEnd::Sandbox(moved.clone());
     let lost = Veth { bridge: Some("no-such".into()), far_end, ..veth.clone() };
     links.set_veth("veth0", &veth, &lost).await.unwrap_err();
-    assert_eq!(links.interface(&device, &interface).await.unwrap().as_ref(), Some(&interface));
+    assert_eq!(Links::interface(&device, &interface).await.unwrap().as_ref(), Some(&interface));
 
     (moved.gateway6, moved.queue) = (None, None);
     let moved_veth =
         Veth { bridge: None, queue: None, far_end: FarEnd::Sandbox(moved.clone()), ..veth.clone() };
     links.set_veth("veth0", &veth, &moved_veth).await.unwrap();
     assert_eq!(links.device("veth0").await.unwrap().unwrap().controller, None);
-    assert_eq!(links.interface(&device, &moved).await.unwrap().as_ref(), Some(&moved));
+    assert_eq!(Links::interface(&device, &moved).await.unwrap().as_ref(), Some(&moved));
     for links in [&links, &inside] {
         assert_eq!(links.queues().await.unwrap(), BTreeMap::new());
     }

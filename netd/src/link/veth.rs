@@ -25,6 +25,9 @@ use crate::{
     plan::{BridgePort, FarEnd, Interface, Trunk, Veth, VlanMembership, Vlans},
 };
 
+/// The index of every namespace's `lo` (`loopback_net_init` in drivers/net/loopback.c).
+const LOOPBACK: u32 = 1;
+
 /// A sandbox, entered.
 struct Inside {
     namespace: Namespace,
@@ -61,7 +64,7 @@ impl<'a> End<'a> {
 impl Links {
     /// The interface at the far end of `host_end`, as far as it is what `wanted` says: addresses and routes that its
     /// owner added are not mentioned. `None` if the far end is not in that sandbox.
-    pub async fn interface(&self, host_end: &Device, wanted: &Interface) -> Result<Option<Interface>, Error> {
+    pub async fn interface(host_end: &Device, wanted: &Interface) -> Result<Option<Interface>, Error> {
         let Some(namespace) = wanted.sandbox.open() else { return Ok(None) };
         let links = Self::within(&namespace).await?;
         let devices = links.devices().await?;
@@ -173,8 +176,7 @@ impl Links {
             }
         }
         if let Some(Inside { links, .. }) = inside {
-            let loopback = links.index("lo").await?;
-            links.set_up(loopback, "lo").await?;
+            links.set_up(LOOPBACK, "lo").await?;
         }
         self.change_veth(name, &bare, veth, inside).await
     }
@@ -235,21 +237,24 @@ impl Links {
 
     /// Changes one end as the port of a bridge.
     async fn change_end(&self, device: &Device, from: End<'_>, to: End<'_>) -> Result<(), Error> {
-        let mut message = LinkUnspec::new_with_index(device.index);
-        if from.mtu != to.mtu {
-            message = message.mtu(to.mtu);
-        }
-        if from.bridge != to.bridge {
-            message = match to.bridge {
-                Some(bridge) => message.controller(self.index(bridge).await?),
-                None => message.nocontroller(),
-            };
-        }
+        let moves = from.bridge != to.bridge;
         // The bridge is told of its port before that comes up.
-        let moves = from.bridge != to.bridge && *to.port != BridgePort::default();
-        let up = to.up && device.up && !moves;
-        message = if up { message.up() } else { message.down() };
-        self.set(message.build(), &device.name).await?;
+        let settles = if moves { *to.port != BridgePort::default() } else { from.port != to.port };
+        let up = to.up && !settles && (device.up || !moves);
+        if moves || from.mtu != to.mtu || up != device.up {
+            let mut message = LinkUnspec::new_with_index(device.index);
+            if from.mtu != to.mtu {
+                message = message.mtu(to.mtu);
+            }
+            if moves {
+                message = match to.bridge {
+                    Some(bridge) => message.controller(self.index(bridge).await?),
+                    None => message.nocontroller(),
+                };
+            }
+            message = if up { message.up() } else { message.down() };
+            self.set(message.build(), &device.name).await?;
+        }
         if to.bridge.is_some() {
             self.change_port(device, from, to).await?;
         }
@@ -292,9 +297,8 @@ impl Links {
         namespace: &Namespace,
     ) -> Result<(), Error> {
         // Its owner may have renamed it, so the name comes from the kernel.
-        let devices = self.devices().await?;
-        let name = devices.into_iter().find(|device| device.index == index).map(|device| device.name);
-        let name = name.unwrap_or_else(|| to.name.clone());
+        let device = self.device_at(index).await?;
+        let name = device.map_or_else(|| to.name.clone(), |device| device.name);
         if from.ipv6 != to.ipv6 {
             let (link, on) = (name.clone(), to.ipv6);
             namespace.run(move || sysctl::set_ipv6(&link, on)).await??;

@@ -6,7 +6,11 @@ use futures_util::{FutureExt as _, StreamExt as _, stream::BoxStream};
 use rtnetlink::{
     MulticastGroup,
     packet_core::NetlinkPayload,
-    packet_route::{RouteNetlinkMessage, link::LinkAttribute},
+    packet_route::{
+        RouteNetlinkMessage,
+        link::LinkAttribute,
+        route::{RouteMessage, RouteType},
+    },
 };
 
 use super::{Doing as _, Error};
@@ -71,6 +75,15 @@ impl Changes {
 
     /// When messages were lost for want of room the kernel says so in a message: then anything may have changed.
     fn note(&mut self, message: &NetlinkPayload<RouteNetlinkMessage>) {
+        let is_multicast = |route: &RouteMessage| route.header.kind == RouteType::Multicast;
+        if let NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
+        ) = message
+            && is_multicast(route)
+        {
+            // The kernel's own, of each link that comes up: no packet that netd sends on goes by it.
+            return;
+        }
         let name = match message {
             NetlinkPayload::InnerMessage(
                 RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link),
@@ -89,7 +102,7 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
-    use rtnetlink::packet_route::{link::LinkMessage, route::RouteMessage};
+    use rtnetlink::packet_route::link::LinkMessage;
 
     use super::*;
 
@@ -118,6 +131,9 @@ mod tests {
         ] {
             assert_eq!(noted(vec![other]), Changes { links: BTreeSet::new(), others: true });
         }
-        assert!(Changes::default().is_empty());
+        let mut multicast = RouteMessage::default();
+        multicast.header.kind = RouteType::Multicast;
+        let of_a_link = NetlinkPayload::from(RouteNetlinkMessage::NewRoute(multicast));
+        assert!(noted(vec![of_a_link]).is_empty());
     }
 }
