@@ -123,7 +123,7 @@ pub extern "C" fn comes_back6(index: u32) -> i64 {
 #[derive(Clone, Copy, Default)]
 pub struct Exit<A> {
     pub hop: NextHop,
-    /// What the host itself would use on this route; unspecified if nothing.
+    /// What the host itself would use on this route; unspecified if nothing, or if the network's own address goes before it.
     of_route: A,
     /// What the uplink has.
     of_uplink: A,
@@ -146,8 +146,9 @@ pub fn find_exit<F: Family>(
     if F::is_unroutable(request.tuple.destination) || F::is_unroutable(request.tuple.source) {
         return STACK;
     }
+    let wants_source = F::source(network).is_unspecified();
     let Route::Forward { mut hop, mut source } =
-        fib::lookup::<F>(packet, &request.tuple, Way::From(network.bridge), globals)
+        fib::lookup::<F>(packet, &request.tuple, Way::From(network.bridge), wants_source, globals)
     else {
         // Of the host's addresses an internal network knows its gateway alone, which is no matter of routes.
         return if network.flags & INTERNAL == 0 { STACK } else { drop(DropReason::Internal) };
@@ -238,18 +239,14 @@ fn reroute<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: 
         (0, true) => Way::Out(old),
         _ => Way::From(IfIndex(bridge)),
     };
-    let route = fib::lookup::<F>(packet, &tuple, way, globals);
+    let keeps_address = accepted || flow.external == flow.local || flow.flags & CHOSEN != 0;
+    let route = fib::lookup::<F>(packet, &tuple, way, !keeps_address, globals);
     if bridge == 0 && !matches!(route, Route::Forward { .. }) {
         return ASTRAY;
     }
     // No route at present: the stack says so, and the flow waits for a better one.
     let Route::Forward { mut hop, source } = route else { return STACK };
-    let same_address = accepted
-        || flow.external == flow.local
-        || source == flow.external
-        || source.is_unspecified()
-        || flow.flags & CHOSEN != 0;
-    if !same_address {
+    if !keeps_address && source != flow.external && !source.is_unspecified() {
         return ENDED;
     }
     // SAFETY: a shared reference to a map value that only the daemon replaces.

@@ -22,7 +22,8 @@ use crate::{
 
 /// What the FIB says of a packet.
 pub enum Route<A> {
-    /// It is to be forwarded; `source` is the address that the host itself would use, unspecified if it has none.
+    /// It is to be forwarded; `source` is the address that the host itself would use, unspecified if it has none or nobody
+    /// has asked for it.
     Forward { hop: NextHop, source: A },
     /// The stack has to see to it: it is for the host, or there is no route, or one that a program cannot follow.
     Stack,
@@ -63,12 +64,14 @@ pub fn is_host<F: Family>(
     result as u32 == BPF_FIB_LKUP_RET_NOT_FWDED
 }
 
-/// Looks up where a packet goes, with routing rules applied to its source as the container wrote it.
+/// Looks up where a packet goes, with routing rules applied to its source as the container wrote it. `wants_source`: and by which
+/// address, which of IPv6's addresses costs more than the route itself.
 #[inline(always)]
 pub fn lookup<F: Family>(
     packet: &Packet,
     tuple: &Tuple<F::Address>,
     way: Way,
+    wants_source: bool,
     globals: &Globals,
 ) -> Route<F::Address> {
     let (interface, mut flags) = match way {
@@ -86,7 +89,8 @@ pub fn lookup<F: Family>(
     params.__bindgen_anon_4.ipv6_dst = tuple.destination.words();
     // Any length makes the kernel report the route's MTU; one that always fits keeps it from judging.
     params.__bindgen_anon_1.tot_len = 1;
-    if globals.fib_source != 0 {
+    let asks_source = wants_source && globals.fib_source != 0;
+    if asks_source {
         flags |= BPF_FIB_LOOKUP_SRC;
     }
     // SAFETY: the helper reads and writes `params` and no more than its size.
@@ -98,16 +102,19 @@ pub fn lookup<F: Family>(
     }
     let uplink = IfIndex(params.ifindex);
     // SAFETY: the kernel filled these unions; all their members are plain numbers.
-    let (mut source, address, mtu) = unsafe {
+    let (found, address, mtu) = unsafe {
         (
-            F::from_words(params.__bindgen_anon_3.ipv6_src),
+            params.__bindgen_anon_3.ipv6_src,
             params.__bindgen_anon_4.ipv6_dst,
             u32::from(params.__bindgen_anon_1.mtu_result),
         )
     };
-    if globals.fib_source == 0 || result == BPF_FIB_LKUP_RET_NO_SRC_ADDR {
+    let mut source = F::from_words([0; 4]);
+    if asks_source && result == BPF_FIB_LKUP_RET_SUCCESS {
+        source = F::from_words(found);
+    } else if wants_source {
         // SAFETY: a shared reference to a map value that only the daemon replaces.
-        source = unsafe { UPLINKS.get(uplink) }.map_or(F::from_words([0; 4]), F::uplink);
+        source = unsafe { UPLINKS.get(uplink) }.map_or(source, F::uplink);
     }
     let hop = NextHop {
         uplink,

@@ -196,7 +196,10 @@ fn record<F: Family>(packet: &Packet, client: u32) -> Result<Option<u32>, Refuse
     let publication = at::<F>(ip.destination, ip.protocol, port);
     if client == OUTSIDE {
         // A port of all addresses is one of the host's own, and of no address that it routes to.
-        let is_host = |slot| fib::is_host::<F>(packet, ip.source, ip.destination, bridge_of(slot));
+        let is_host = |slot| {
+            F::is_local(ip.destination)
+                || fib::is_host::<F>(packet, ip.source, ip.destination, bridge_of(slot))
+        };
         if !publication.is_some_and(|it| is_host(it.endpoint)) {
             return match F::network_of(ip.destination) {
                 Some(_) => Err(DropReason::DirectAccess.into()),
