@@ -173,7 +173,7 @@ fn overtaken(fixture: &Fixture, sender: Container, [first, later]: [Vec<u8>; 2],
 }
 
 /// Sends a fragment, and holds that it is kept: neither sent nor counted as dropped, and no flow is made.
-pub fn assert_held(fixture: &Fixture, container: Container, packet: &[u8]) {
+pub(crate) fn assert_held(fixture: &Fixture, container: Container, packet: &[u8]) {
     let before = (fixture.took("fragment_held"), fixture.dropped(), fixture.took("flow_created"));
     assert_eq!(fixture.send(container, packet).verdict, DROPPED);
     let after = (fixture.took("fragment_held"), fixture.dropped(), fixture.took("flow_created"));
