@@ -207,12 +207,12 @@ fn docker<E: Networks>() -> Vec<Route<E>> {
         delete("/networks/{id}", route::remove),
         post("/networks/{id}/connect", route::connect),
         post("/networks/{id}/disconnect", route::disconnect),
-        get("/containers/json", none::list),
+        get("/containers/json", none::containers),
         post("/containers/prune", none::prune_containers),
         post("/images/prune", none::prune_images),
         post("/volumes/prune", none::prune_volumes),
         post("/build/prune", none::prune_builds),
-        get("/plugins", none::list),
+        get("/plugins", none::plugins),
     ]
 }
 

@@ -82,6 +82,11 @@ struct EndpointResource<'a> {
 /// `network` as a list shows it: without its endpoints.
 pub(crate) fn listed(network: &Network) -> Resource<'_> {
     let ipam = &network.ipam;
+    let mut pools: Vec<_> = ipam.pools.iter().collect();
+    if !network.is_predefined() {
+        // What was asked for comes first, as Docker has it, and then what a family got that nobody asked about.
+        pools.sort_by_key(|pool| !pool.requested);
+    }
     Resource {
         name: &network.name,
         id: network.id.to_string(),
@@ -93,7 +98,7 @@ pub(crate) fn listed(network: &Network) -> Resource<'_> {
         ipam: IpamResource {
             driver: &ipam.driver,
             options: ipam.options.as_ref(),
-            config: (!ipam.pools.is_empty()).then(|| ipam.pools.iter().map(pool).collect()),
+            config: (!pools.is_empty()).then(|| pools.into_iter().map(pool).collect()),
         },
         internal: network.internal,
         attachable: network.attachable,

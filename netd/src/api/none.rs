@@ -20,9 +20,38 @@ use super::{
 /// A list of nothing.
 const EMPTY: [u8; 0] = [];
 
+/// Keys that `GET /containers/json` filters by.
+const CONTAINER_KEYS: [&str; 15] = [
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+];
+
+/// `GET /containers/json`
+pub(crate) async fn containers(parameters: Parameters) -> Result<Response, Refusal> {
+    list(&parameters, &CONTAINER_KEYS)
+}
+
+/// `GET /plugins`
+pub(crate) async fn plugins(parameters: Parameters) -> Result<Response, Refusal> {
+    list(&parameters, &["capability", "enabled"])
+}
+
 /// A list with nothing in it, whatever is asked for.
-pub(crate) async fn list(parameters: Parameters) -> Result<Response, Refusal> {
-    Filters::parse(parameters.get("filters"))?;
+fn list(parameters: &Parameters, keys: &[&str]) -> Result<Response, Refusal> {
+    Filters::parse(parameters.get("filters"))?.only(keys)?;
     Ok(Json(EMPTY).into_response())
 }
 

@@ -8,6 +8,7 @@ use std::{
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::settings::{Invalid, Settings};
+use crate::model::prefix;
 
 /// The kernel bridge of the network `bridge`, unless the file says otherwise.
 pub const DEFAULT_BRIDGE: &str = "netd0";
@@ -60,8 +61,6 @@ impl Default for DefaultBridge {
 impl DefaultBridge {
     pub(super) fn read(settings: &Settings) -> Result<Self, Invalid> {
         let default = Self::default();
-        let cidr = "invalid CIDR address: ";
-        let address = "invalid IP address: ";
         let interface = settings.text("bridge")?;
         let bridge = Self {
             interface: match interface {
@@ -69,12 +68,12 @@ impl DefaultBridge {
                 Some("none") => None,
                 Some(name) => Some(name.to_owned()),
             },
-            bip: parse(settings, "bip", cidr)?,
-            bip6: parse(settings, "bip6", cidr)?,
-            fixed_cidr: parse(settings, "fixed-cidr", cidr)?,
-            fixed_cidr_v6: parse(settings, "fixed-cidr-v6", cidr)?,
-            default_gateway: parse(settings, "default-gateway", address)?,
-            default_gateway_v6: parse(settings, "default-gateway-v6", address)?,
+            bip: cidr(settings, "bip")?,
+            bip6: cidr(settings, "bip6")?,
+            fixed_cidr: cidr(settings, "fixed-cidr")?,
+            fixed_cidr_v6: cidr(settings, "fixed-cidr-v6")?,
+            default_gateway: address(settings, "default-gateway")?,
+            default_gateway_v6: address(settings, "default-gateway-v6")?,
             ipv6: settings.boolean("ipv6")?.unwrap_or(default.ipv6),
             mtu: match settings.integer("mtu")? {
                 // 0 is Docker's way to say "the default"; an Ethernet interface takes 68 to 65535.
@@ -99,9 +98,14 @@ impl DefaultBridge {
     }
 }
 
-fn parse<T: FromStr>(settings: &Settings, key: &str, wrong: &str) -> Result<Option<T>, Invalid> {
+fn cidr<T: FromStr>(settings: &Settings, key: &str) -> Result<Option<T>, Invalid> {
     let Some(text) = settings.text(key)? else { return Ok(None) };
-    text.parse().map(Some).map_err(|_| Invalid::value(key, format!("{wrong}{text}")))
+    prefix(text).map(Some).ok_or_else(|| Invalid::value(key, format!("invalid CIDR address: {text}")))
+}
+
+fn address<T: FromStr>(settings: &Settings, key: &str) -> Result<Option<T>, Invalid> {
+    let Some(text) = settings.text(key)? else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| Invalid::value(key, format!("invalid IP address: {text}")))
 }
 
 #[cfg(test)]
@@ -129,6 +133,10 @@ mod tests {
         assert_eq!(
             error(r#"{"bip": "192.168.1.1"}"#),
             "invalid value for `bip`: invalid CIDR address: 192.168.1.1"
+        );
+        assert_eq!(
+            error(r#"{"fixed-cidr": "010.0.0.0/8"}"#),
+            "invalid value for `fixed-cidr`: invalid CIDR address: 010.0.0.0/8"
         );
         assert_eq!(
             error(r#"{"default-gateway": "::1"}"#),

@@ -82,14 +82,19 @@ impl Engine {
         let network = state.find_network(network);
         let container = &request.container;
         let endpoint = network.as_ref().ok().and_then(|network| state.find_endpoint(network.id, container));
-        if endpoint.is_none()
-            && let Err(error) = self.open(container).await
-            && !request.force
-        {
-            return Err(error);
-        }
+        let sandbox = match endpoint {
+            Some(_) => None,
+            None => match self.open(container).await {
+                Err(error) if !request.force => return Err(error),
+                opened => opened.ok(),
+            },
+        };
         let network = network?;
-        let Some(endpoint) = endpoint else {
+        // It may have joined by another of its names.
+        let is_same = |joined: &Sandbox| sandbox.as_ref().is_some_and(|it| it.inode == joined.inode);
+        let by_sandbox =
+            || state.endpoints_of(network.id).find(|other| other.far_end.sandbox().is_some_and(is_same));
+        let Some(endpoint) = endpoint.or_else(by_sandbox) else {
             return Err(if request.force {
                 Error::not_found(format!("endpoint {container} not found"))
             } else {

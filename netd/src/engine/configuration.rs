@@ -14,6 +14,7 @@ pub(super) struct Configuration {
     pub(super) enable_ipv4: bool,
     pub(super) enable_ipv6: bool,
     pub(super) subnets: Vec<Requested>,
+    pub(super) ipam_driver: String,
     pub(super) ipam_options: Option<BTreeMap<String, String>>,
     pub(super) options: BTreeMap<String, String>,
     pub(super) labels: BTreeMap<String, String>,
@@ -55,8 +56,9 @@ impl Configuration {
         let enable_ipv6 = enabled(&mut options, options::ENABLE_IPV6, request.enable_ipv6)?.unwrap_or(false);
         let ipam = request.ipam.clone().unwrap_or_default();
         let subnets = ipam::read(&ipam.config, enable_ipv6).map_err(Error::invalid)?;
+        let ipam_driver = if ipam.driver.is_empty() { ipam::DEFAULT.to_owned() } else { ipam.driver };
         let (ipam_options, labels) = (ipam.options, request.labels.clone());
-        Ok(Self { enable_ipv4, enable_ipv6, subnets, ipam_options, options, labels })
+        Ok(Self { enable_ipv4, enable_ipv6, subnets, ipam_driver, ipam_options, options, labels })
     }
 
     /// What the configuration network `name` says, if this one says nothing.
@@ -64,6 +66,7 @@ impl Configuration {
         let said = !self.enable_ipv4
             || self.enable_ipv6
             || !self.labels.is_empty()
+            || self.ipam_driver != ipam::DEFAULT
             || self.ipam_options.as_ref().is_some_and(|options| !options.is_empty())
             || !self.subnets.is_empty();
         if said {
@@ -90,6 +93,7 @@ impl Configuration {
             enable_ipv4: template.enable_ipv4,
             enable_ipv6: template.enable_ipv6,
             subnets: ipam.pools.iter().map(asked).collect(),
+            ipam_driver: ipam.driver.clone(),
             ipam_options: ipam.options.clone().filter(|options| !options.is_empty()).or(self.ipam_options),
             options: template.options.clone(),
             labels: template.labels.clone(),
@@ -124,7 +128,7 @@ impl Configuration {
             attachable: false,
             config_only: true,
             config_from: None,
-            ipam: Ipam { driver: "default".into(), options: self.ipam_options, pools },
+            ipam: Ipam { driver: self.ipam_driver, options: self.ipam_options, pools },
             options: self.options,
             labels: self.labels,
             bridge: None,
@@ -225,6 +229,9 @@ mod tests {
                     config: vec![PoolRequest { subnet: "10.6.0.0/16".into(), ..PoolRequest::default() }],
                     ..IpamRequest::default()
                 });
+            },
+            |request| {
+                request.ipam = Some(IpamRequest { driver: Ipam::NULL.into(), ..IpamRequest::default() });
             },
             |request| {
                 request.ipam =

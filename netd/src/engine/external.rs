@@ -8,7 +8,7 @@ use netd_common::nptv6;
 use super::{Engine, Writer, internal, spec};
 use crate::{
     ipam,
-    model::{Endpoint, Error, External, Network, Publication, State, Target, Timestamp},
+    model::{Endpoint, Error, External, Network, Publication, State, Target, Timestamp, prefix},
     store::Change,
 };
 
@@ -91,9 +91,9 @@ impl Engine {
 /// Reads an address, or a prefix whose host bits are zero.
 fn read(text: &str) -> Result<IpNet, Error> {
     let invalid = |why: &str| Error::invalid(format!("invalid external address {text:?}: {why}"));
-    let external = match (text.parse::<IpAddr>(), text.parse::<IpNet>()) {
+    let external = match (text.parse::<IpAddr>(), prefix::<IpNet>(text)) {
         (Ok(address), _) => IpNet::from(address),
-        (_, Ok(prefix)) => prefix,
+        (_, Some(prefix)) => prefix,
         _ => return Err(invalid("neither an address nor a prefix")),
     };
     if external != external.trunc() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::options::{parsed, strange, unreadable};
-use crate::model::{Bridge, Dependence, Error};
+use crate::model::{Bridge, Dependence, Error, prefix};
 
 /// What all of these options begin with.
 const NAMESPACE: &str = "netd.masquerade.";
@@ -35,9 +35,9 @@ pub(super) fn read(options: &BTreeMap<String, String>, bridge: Bridge) -> Result
 /// The destinations that see the endpoints' own addresses.
 fn exempts(options: &BTreeMap<String, String>) -> Result<Vec<IpNet>, Error> {
     let Some(text) = options.get(EXCEPT) else { return Ok(Vec::new()) };
-    let read = |prefix: &str| {
+    let read = |part: &str| {
         let net: IpNet =
-            prefix.parse().map_err(|_| unreadable(EXCEPT, text, format!("{prefix:?} is no prefix")))?;
+            prefix(part).ok_or_else(|| unreadable(EXCEPT, text, format!("{part:?} is no prefix")))?;
         let whole = net.trunc();
         if whole == net {
             return Ok(net);

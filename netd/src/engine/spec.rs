@@ -113,7 +113,11 @@ impl Engine {
         if request.config_only {
             return Ok(asked.template(id, request.name));
         }
-        let Configuration { enable_ipv4, enable_ipv6, subnets, ipam_options, options, labels } = asked;
+        let Configuration { enable_ipv4, enable_ipv6, subnets, ipam_driver, ipam_options, options, labels } =
+            asked;
+        if ![ipam::DEFAULT, Ipam::NULL].contains(&&*ipam_driver) {
+            return Err(Error::not_found(format!("plugin \"{ipam_driver}\" not found")));
+        }
         if !enable_ipv4 && !enable_ipv6 {
             return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
         }
@@ -153,12 +157,7 @@ impl Engine {
             let mtu = bridge.mtu;
             return Err(Error::internal(format!("invalid MTU number: {mtu} (IPv6 needs {IPV6_MTU} bytes)")));
         }
-        let driver = request.ipam.map(|ipam| ipam.driver).filter(|driver| !driver.is_empty());
-        let mut ipam = Ipam {
-            driver: driver.unwrap_or_else(|| "default".into()),
-            options: ipam_options,
-            pools: Vec::new(),
-        };
+        let mut ipam = Ipam { driver: ipam_driver, options: ipam_options, pools: Vec::new() };
         if ipam.is_null() && !subnets.is_empty() {
             return Err(Error::invalid("null ipam driver does not handle specific address pool requests"));
         }
@@ -264,10 +263,6 @@ fn admit(state: &State, request: &request::NetworkCreate) -> Result<(), Error> {
         "host" | "null" => {
             return Err(Error::forbidden(format!("only one instance of \"{driver}\" network is allowed")));
         }
-        driver => return Err(Error::not_found(format!("plugin \"{driver}\" not found"))),
-    }
-    match request.ipam.as_ref().map(|ipam| ipam.driver.as_str()).unwrap_or_default() {
-        "" | "default" | Ipam::NULL => {}
         driver => return Err(Error::not_found(format!("plugin \"{driver}\" not found"))),
     }
     if request.ingress {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
-use crate::model::request::PoolRequest;
+use crate::model::{prefix, request::PoolRequest};
 
 /// What was asked for of one family, read and in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub fn read(requests: &[PoolRequest], ipv6: bool) -> Result<Vec<Requested>, Stri
     let mut faults = Vec::new();
     let mut read = Vec::new();
     for request in requests {
-        let Ok(subnet) = request.subnet.parse::<IpNet>() else {
+        let Some(subnet) = prefix::<IpNet>(&request.subnet) else {
             faults.push(format!("invalid subnet {}: invalid CIDR block notation", request.subnet));
             continue;
         };
@@ -63,7 +63,7 @@ pub fn read(requests: &[PoolRequest], ipv6: bool) -> Result<Vec<Requested>, Stri
 }
 
 fn read_range(text: &str, subnet: IpNet, faults: &mut Vec<String>) -> Option<IpNet> {
-    let Ok(range) = text.parse::<IpNet>() else {
+    let Some(range) = prefix::<IpNet>(text) else {
         faults.push(format!("invalid ip-range {text}: invalid CIDR block notation"));
         return None;
     };
@@ -129,6 +129,7 @@ mod tests {
         let requests = [
             request("foobar", "", "", &[]),
             request("10.0.0.0", "", "", &[]),
+            request("010.0.0.0/8", "", "", &[]),
             request("10.10.10.0/8", "", "", &[]),
             request("10.10.0.0/16", "192.168.0.0/33", "", &[]),
             request("10.10.0.0/16", "10.0.0.0/8", "192.168.0.1", &[("a", "x"), ("b", "10.11.0.1")]),
@@ -140,6 +141,7 @@ mod tests {
             "invalid network config:\n\
              invalid subnet foobar: invalid CIDR block notation\n\
              invalid subnet 10.0.0.0: invalid CIDR block notation\n\
+             invalid subnet 010.0.0.0/8: invalid CIDR block notation\n\
              invalid subnet 10.10.10.0/8: it should be 10.0.0.0/8\n\
              invalid ip-range 192.168.0.0/33: invalid CIDR block notation\n\
              invalid ip-range 10.0.0.0/8: CIDR block is bigger than its parent subnet 10.10.0.0/16\n\

@@ -39,6 +39,9 @@ pub enum SandboxKind {
 impl Sandbox {
     /// Reads `netns:NAME`, `pid:N` or an absolute path. Anything else names no container that netd could know.
     pub fn parse(text: &str) -> Result<Self, Error> {
+        if text.is_empty() {
+            return Err(Error::invalid("invalid name or ID supplied: \"\""));
+        }
         let unknown = || Error::not_found(format!("No such container: {text}"));
         let (kind, path) = if let Some(name) = text.strip_prefix("netns:") {
             let mut components = Path::new(name).components();
@@ -105,10 +108,11 @@ mod tests {
     #[test]
     fn other_texts_are_no_container() {
         for text in
-            ["", "web", "netns:", "netns:..", "netns:a/b", "netns:a/", "pid:", "pid:-1", "pid:x", "/", "./x"]
+            ["web", "netns:", "netns:..", "netns:a/b", "netns:a/", "pid:", "pid:-1", "pid:x", "/", "./x"]
         {
             let error = Sandbox::parse(text).unwrap_err();
             assert_eq!(error, Error::not_found(format!("No such container: {text}")));
         }
+        assert_eq!(Sandbox::parse(""), Err(Error::invalid("invalid name or ID supplied: \"\"")));
     }
 }

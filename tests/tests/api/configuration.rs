@@ -88,10 +88,23 @@ fn templates_may_overlap_and_those_made_from_them_may_not() {
 }
 
 #[test]
+fn a_template_says_who_manages_the_addresses() {
+    let host = daemon();
+    let docker = host.docker();
+    docker.ok("network create --config-only --ipam-driver null template");
+    docker.ok("network create --config-from template made");
+    for name in ["template", "made"] {
+        let ipam = docker.ok(&format!("network inspect {name} --format '{{{{json .IPAM}}}}'"));
+        assert_eq!(ipam, "{\"Driver\":\"null\",\"Options\":{},\"Config\":null}\n");
+    }
+}
+
+#[test]
 fn what_a_configuration_network_cannot_be_is_refused() {
     let host = daemon();
     let docker = host.docker();
     docker.ok("network create --config-only template");
+    docker.ok("network create --config-only --ipam-driver strange strange");
     docker.ok("network create normal");
     let before = docker.ok("network ls");
     let user =
@@ -112,6 +125,8 @@ fn what_a_configuration_network_cannot_be_is_refused() {
         ("create --config-from template --ipv6 x", user),
         ("create --config-from template --subnet 10.7.0.0/16 x", user),
         ("create --config-from template --ipam-opt a=b x", user),
+        ("create --config-from template --ipam-driver null x", user),
+        ("create --config-from strange x", "plugin \"strange\" not found"),
         (
             "create --config-from template -o a=b x",
             "network driver options are not supported if the network depends on a configuration network",

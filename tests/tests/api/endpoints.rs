@@ -60,7 +60,8 @@ fn what_is_not_there_is_named() {
         ("/networks/n1/connect", "c1", false, 404, "No such container: c1"),
         ("/networks/absent/connect", "c1", false, 404, "No such container: c1"),
         ("/networks/absent/connect", &there, false, 404, "network absent not found"),
-        ("/networks/n1/connect", "", false, 404, "No such container: "),
+        ("/networks/n1/connect", "", false, 400, "invalid name or ID supplied: \"\""),
+        ("/networks/n1/disconnect", "", false, 400, "invalid name or ID supplied: \"\""),
         ("/networks/n1/disconnect", "c1", false, 404, "No such container: c1"),
         ("/networks/absent/disconnect", "c1", false, 404, "No such container: c1"),
         ("/networks/absent/disconnect", "c1", true, 404, "network absent not found"),
@@ -108,6 +109,27 @@ fn a_container_joins_further_networks_by_its_name() {
     }
     let says = format!("No such container: {}", ns.name());
     assert_eq!(docker.fails(&format!("network connect n3 {}", ns.name())), refusal(&says));
+}
+
+#[test]
+fn a_container_leaves_by_another_of_its_names() {
+    let host = daemon();
+    let docker = host.docker();
+    docker.ok("network create n1");
+    let ns = Namespace::new("c");
+    docker.ok(&format!("network connect n1 {}", container(&ns)));
+    let mut process = ns.command("sleep").arg("600").spawn().expect("sleep");
+    let (pid, path) = (process.id(), format!("/proc/{}/ns/net", process.id()));
+    let says = format!("endpoint with name {} already exists in network n1", ns.name());
+    for name in [format!("pid:{pid}"), path.clone()] {
+        assert_eq!(docker.fails(&format!("network connect n1 {name}")), refusal(&says));
+    }
+    docker.ok(&format!("network disconnect n1 pid:{pid}"));
+    docker.ok(&format!("network connect n1 pid:{pid}"));
+    docker.ok(&format!("network disconnect -f n1 {}", container(&ns)));
+    let says = format!("container {path} is not connected to network n1");
+    assert_eq!(docker.fails(&format!("network disconnect n1 {path}")), refusal(&says));
+    process.kill().and_then(|()| process.wait()).expect("it ends");
 }
 
 #[test]

@@ -152,6 +152,12 @@ fn a_network_is_golden() {
         })
     );
     assert!(host.ns.ip("link show br9").contains("mtu 1400"));
+    // What was asked for comes before what was found.
+    docker.ok("network create --ipv6 --subnet fd00:6::/64 n3");
+    assert_eq!(
+        docker.json("network inspect n3 --format '{{json .IPAM.Config}}'"),
+        json!([{"Subnet": "fd00:6::/64"}, {"Subnet": "172.19.0.0/16", "Gateway": "172.19.0.1"}])
+    );
     for (name, driver) in [("host", "host"), ("none", "null")] {
         let network = docker.json(&format!("network inspect {name}"));
         assert_eq!(network[0]["Driver"], driver);
@@ -358,6 +364,7 @@ fn t07_every_fault_in_the_addresses_is_named_at_once() {
     };
     for (config, lines) in [
         (json!([{"Subnet": "foobar"}]), "invalid subnet foobar: invalid CIDR block notation"),
+        (json!([{"Subnet": "010.0.0.0/8"}]), "invalid subnet 010.0.0.0/8: invalid CIDR block notation"),
         (json!([{"Subnet": "10.10.10.0/8"}]), "invalid subnet 10.10.10.0/8: it should be 10.0.0.0/8"),
         (
             json!([{"Subnet": "10.10.0.0/16", "IPRange": "10.10.10.0/16"}]),

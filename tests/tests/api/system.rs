@@ -26,6 +26,10 @@ fn there_are_no_containers_images_volumes_or_plugins() {
     assert_eq!(docker.ok("ps"), "CONTAINER ID   IMAGE     COMMAND   CREATED   STATUS    PORTS     NAMES\n");
     assert_eq!(docker.ok("ps -aq"), "");
     assert_eq!(docker.ok("plugin ls"), "ID        NAME      DESCRIPTION   ENABLED\n");
+    assert_eq!(docker.ok("ps -q --filter status=running --filter network=bridge"), "");
+    for command in ["ps", "plugin ls"] {
+        assert_eq!(docker.fails(&format!("{command} --filter foo=bar")), refusal("invalid filter 'foo'"));
+    }
     assert_eq!(
         docker.ok("system df"),
         "TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
