@@ -79,7 +79,9 @@ impl Host {
         world.networks = keep(world.networks, &known.networks);
         world.subnets = keep(world.subnets, &known.subnets);
         world.exempts.retain(|exempt| known.exempts.contains(exempt));
+        world.externals = keep(world.externals, &known.externals);
         world.endpoints = keep(world.endpoints, &known.endpoints);
+        world.publications = keep(world.publications, &known.publications);
         world.forsaken.clear();
         world.segments.retain(|link| known.segments.contains(link));
         Ok(world)

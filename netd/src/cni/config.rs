@@ -19,6 +19,9 @@ use crate::model::{
     request::{EGRESS, EGRESS_BURST, INGRESS, INGRESS_BURST},
 };
 
+/// Where the attachments that are to stay are listed; the second is a name of before, which libcni writes as well.
+const VALID: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
+
 /// Names of `ipam.type` that mean netd's own.
 const OWN_IPAM: [&str; 3] = ["", "netd", "netd-cni"];
 
@@ -181,12 +184,17 @@ impl Config {
         let mut value: Value = serde_json::from_slice(&raw).map_err(|error| {
             Error::new(Code::Decoding, format!("error unmarshall network config: {error}"))
         })?;
+        // A runtime in Go writes a list without members so, which is not the same as no list.
+        let none_valid = VALID.iter().any(|name| value.get(name).is_some_and(Value::is_null));
         drop_nulls(&mut value);
         // The version first: what is in another version's configuration is not for this plugin to judge.
         let version = SpecVersion::of_config(value.get("cniVersion").and_then(Value::as_str))?;
-        let keys: Keys = serde_path_to_error::deserialize(value).map_err(|error| {
+        let mut keys: Keys = serde_path_to_error::deserialize(value).map_err(|error| {
             invalid(format!("invalid network config: {}: {}", error.path(), error.inner()))
         })?;
+        if none_valid {
+            keys.valid_before.get_or_insert_default();
+        }
         let name = keys.name.clone().filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| invalid("missing network name"))?;
         check_name(&name)
@@ -254,7 +262,7 @@ impl Config {
     /// The attachments that are to stay.
     pub(super) fn valid(&self) -> Result<Vec<Key>, Error> {
         let listed = self.keys.valid.as_ref().or(self.keys.valid_before.as_ref());
-        let listed = listed.ok_or_else(|| invalid("missing cni.dev/valid-attachments"))?;
+        let listed = listed.ok_or_else(|| invalid(format!("missing {}", VALID[0])))?;
         let key = |valid: &Valid| Key { container: valid.container.clone(), interface: valid.ifname.clone() };
         Ok(listed.iter().map(key).collect())
     }
@@ -349,6 +357,12 @@ mod tests {
         let unknown = read(&json!({"cniVersion": "1.1.0", "name": "n", "type": "netd", "x": {"y": 1}}));
         assert_eq!(unknown.unwrap().version, SpecVersion::V1_1_0);
         assert_eq!(read(&json!({"name": "n", "ipam": null})).unwrap().version, SpecVersion::V0_1_0);
+        assert_eq!(read(&json!({"name": "n"})).unwrap().valid().unwrap_err().code, 7);
+        for name in VALID {
+            assert_eq!(read(&json!({"name": "n", name: null})).unwrap().valid(), Ok(Vec::new()));
+        }
+        let listed = json!({"name": "n", VALID[0]: null, VALID[1]: [{"containerID": "c", "ifname": "eth0"}]});
+        assert_eq!(read(&listed).unwrap().valid().unwrap().len(), 1, "to keep one is the safer reading");
     }
 
     #[test]

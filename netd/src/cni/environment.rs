@@ -10,7 +10,7 @@ use super::{
     config,
     error::{Code, Error},
 };
-use crate::link::Namespace;
+use crate::link::{self, Namespace};
 
 /// What is asked of the plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +107,13 @@ impl Environment {
             // Whether one that is not there matters is the verb's affair.
             _ => Ok(()),
         }
+    }
+
+    /// Whether the namespace is the one at `path`.
+    pub(super) fn is_in(&self, path: &str) -> Result<bool, Error> {
+        let open = |path: &str| Namespace::open(Path::new(path));
+        let gone = |error: link::Error| Error::new(Code::UnknownContainer, error.to_string());
+        Ok(open(&self.netns).map_err(gone)?.inode() == open(path).map_err(gone)?.inode())
     }
 
     /// Whether the namespace can still be entered.

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{NAME, config, version::SpecVersion};
@@ -37,7 +38,7 @@ pub struct Install {
     directories: Directories,
     /// Subnet of the network, at most one of each family [default: the next one that is free]
     #[arg(long, value_name = "CIDR")]
-    subnet: Vec<ipnet::IpNet>,
+    subnet: Vec<IpNet>,
     /// The daemon's socket, if it is not the usual one
     #[arg(long, value_name = "URL")]
     socket: Option<String>,
@@ -57,6 +58,15 @@ pub fn install(install: &Install) -> anyhow::Result<()> {
             "invalid --name {}: it begins with a letter or digit, and goes on with these and `_.-`",
             directories.name
         );
+    }
+    for (index, net) in subnet.iter().enumerate() {
+        if *net != net.trunc() {
+            bail!("invalid --subnet {net}: it should be {}", net.trunc());
+        }
+        let same_family = |other: &&IpNet| other.addr().is_ipv4() == net.addr().is_ipv4();
+        if let Some(other) = subnet[..index].iter().find(same_family) {
+            bail!("invalid --subnet {net}: {other} is of that family already");
+        }
     }
     if let Some(socket) = socket {
         cli::reach(socket, None).map_err(anyhow::Error::msg).context("invalid --socket")?;
@@ -102,7 +112,7 @@ pub fn uninstall(directories: &Directories) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn content(name: &str, subnets: &[ipnet::IpNet], socket: Option<&str>) -> Value {
+fn content(name: &str, subnets: &[IpNet], socket: Option<&str>) -> Value {
     let mut plugin = json!({
         "type": LINKS[0],
         "isGateway": true,

@@ -311,6 +311,14 @@ impl Plugin<'_> {
             if error.code == Code::Refused as u32 { Error::new(Code::Changed, error.message) } else { error }
         })?;
         let attachment: Attachment = self.client.parse(&body)?;
+        let (asked, own) = (&self.environment.netns, &attachment.sandbox);
+        if !self.environment.is_in(own)? {
+            let interface = &self.environment.interface;
+            return Err(Error::new(
+                Code::Changed,
+                format!("{interface}: it is in {own}, and not in {asked}"),
+            ));
+        }
         self.compare(previous, &attachment)?;
         Ok(String::new())
     }

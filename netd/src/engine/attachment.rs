@@ -204,11 +204,14 @@ impl Engine {
         };
         let Some(bridge) = &network.bridge else { return Ok(()) };
         let mut options = network.options.clone();
+        // The daemon's own settings are not all among the options of `bridge`.
+        let read = |options: &_| options::read(options, network.internal, bridge.clone());
+        let known = read(&options)?;
         for (name, said) in &request.network.options {
             let is = options.insert(name.clone(), said.clone());
             let same = match name.as_str() {
                 BRIDGE_NAME => bridge.interface == *said,
-                _ => options::read(&options, network.internal, bridge.clone())? == *bridge,
+                _ => read(&options)? == known,
             };
             if !same {
                 return differs(&format!("option {name}"), &is.as_deref().unwrap_or("not given"), said);

@@ -73,6 +73,13 @@ impl Engine {
     async fn not_the_hosts(&self, external: IpNet) -> Result<(), Error> {
         let links = &self.0.host.links;
         let addresses = links.addresses().await.map_err(internal)?;
+        if let Some(own) = addresses.iter().find(|own| is_edge(own.net, external)) {
+            let subnet = own.net.trunc();
+            return Err(Error::conflict(format!(
+                "external address {} stands for all of {subnet}",
+                shown(external)
+            )));
+        }
         let Some(own) = addresses.iter().find(|own| external.contains(&own.net.addr())) else {
             return Ok(());
         };
@@ -86,6 +93,14 @@ impl Engine {
             format!("external prefix {external} holds the host's own address {own}, on {device}")
         }))
     }
+}
+
+/// Whether the address is the first or the last of a subnet of the host's, which is nobody's: it stands for all hosts there.
+fn is_edge(subnet: IpNet, external: IpNet) -> bool {
+    let address = external.addr();
+    subnet.addr().is_ipv4()
+        && subnet.prefix_len() < 31
+        && (address == subnet.network() || address == subnet.broadcast())
 }
 
 /// Reads an address, or a prefix whose host bits are zero.
@@ -153,13 +168,13 @@ fn free(state: &State, external: IpNet) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses to publish ports of an address that is somebody's wholly.
-pub(super) fn not_external(state: &State, address: IpAddr) -> Result<(), Error> {
+/// Refuses to do with an address what cannot be done where it is somebody's wholly: to publish ports of it, for one.
+pub(super) fn not_external(state: &State, what: &str, address: IpAddr) -> Result<(), Error> {
     let Some(owner) = state.externals.values().find(|it| it.external.contains(&address)) else {
         return Ok(());
     };
     Err(Error::conflict(format!(
-        "cannot publish a port of {address}: it is an external address of {}",
+        "cannot {what} {address}: it is an external address of {}",
         name(state, owner.target)
     )))
 }
@@ -342,10 +357,10 @@ mod tests {
             "external address 198.51.100.9 is where endpoint web publishes 198.51.100.9:80"
         );
         assert_eq!(
-            text(not_external(&state, [203, 0, 113, 9].into())),
+            text(not_external(&state, "publish a port of", [203, 0, 113, 9].into())),
             "cannot publish a port of 203.0.113.9: it is an external address of endpoint web"
         );
-        assert!(not_external(&state, [0, 0, 0, 0].into()).is_ok());
+        assert!(not_external(&state, "publish a port of", [0, 0, 0, 0].into()).is_ok());
         let refused = |external, to| text(endpoint(&state, net(external), to).map(drop));
         assert_eq!(refused("203.0.113.8/32", "web"), "endpoint web is 203.0.113.9 outside already");
         assert_eq!(refused("203.0.113.8/32", "nobody"), "no such endpoint: nobody");

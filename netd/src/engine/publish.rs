@@ -65,8 +65,13 @@ impl Engine {
             };
             for (spec, text) in specs.iter().zip(&request.ports) {
                 if !endpoint.publications.iter().any(|publication| is_meant_by(publication, spec)) {
-                    let name = &endpoint.name;
-                    return Err(Error::not_found(format!("port {text} is not published by endpoint {name}")));
+                    let whole = endpoint.publications.iter().find(|publication| publication.holds(spec));
+                    let whole = whole.map(|it| format!(" but as part of {}, which ends as a whole", it.host));
+                    return Err(Error::not_found(format!(
+                        "port {text} is not published by endpoint {}{}",
+                        endpoint.name,
+                        whole.unwrap_or_default()
+                    )));
                 }
             }
             let mut changed = endpoint.clone();
@@ -117,7 +122,7 @@ impl Engine {
             )));
         }
         for address in specs.iter().filter_map(|spec| spec.address.or(bridge.host_binding)) {
-            external::not_external(state, address)?;
+            external::not_external(state, "publish a port of", address)?;
         }
         // An address that has just come is the host's already.
         self.refresh_locals(writer).await?;

@@ -1,10 +1,13 @@
 //! New networks, and the end of old ones.
 
+use std::net::IpAddr;
+
 use ipnet::{IpNet, Ipv6Net};
 use netd_common::limits;
 
 use super::{
-    Action, Created, Engine, Writer, configuration::Configuration, internal, lowest_free, options, random,
+    Action, Created, Engine, Writer, configuration::Configuration, external, internal, lowest_free, options,
+    random,
 };
 use crate::{
     ipam::{self, Requested},
@@ -150,6 +153,10 @@ impl Engine {
         let host_binding = self.0.config.publish_address;
         let bridge = Bridge { adopted, host_binding, ..Bridge::new(number, interface, mac) };
         let bridge = options::read(&options, request.internal, bridge)?;
+        let sources = [bridge.host4.map(IpAddr::from), bridge.host6.map(IpAddr::from)];
+        for source in sources.into_iter().flatten() {
+            external::not_external(state, "masquerade as", source)?;
+        }
         let bridge =
             existing.as_ref().map_or(bridge.clone(), |device| super::bridge::as_found(bridge, device));
 

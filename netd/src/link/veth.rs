@@ -16,7 +16,7 @@ use rtnetlink::{
     },
 };
 
-use super::{Device, Doing as _, Error, Links, Namespace, bridge::own_addresses, sysctl};
+use super::{Device, Doing as _, Error, Links, Namespace, bridge::own_addresses, gone_is_as_good, sysctl};
 use crate::{
     model::{
         DEFAULT_VLAN, Route, Sandbox, Sysctl,
@@ -181,13 +181,14 @@ impl Links {
         self.change_veth(name, &bare, veth, inside).await
     }
 
-    /// A port has no IPv6 address of its own: it would only talk to itself.
+    /// A port has no IPv6 address of its own: it would only talk to itself. With an MTU below IPv6's 1,280 bytes it has no IPv6.
     async fn silence(&self, index: u32, name: &str) -> Result<(), Error> {
         let silent = vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])];
         let message = LinkUnspec::new_with_index(index)
             .append_extra_attribute(LinkAttribute::AfSpecUnspec(silent))
             .build();
-        self.set(message, name).await
+        gone_is_as_good(self.handle.link().set(message).execute().await, libc::EAFNOSUPPORT)
+            .doing(|| format!("keep {name} from having an IPv6 address"))
     }
 
     /// Changes a pair, or leaves it as it is.

@@ -125,6 +125,8 @@ impl PortSpec {
                 "invalid ranges specified for container and host Ports: {container} and {host}"
             )));
         }
+        // An IPv4 address may be written as a socket of IPv6 shows it.
+        let address = address.map(|address| address.to_canonical());
         Ok(Self { address, host, container, protocol })
     }
 }
@@ -266,6 +268,14 @@ impl Publication {
     /// The container's ports.
     pub const fn container_ports(&self) -> Ports {
         Ports { first: self.container, last: self.container + (self.host.last - self.host.first) }
+    }
+
+    /// Whether what `spec` names is part of this publication, or all of it.
+    pub fn holds(&self, spec: &PortSpec) -> bool {
+        spec.protocol == self.host.protocol
+            && self.container_ports().contains(spec.container)
+            && spec.address.is_none_or(|address| address == self.host.address)
+            && spec.host.is_none_or(|ports| self.host.ports().contains(ports))
     }
 
     /// Whether `spec` names this publication: what it leaves open it does not ask for.

@@ -194,6 +194,18 @@ fn check_tells_what_was_changed() {
     let ns = Namespace::new("a");
     let result = cni.add("c1", &ns);
     assert_eq!(cni.check("c1", &ns, &result), Ok(Value::Null));
+    // What others have is none of its business.
+    let b = cni.container("b");
+    lab.host.netd(&format!("publish netns:{} 8080:80", b.ns.name()));
+    lab.host.netd(&format!("nat add 203.0.113.9 netns:{}", b.ns.name()));
+    assert_eq!(cni.check("c1", &ns, &result), Ok(Value::Null));
+    let told = message(cni.check("c1", &b.ns, &result));
+    assert!(
+        told.starts_with("eth0: it is in ") && told.ends_with(b.ns.path().to_str().expect("UTF-8")),
+        "{told}"
+    );
+    let gone = Call { container: "c1", netns: "/run/netns/no-such", interface: "eth0", args: "" };
+    assert_eq!(code(cni.with(json!({"prevResult": result})).call("CHECK", gone)), 3);
     let mut other = result.clone();
     other["ips"][0]["address"] = "10.41.0.99/24".into();
     assert_eq!(code(cni.check("c1", &ns, &other)), 101);
@@ -378,6 +390,13 @@ fn a_network_is_made_as_the_configuration_says_and_matched_thereafter() {
     lab.host.netd("network create --subnet 10.44.0.0/24 made");
     let made = Cni::new(&lab.host, json!({"cniVersion": "1.0.0", "name": "made", "ipMasq": true}));
     assert_eq!(made.container("c").ipv4.to_string(), "10.44.0.2");
+    // So is the default one, whose settings are the daemon's.
+    let default = |keys: Value| {
+        Cni::new(&lab.host, json!({"cniVersion": "1.0.0", "name": "bridge", "ipMasq": true})).with(keys)
+    };
+    assert_eq!(default(json!({"mtu": 1500})).container("d").ipv4.to_string(), "172.17.0.2");
+    let refused = message(default(json!({"mtu": 1400})).try_add("b", &b));
+    assert!(refused.contains("its option com.docker.network.driver.mtu is 1500, not 1400"), "{refused}");
 }
 
 #[test]
@@ -506,6 +525,13 @@ fn runtimes_are_told_of_it_and_no_more() {
     let places =
         format!("--bin-dir {} --conf-dir {} --name pods", path("bin").display(), path("net.d").display());
     let socket = format!("unix://{}", lab.host.socket().display());
+    for (subnets, why) in [
+        ("--subnet 10.46.0.5/24", "invalid --subnet 10.46.0.5/24: it should be 10.46.0.0/24"),
+        ("--subnet 10.46.0.0/24 --subnet 10.47.0.0/24", "10.46.0.0/24 is of that family already"),
+    ] {
+        let said = lab.host.netd_fails(&format!("cni install {places} {subnets}"));
+        assert!(said.contains(why) && !path("net.d").exists(), "{said}");
+    }
     lab.host
         .netd(&format!("cni install {places} --subnet 10.46.0.0/24 --subnet fd00:46::/64 --socket {socket}"));
     fs::write(path("net.d/20-other.conflist"), "{}").expect("writing a file");

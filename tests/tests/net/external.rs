@@ -343,6 +343,16 @@ fn what_cannot_be_given_is_refused() {
     };
     fails(&format!("nat add 203.0.113.1 {name}"), "external address 203.0.113.1 is the host's own, on up0");
     fails("nat add 2001:db8::/64 dual", "external prefix 2001:db8::/64");
+    for edge in ["203.0.113.0", "203.0.113.255"] {
+        fails(
+            &format!("nat add {edge} {}", b.ns.name()),
+            &format!("{edge} stands for all of 203.0.113.0/24"),
+        );
+    }
+    fails(
+        "network create --opt com.docker.network.host_ipv4=203.0.113.9 n",
+        &format!("cannot masquerade as 203.0.113.9: it is an external address of endpoint {name}"),
+    );
     fails(&format!("nat add 172.30.0.77 {name}"), "is in the subnet 172.30.0.0/24 of network dual");
     fails(&format!("nat add 203.0.113.9 {}", b.ns.name()), &format!("is given to endpoint {name} already"));
     fails(&format!("nat add 203.0.113.7 {name}"), "is 203.0.113.9 outside already");

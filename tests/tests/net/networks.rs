@@ -371,6 +371,11 @@ fn an_mtu_is_everywhere_or_nowhere() {
     assert_eq!(link(&a.ns, "eth0")["mtu"], 9000);
     let b = lab.container_on("n", "b");
     assert!(ping(&a.ns, b.ipv4.into(), Ping { size: 8900, ..Ping::default() }));
+    // Below what IPv6 needs a link has none.
+    lab.host.netd("network create --opt com.docker.network.driver.mtu=576 small");
+    let (c, d) = (lab.container_on("small", "c"), lab.container_on("small", "d"));
+    assert_eq!(link(&c.ns, "eth0")["mtu"], 576);
+    assert!(ping(&c.ns, d.ipv4.into(), Ping { size: 2000, ..Ping::default() }));
 }
 
 #[test]

@@ -76,6 +76,9 @@ fn a_range_is_reached_from_end_to_end() {
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{port}");
         }
     }
+    let part = lab.host.netd_fails(&format!("unpublish netns:{} 8005:9005", a.ns.name()));
+    let why = "but as part of 0.0.0.0:8000-8010, which ends as a whole";
+    assert!(part.contains(why) && lab.host.netd("publish ls").contains("0.0.0.0:8000-8010"), "{part}");
 }
 
 #[test]
@@ -177,6 +180,8 @@ fn t61_a_port_is_published_once() {
         .map(|line| line.split(" -> ").next().and_then(|host| host.rsplit(':').next()))
         .collect();
     assert!(ports.len() == 2 && ports[0] == ports[1], "{shown}");
+    // An IPv4 address as a socket of IPv6 shows it.
+    assert_eq!(publish(&lab, &b, "[::ffff:203.0.113.1]:8071:83"), "203.0.113.1:8071 -> 83/tcp\n");
     // An address that is not the host's.
     assert!(fails("198.51.100.1:8070:80").contains("cannot assign requested address"));
 }
