@@ -202,22 +202,31 @@ impl Plugin<'_> {
         let is_default = |route: &result::Route| {
             let gateway = route.gw;
             route.dst.prefix_len() == 0
+                && route.priority == 0
                 && (gateway.is_none() || addresses.iter().any(|address| address.gateway == gateway))
         };
-        let default_route = match (&routes, config.keys.is_default_gateway) {
-            (_, Some(said)) => Some(said),
-            (Some(routes), None) => Some(routes.iter().any(is_default)),
-            (None, None) => None,
+        let default_routes = match (&routes, config.keys.is_default_gateway) {
+            (_, Some(true)) | (None, None) => None,
+            (_, Some(false)) => Some(Vec::new()),
+            (Some(routes), None) => {
+                Some(routes.iter().filter(|route| is_default(route)).map(|route| route.dst).collect())
+            }
         };
         let mut leads = Vec::new();
-        for route in routes.unwrap_or_default().iter().filter(|route| !is_default(route)) {
+        for route in routes.iter().flatten() {
             if route.mtu != 0 || route.advmss != 0 || route.table.is_some() || route.scope.is_some() {
                 return Err(Error::new(
                     Code::UnsupportedField,
                     format!("route to {}: of its attributes netd knows gw and priority", route.dst),
                 ));
             }
-            leads.push(Route { destination: route.dst.trunc(), gateway: route.gw, metric: route.priority });
+            if !is_default(route) {
+                leads.push(Route {
+                    destination: route.dst.trunc(),
+                    gateway: route.gw,
+                    metric: route.priority,
+                });
+            }
         }
         let mut aliases = config.aliases();
         aliases.extend(environment.args.name.clone());
@@ -237,7 +246,7 @@ impl Plugin<'_> {
             interface: environment.interface.clone(),
             addresses,
             requested: if given.is_some() { Vec::new() } else { requested },
-            default_route,
+            default_routes,
             routes: leads,
             endpoint_config: EndpointConfig {
                 aliases,

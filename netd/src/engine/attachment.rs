@@ -142,8 +142,10 @@ impl Engine {
             // As with the plugins that its runtime knows, which keep no port from anybody.
             let reserver = Reserver::Runtime;
             endpoint.publications = self.resolve(writer, &state, network, &endpoint, specs, reserver).await?;
-            if request.default_route == Some(false) {
-                (endpoint.gateway4, endpoint.gateway6) = (None, None);
+            if let Some(said) = &request.default_routes {
+                let leads = |ipv6: bool| said.iter().any(|route| route.addr().is_ipv6() == ipv6);
+                endpoint.gateway4 = endpoint.gateway4.filter(|_| leads(false));
+                endpoint.gateway6 = endpoint.gateway6.filter(|_| leads(true));
             }
             endpoint.routes = routes(network, &request.routes, &endpoint)?;
             let endpoint = self.take_in(writer, network, endpoint).await?;

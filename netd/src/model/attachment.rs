@@ -33,9 +33,9 @@ pub struct Attach {
     pub addresses: Vec<Address>,
     /// Addresses that netd's IPAM is asked for.
     pub requested: Vec<IpAddr>,
-    /// Whether the network is the way out; if it is not said, the network decides.
+    /// The default routes, 0.0.0.0/0 and ::/0, that lead by the network; if it is not said, those that can.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub default_route: Option<bool>,
+    pub default_routes: Option<Vec<IpNet>>,
     /// Where else it leads.
     pub routes: Vec<Route>,
     /// What else the endpoint is to be like; its addresses are above.

@@ -222,7 +222,9 @@ impl Setup {
             sandbox: netns.to_owned(),
             interface: own.interface_name.clone(),
             requested: own.static_ips.clone(),
-            default_route: no_default_route.filter(|value| matches!(&***value, "1" | "true")).map(|_| false),
+            default_routes: no_default_route
+                .filter(|value| matches!(&***value, "1" | "true"))
+                .map(|_| Vec::new()),
             routes: self.network.routes.iter().map(StaticRoute::read).collect::<Result<_, _>>()?,
             endpoint_config: EndpointConfig {
                 aliases,

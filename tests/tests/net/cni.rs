@@ -400,6 +400,44 @@ fn a_network_is_made_as_the_configuration_says_and_matched_thereafter() {
 }
 
 #[test]
+fn default_routes_are_those_that_are_listed() {
+    let lab = lab();
+    let cni = |routes: Value| {
+        let cni = Cni::new(&lab.host, dual("1.1.0"));
+        let mut ipam = cni.config["ipam"].clone();
+        ipam["routes"] = routes;
+        cni.with(json!({ "ipam": ipam }))
+    };
+    let ns = Namespace::new("a");
+    for (routes, ipv4, ipv6) in [
+        (json!([{"dst": "0.0.0.0/0"}]), "via 10.41.0.1 ", ""),
+        (json!([{"dst": "::/0"}]), "", "via fd00:41::1 "),
+        (
+            json!([{"dst": "0.0.0.0/0", "priority": 50}, {"dst": "::/0", "gw": "fd00:41::1"}]),
+            "metric 50 ",
+            "via fd00:41::1 ",
+        ),
+        (json!([]), "", ""),
+    ] {
+        let cni = cni(routes.clone());
+        let result = cni.add("c1", &ns);
+        assert_eq!(
+            result["routes"].as_array().map_or(0, Vec::len),
+            routes.as_array().map_or(0, Vec::len),
+            "{result}"
+        );
+        for (family, wanted) in [("-4", ipv4), ("-6", ipv6)] {
+            let is = ns.ip(&format!("{family} route show default"));
+            assert!(is.contains(wanted) && is.is_empty() == wanted.is_empty(), "{routes}: {is}");
+        }
+        assert_eq!(cni.check("c1", &ns, &result), Ok(Value::Null), "{routes}");
+        cni.del("c1", Some(&ns));
+    }
+    let refused = cni(json!([{"dst": "0.0.0.0/0", "mtu": 1300}])).try_add("c1", &ns);
+    assert_eq!(code(refused), 2, "what netd does not know of a route it does not pass over");
+}
+
+#[test]
 fn a_namespace_may_have_several_interfaces_of_one_network() {
     let lab = lab();
     let cni = Cni::new(&lab.host, dual("1.0.0"));
