@@ -3,6 +3,7 @@
 //! ```text
 //! <pins>/maps/NAME             every map of netd-ebpf/src/maps.rs
 //! <pins>/programs/NAME         the programs in force
+//! <pins>/programs/build        a symbolic link that says of which build they are
 //! <pins>/links/NAME-IFINDEX    their attachments to interfaces
 //! <pins>/links/NAME            their attachments to the control groups' root
 //! ```
@@ -184,8 +185,8 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Loads the programs, adopts the maps that are pinned, and puts the new programs into the links that are pinned.
-    /// Traffic does not notice.
+    /// Adopts the maps that are pinned, and the programs if they are of this build; else loads them, and puts them into the
+    /// links that are pinned. Traffic does not notice.
     ///
     /// # Errors
     ///
@@ -197,14 +198,18 @@ impl Datapath {
             fs::create_dir_all(&path).map_err(at(&path))?;
         }
         let maps_at = pins.join("maps");
-        object::check(&maps_at)?;
+        if !object::check(&maps_at)? {
+            // The programs have other maps than those that are about to be made.
+            programs::disown(&pins)?;
+        }
         let mut ebpf = object::load(OBJECT, &maps_at, options.log_level)?;
         let flows = flows::Tables::take(&mut ebpf)?;
         let mut maps = Maps::take(&mut ebpf)?;
         let publications = Publications::take(&mut ebpf, &maps)?;
         let events = object::take_events(&mut ebpf)?;
         let logger = if options.log_level == 0 { None } else { Some(EbpfLogger::init(&mut ebpf)?) };
-        let programs = Programs::load(ebpf, &pins)?;
+        let build = programs::build(OBJECT, options.log_level);
+        let programs = Programs::load(ebpf, &pins, build.as_deref())?;
         let advertiser = Advertiser::open(&pins.join("programs"))?;
         let hz = clock::hz()?;
         maps.set_globals(hz, options.host_ports, netns_cookie().map_err(at("SO_NETNS_COOKIE".as_ref()))?)?;

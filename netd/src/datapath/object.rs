@@ -98,12 +98,17 @@ pub(super) const MAPS: [Definition; 49] = [
     map::<(), ()>("EVENTS", MapType::RingBuf, limits::EVENT_RING),
 ];
 
-/// Compares the maps that are pinned in `directory` with what this build would make: aya takes a pin as it is.
-pub(super) fn check(directory: &Path) -> Result<(), Error> {
+/// Compares the maps that are pinned in `directory` with what this build would make: aya takes a pin as it is. Whether all are
+/// there.
+pub(super) fn check(directory: &Path) -> Result<bool, Error> {
+    let mut is_complete = true;
     for expected in &MAPS {
         let path = directory.join(expected.name);
         match fs::metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                is_complete = false;
+                continue;
+            }
             result => result.map_err(at(&path))?,
         };
         let failed = |source| Error::Map { name: expected.name, source };
@@ -119,7 +124,7 @@ pub(super) fn check(directory: &Path) -> Result<(), Error> {
             }
         }
     }
-    Ok(())
+    Ok(is_complete)
 }
 
 /// Parses the object; makes its maps, or takes those that are pinned.

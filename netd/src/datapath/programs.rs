@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
+    os::unix::fs::symlink,
     panic::resume_unwind,
     path::{Path, PathBuf},
     thread,
@@ -54,48 +57,52 @@ pub(super) struct Programs {
     links: PathBuf,
 }
 
+/// Of which build the pinned programs are: a symbolic link to nothing, for a bpffs holds no other text.
+const BUILD: &str = "build";
+
+/// What tells one build's programs from another's; `None` if they log, for what they log into is not pinned. Another compiler's
+/// library may compute another: then programs are loaded that need not have been.
+pub(super) fn build(object: &[u8], log_level: u8) -> Option<String> {
+    if log_level > 0 {
+        return None;
+    }
+    let mut hasher = DefaultHasher::new();
+    object.hash(&mut hasher);
+    Some(format!("{:016x}", hasher.finish()))
+}
+
 impl Programs {
-    /// Loads [`EVERYWHERE`] side by side: the verifier takes its time for each of them, on the CPU of whoever asks.
-    pub(super) fn load(mut ebpf: Ebpf, pins: &Path) -> Result<Self, Error> {
+    /// Takes the programs that are pinned, if they are of the same `build`; else loads [`EVERYWHERE`], side by side: the verifier
+    /// takes its time for each of them, on the CPU of whoever asks.
+    pub(super) fn load(mut ebpf: Ebpf, pins: &Path, build: Option<&str>) -> Result<Self, Error> {
+        let (pins, links) = (pins.join("programs"), pins.join("links"));
+        keep_only(&pins, build)?;
         thread::scope(|scope| {
             let loads: Vec<_> = ebpf
                 .programs_mut()
                 .filter_map(|(name, program)| {
                     let name = EVERYWHERE.into_iter().find(|&everywhere| everywhere == name)?;
-                    Some(scope.spawn(move || load(name, program)))
+                    let pin = pins.join(name);
+                    Some(scope.spawn(move || obtain(name, program, &pin)))
                 })
                 .collect();
             loads.into_iter().try_for_each(|load| load.join().unwrap_or_else(|panic| resume_unwind(panic)))
         })?;
-        let mut programs = Self { ebpf, pins: pins.join("programs"), links: pins.join("links") };
-        for name in EVERYWHERE {
-            programs.pin_program(name)?;
-        }
-        Ok(programs)
+        Ok(Self { ebpf, pins, links })
     }
 
     fn program_mut(&mut self, name: &'static str) -> Result<&mut Program, Error> {
         self.ebpf.program_mut(name).ok_or(Error::NoProgram(name))
     }
 
-    /// Pins a program in the place of its predecessor.
-    fn pin_program(&mut self, name: &'static str) -> Result<(), Error> {
-        let path = self.pins.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path)(error)),
-            _ => {}
-        }
-        self.program_mut(name)?.pin(&path).map_err(|error| at(&path)(io::Error::other(error)))
-    }
-
     /// The program, loaded and pinned.
     pub(super) fn loaded(&mut self, name: &'static str) -> Result<&mut Program, Error> {
+        let pin = self.pins.join(name);
         let program = self.program_mut(name)?;
         if program.fd().is_err() {
-            load(name, program)?;
-            self.pin_program(name)?;
+            obtain(name, program, &pin)?;
         }
-        self.program_mut(name)
+        Ok(program)
     }
 
     /// The same, of a program for packets.
@@ -180,11 +187,7 @@ impl Programs {
 
     /// Removes what is left of an attachment whose interface is gone.
     pub(super) fn forget(&self, hook: Hook, interface: IfIndex) -> Result<(), Error> {
-        let path = self.pin(hook, interface);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
-            _ => Ok(()),
-        }
+        unpin(&self.pin(hook, interface))
     }
 
     /// The interfaces that a program is attached to.
@@ -217,6 +220,47 @@ impl Programs {
         let program = self.ebpf.program(name).ok_or(Error::NoProgram(name))?;
         program.try_into().map_err(|source| Error::Program { name, source })
     }
+}
+
+/// Makes the programs that are pinned under `pins` nobody's.
+pub(super) fn disown(pins: &Path) -> Result<(), Error> {
+    unpin(&pins.join("programs").join(BUILD))
+}
+
+/// Removes the pins of programs that are not of `build`. Where they are attached they stay until others take their place.
+fn keep_only(pins: &Path, build: Option<&str>) -> Result<(), Error> {
+    let mark = pins.join(BUILD);
+    let found = fs::read_link(&mark).ok();
+    if found.is_some() && found.as_deref() == build.map(Path::new) {
+        return Ok(());
+    }
+    // The mark first: what a daemon leaves that dies here is nobody's.
+    unpin(&mark)?;
+    for entry in fs::read_dir(pins).map_err(at(pins))? {
+        unpin(&entry.map_err(at(pins))?.path())?;
+    }
+    build.map_or(Ok(()), |build| symlink(build, &mark).map_err(at(&mark)))
+}
+
+/// Removes a pin, if it is there.
+fn unpin(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(at(path)),
+    }
+}
+
+/// Takes the program that is pinned at `pin`, or loads it and pins it there. What sockets call is always loaded: it is small.
+fn obtain(name: &'static str, program: &mut Program, pin: &Path) -> Result<(), Error> {
+    if let Program::SchedClassifier(classifier) = program
+        && pin.exists()
+    {
+        *classifier = SchedClassifier::from_pin(pin).map_err(|source| Error::Program { name, source })?;
+        return Ok(());
+    }
+    load(name, program)?;
+    unpin(pin)?;
+    program.pin(pin).map_err(|error| at(pin)(io::Error::other(error)))
 }
 
 /// Loads a program. A signal to this process, the end of a child's for instance, makes the verifier give up with EAGAIN:

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::UdpSocket,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, symlink},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -13,13 +13,13 @@ use aya::programs::{
     SchedClassifier, TcAttachType,
     links::{FdLink, PinnedLink},
 };
-use netd::datapath::{Datapath, Error, Mac, PortRange};
+use netd::datapath::{Datapath, Error, Mac, Options, PortRange};
 use netd::model::{HostPorts, Protocol, Reserver};
 use netd_common::{drop::DropReason, globals::Globals, limits};
 
 use crate::{
     fixture::{A, B, Fixture, entry, index},
-    packet::{L4, SYN, back, frame, out},
+    packet::{ACK, L4, SYN, back, frame, out},
 };
 
 /// The program that is attached to an interface.
@@ -82,12 +82,10 @@ fn the_next_daemon_takes_over_what_is_pinned() {
         |links: &[PathBuf]| links.iter().map(|link| fs::metadata(link).unwrap().ino()).collect::<Vec<_>>();
     let (pinned, running) = (inodes(&links), all_attached());
 
-    let options = netd::datapath::Options {
-        host_ports: PortRange { first: 20000, last: 30000 },
-        ..Fixture::options(&fixture.pins)
-    };
+    let options =
+        Options { host_ports: PortRange { first: 20000, last: 30000 }, ..Fixture::options(&fixture.pins) };
     let next = Datapath::open(&options).unwrap();
-    // The same maps with what they held, the same links with new programs.
+    // The same maps with what they held, the same links and programs.
     assert_eq!(next.status().unwrap().maps.iter().map(|map| map.id).collect::<Vec<_>>(), maps);
     assert_eq!(ports(&next), before);
     let again = next.observe().unwrap();
@@ -101,7 +99,7 @@ fn the_next_daemon_takes_over_what_is_pinned() {
         all_attached(),
         ["from_container", "from_uplink", "to_uplink"].map(|name| program(&next, name))
     );
-    assert!(all_attached().iter().all(|id| !running.contains(id)));
+    assert_eq!(all_attached(), running);
     let globals = fixture.array::<Globals>("GLOBALS").get(&0, 0).unwrap();
     assert_eq!(globals.fib_generation, generation + 1, "routes may have changed while no daemon was there");
     assert_eq!((globals.ports.below.last, globals.ports.above.first), (19999, 30001));
@@ -112,6 +110,44 @@ fn the_next_daemon_takes_over_what_is_pinned() {
         fixture.assert_returns(A, &back(v6, L4::Tcp(80, port, SYN)));
     }
     assert_eq!(next.status().unwrap().links.len(), 5);
+}
+
+#[test]
+fn another_builds_programs_are_replaced() {
+    let fixture = Fixture::new();
+    fixture.datapath.attach_port(index("va")).unwrap();
+    fixture.assert_leaves(A, &out(A, false, L4::Tcp(40000, 80, SYN)));
+    let links = files(&fixture.pins.join("links"));
+    let options = Fixture::options(&fixture.pins);
+    let mut next = Datapath::open(&options).unwrap();
+    let mut assert_replaced = |unlike: &str, options: &Options| {
+        let before = all_attached();
+        next = Datapath::open(options).unwrap();
+        assert!(all_attached().iter().all(|id| !before.contains(id)), "{unlike}");
+        let names = ["from_container", "from_uplink", "to_uplink"];
+        assert_eq!(all_attached(), names.map(|name| program(&next, name)), "{unlike}");
+        assert_eq!(files(&fixture.pins.join("links")), links, "{unlike}");
+        fixture.assert_leaves(A, &out(A, false, L4::Tcp(40000, 80, ACK)));
+    };
+    let build = fixture.pins.join("programs/build");
+    fs::remove_file(&build).unwrap();
+    symlink("another", &build).unwrap();
+    assert_replaced("another build", &options);
+    fs::remove_file(&build).unwrap();
+    assert_replaced("a daemon that died while it loaded", &options);
+    // What programs write goes where they were told at their start, and only one daemon listens there.
+    let verbose = Options { log_level: 4, ..options.clone() };
+    assert_replaced("one that logs", &verbose);
+    assert_replaced("another that logs", &verbose);
+    assert_replaced("one that does not", &options);
+    assert_eq!(fixture.flows(), 1);
+
+    // Programs whose maps are nobody's any more would run on for themselves.
+    fs::remove_file(fixture.pins.join("maps/FRAGMENTS4")).unwrap();
+    assert_replaced("other maps", &options);
+    let before = all_attached();
+    drop(Datapath::open(&options).unwrap());
+    assert_eq!(all_attached(), before);
 }
 
 #[test]
