@@ -38,5 +38,8 @@ pub const HELD: u32 = 1024;
 pub const EVENT_RING: u32 = 65_536;
 /// Draws for a free port before a new flow is refused.
 pub const PORT_DRAWS: u32 = 32;
+/// Draws for a free port before the place of a flow that is over is taken. With half of the ports held by such flows one new flow
+/// in 256 takes one. More draws would be more memory to look at: to one remote at full rate nothing else is found.
+pub const SPARING_DRAWS: u32 = 8;
 /// Flows that one run of the `sweep` program looks at.
 pub const SWEEP_BATCH: u32 = 4096;

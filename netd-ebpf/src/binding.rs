@@ -526,7 +526,7 @@ fn come<F: Family>(packet: &Packet, client: u32) -> Result<i64, DropReason> {
         return Ok(STACK);
     }
     (key.source, key.source_port, key.direction) = (ip.source, source, INBOUND);
-    if matches!(ip.protocol, TCP | UDP) && mapping::has_socket::<F>(packet, &key) {
+    if matches!(ip.protocol, TCP | UDP) && mapping::has_socket::<F>(packet.skb(), &key) {
         return Ok(STACK);
     }
     if client == OUTSIDE && F::network_of(ip.source).is_some() {

@@ -3,7 +3,6 @@
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_CURRENT_NETNS, bpf_sock_tuple},
     helpers::generated::{bpf_get_prandom_u32, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
-    programs::TcContext,
 };
 use netd_common::{
     addr::Be16,
@@ -110,7 +109,7 @@ pub fn take<F: Bind>(packet: &Packet, index: u32) -> i64 {
 
 /// A search for a free external port, as its body sees it.
 struct Search<'a, F: Family> {
-    packet: &'a Packet<'a>,
+    skb: *mut __sk_buff,
     globals: &'a Globals,
     flow: *mut Flow<F::Address>,
     index: u32,
@@ -122,22 +121,23 @@ struct Search<'a, F: Family> {
     flags: u16,
     draws: u32,
     claimed: bool,
-    /// The last flow seen that is over, and its port.
+    /// Of the flows seen that are over, the one that has been for longest, and its port.
     over: Option<(u32, Be16)>,
+    /// Since when it is over, in jiffies.
+    over_since: u64,
 }
 
 /// Finds an external port and claims it for the flow: the sender's own if it may be kept, else random ones. Only if none of
-/// the draws is free, the place of a flow that is over is taken: a remote may yet remember the old connection.
+/// the first draws is free, the place of a flow that is over is taken: a remote may yet remember the old connection, the sooner
+/// the later it ended.
 #[inline(always)]
 fn take_port<F: Family>(skb: *mut __sk_buff, index: u32) -> i64 {
     let (Some(globals), Some(flow)) = (fib::globals(), F::flows().get_ptr_mut(index)) else { return STACK };
-    let context = TcContext::new(skb);
-    let packet = &Packet::of(&context);
     // SAFETY: a drawn record is nobody else's until its keys are in the table.
     let record = unsafe { &*flow };
     let flags = record.flags;
     let mut search = Search::<F> {
-        packet,
+        skb,
         globals,
         flow,
         index,
@@ -147,6 +147,7 @@ fn take_port<F: Family>(skb: *mut __sk_buff, index: u32) -> i64 {
         draws: 0,
         claimed: false,
         over: None,
+        over_since: u64::MAX,
     };
     repeat(limits::PORT_DRAWS, &mut search, try_port::<F>);
     if search.claimed {
@@ -175,7 +176,7 @@ fn take_over<F: Family>(index: u32, holder: u32) -> i64 {
         // SAFETY: as in `take_port`.
         && claim::<F>(&unsafe { (*flow).inbound_key() }, flow, index)
     {
-        stats::drew(limits::PORT_DRAWS);
+        stats::drew(limits::SPARING_DRAWS);
         return Opened::Flow(index).encode();
     }
     // SAFETY: as in `take_port`.
@@ -221,17 +222,19 @@ extern "C" fn try_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {
     };
     // SAFETY: the value is copied at once, and what it leads to is checked before it is ended.
     if let Some(holder) = unsafe { F::flow_keys().get(&search.key) }.copied() {
-        if is_over::<F>(holder, search.globals) {
+        if let Some(since) = over_since::<F>(holder, search.globals)
+            && since < search.over_since
+        {
             search.over = Some((holder, search.key.destination_port));
-            return i64::from(is_bound);
+            search.over_since = since;
         }
-        return 0;
+        return i64::from(is_bound || search.over.is_some() && search.draws >= limits::SPARING_DRAWS);
     }
     // Never a port that is published, or that the host itself uses towards this remote or listens on (port shadowing).
     let own_socket = search.flags & OWN_ADDRESS != 0 && first;
     if is_port
         && !own_socket
-        && (!is_bound && is_published::<F>(&search.key) || has_socket::<F>(search.packet, &search.key))
+        && (!is_bound && is_published::<F>(&search.key) || has_socket::<F>(search.skb, &search.key))
     {
         return 0;
     }
@@ -262,21 +265,23 @@ fn claim<F: Family>(key: &Tuple<F::Address>, flow: *mut Flow<F::Address>, index:
     false
 }
 
+/// Since when a flow is over, in jiffies, if it is.
 #[inline(always)]
-fn is_over<F: Family>(index: u32, globals: &Globals) -> bool {
-    let Some(flow) = F::flows().get_ptr_mut(index) else { return false };
-    conntrack::is_over(flow, conntrack::clock(flow), globals)
+fn over_since<F: Family>(index: u32, globals: &Globals) -> Option<u64> {
+    let flow = F::flows().get_ptr_mut(index)?;
+    let seen = conntrack::clock(flow);
+    if conntrack::is_over(flow, seen, globals) { Some(seen.jiffies()) } else { None }
 }
 
 /// Whether a socket of the host would receive packets with this inbound tuple.
 #[inline(always)]
-pub fn has_socket<F: Family>(packet: &Packet, key: &Tuple<F::Address>) -> bool {
+pub fn has_socket<F: Family>(skb: *mut __sk_buff, key: &Tuple<F::Address>) -> bool {
     // The kernel's tuple has the fields of ours in the same order, and the packet that a socket would receive is this one.
     let tuple = (&raw const *key).cast_mut().cast::<bpf_sock_tuple>();
     let size = 2 * (size_of::<F::Address>() + size_of::<Be16>()) as u32;
     // SAFETY: the helpers read `size` bytes of `tuple`; a socket that they return is released.
     unsafe {
-        let context = packet.skb().cast();
+        let context = skb.cast();
         let socket = if key.protocol == TCP {
             bpf_skc_lookup_tcp(context, tuple, size, BPF_F_CURRENT_NETNS as u64, 0)
         } else {

@@ -20,6 +20,10 @@ use crate::{
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> Outcome {
     let packet = Packet::of(ctx);
+    // Before all else: nearly every packet.
+    if packet.has_mark(TRANSLATED) {
+        return Ok(Verdict::NEXT);
+    }
     let family = match packet.ethertype() {
         eth::IPV4 => CLOSED4,
         eth::IPV6 => CLOSED6,
@@ -36,7 +40,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
 /// bridge, or another station on the same wire, sends by this interface has not this interface's MAC.
 #[inline(always)]
 fn is_forwarded(packet: &Packet) -> bool {
-    if packet.came_by() == IfIndex(0) || packet.has_socket() || packet.has_mark(TRANSLATED) {
+    if packet.came_by() == IfIndex(0) || packet.has_socket() {
         return false;
     }
     // SAFETY: the value is copied at once.
