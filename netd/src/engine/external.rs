@@ -69,7 +69,7 @@ impl Engine {
         self.change(writer, vec![change], network, |endpoint| what.is_of(endpoint)).await
     }
 
-    /// Whoever has the host's own address, has the host's own traffic.
+    /// Whoever has the host's own address, has the host's own traffic; and whoever has its router's, all that is for others.
     async fn not_the_hosts(&self, external: IpNet) -> Result<(), Error> {
         let links = &self.0.host.links;
         let addresses = links.addresses().await.map_err(internal)?;
@@ -81,7 +81,7 @@ impl Engine {
             )));
         }
         let Some(own) = addresses.iter().find(|own| external.contains(&own.net.addr())) else {
-            return Ok(());
+            return self.no_next_hop(external).await;
         };
         let devices = links.devices().await.map_err(internal)?;
         let device = devices.into_iter().find(|device| device.index == own.index);
@@ -92,6 +92,20 @@ impl Engine {
         } else {
             format!("external prefix {external} holds the host's own address {own}, on {device}")
         }))
+    }
+
+    async fn no_next_hop(&self, external: IpNet) -> Result<(), Error> {
+        let routes = self.0.host.links.routes().await.map_err(internal)?;
+        match routes.iter().filter_map(|route| route.gateway).find(|gateway| external.contains(gateway)) {
+            Some(gateway) if IpNet::from(gateway) == external => {
+                Err(Error::conflict(format!("external address {gateway} is a next hop of the host's routes")))
+            }
+            Some(gateway) => Err(Error::conflict(format!(
+                "external prefix {} holds {gateway}, a next hop of the host's routes",
+                shown(external)
+            ))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -349,6 +349,11 @@ fn what_cannot_be_given_is_refused() {
             &format!("{edge} stands for all of 203.0.113.0/24"),
         );
     }
+    lab.host.ns.ip("route add 198.51.100.0/24 via 203.0.113.77");
+    fails(
+        &format!("nat add 203.0.113.77 {}", b.ns.name()),
+        "external address 203.0.113.77 is a next hop of the host's routes",
+    );
     fails(
         "network create --opt com.docker.network.host_ipv4=203.0.113.9 n",
         &format!("cannot masquerade as 203.0.113.9: it is an external address of endpoint {name}"),
