@@ -133,8 +133,10 @@ impl Programs {
                     .map_err(|source| Error::Link { path: path.clone(), source })?;
                 let link = SchedClassifierLink::try_from(FdLink::from(link))
                     .map_err(|source| Error::Link { path: path.clone(), source })?;
-                match self.classifier(hook.name)?.attach_to_link(link) {
-                    Ok(_) => {}
+                let program = self.classifier(hook.name)?;
+                match program.attach_to_link(link).and_then(|link| program.take_link(link)) {
+                    // The pin alone is to hold it: see `detach`.
+                    Ok(link) => drop(link),
                     // The interface is gone, and took the attachment with it: only the pin is left.
                     Err(error) if is_defunct(&error) => fs::remove_file(&path).map_err(at(&path))?,
                     Err(source) => return Err(Error::Program { name: hook.name, source }),

@@ -65,6 +65,24 @@ fn new_flows_follow_the_uplinks_address() {
     assert_eq!(seen_as(&lab, &a.ns, Family::V4).to_string(), "203.0.113.7");
 }
 
+/// What was attached before the daemon started is detached like the rest, and can be attached again.
+#[test]
+fn an_uplink_goes_and_comes_back_after_a_restart() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    lab.host.stop();
+    lab.host.start(&[]);
+    let is_uplink = || lab.host.netd("status").lines().any(|line| line.starts_with("up0 "));
+    until("netd knows the uplink", is_uplink);
+    // Its routes go with that, and the one to its own network comes back.
+    lab.host.ns.ip("link set up0 down");
+    until("no route leads there", || !is_uplink());
+    lab.host.ns.ip("link set up0 up");
+    lab.host.ns.ip("route replace default via 203.0.113.10");
+    until("netd knows it again", is_uplink);
+    assert!(ping(&a.ns, Family::V4.outside(), Ping::default()));
+}
+
 #[test]
 fn an_uplink_may_be_named() {
     let lab = Lab::wired();
