@@ -113,7 +113,12 @@ impl Target for Host {
                 (Some(from), Some(to)) => links.set_bridge(name, from, to).await?,
                 (None, Some(to)) if !to.adopted => links.add_bridge(name, to).await?,
                 (Some(from), None) if !from.adopted => links.delete(name).await?,
-                _ => {}
+                // It was there before it was known, if it is there at all.
+                (None, Some(to)) if links.device(name).await?.is_some() => {
+                    links.set_bridge(name, &to.released(), to).await?;
+                }
+                (Some(from), None) => links.set_bridge(name, from, &from.released()).await?,
+                (None, _) => {}
             },
             Step::Veth { name, from, to } => match (from, to) {
                 (Some(from), Some(to)) => self.set_veth(name, from, to).await?,

@@ -104,7 +104,8 @@ impl Host {
             }
             let settings = wanted_settings(&device.settings, &wanted.settings);
             let (mtu, up, adopted, segment) = (device.mtu, device.up, wanted.adopted, wanted.segment);
-            let link = BridgeLink { mac, mtu, up, addresses, adopted, segment, settings };
+            let given = wanted.given.clone();
+            let link = BridgeLink { mac, mtu, up, addresses, adopted, given, segment, settings };
             world.bridges.insert(name.clone(), link);
         }
         let tells_apart = known.veths.values().any(|veth| veth.port.vlans.is_some());

@@ -1,6 +1,6 @@
 //! `netd daemon --cleanup`: the host as if there had never been a netd.
 
-use std::{fs, io, os::unix::net::UnixStream, path::Path};
+use std::{collections::BTreeMap, fs, io, os::unix::net::UnixStream, path::Path};
 
 use anyhow::Context as _;
 use nix::mount::{MntFlags, umount2};
@@ -59,10 +59,16 @@ async fn remove_links(state_dir: &Path) -> anyhow::Result<()> {
     stop_forwarding(&stored.state.forwards)?;
     let mut names = stored.journal;
     let world = plan::desired(&stored.state, |_| true, |_| true);
-    let bridges = world.bridges.into_iter().filter(|(_, bridge)| !bridge.adopted).map(|(name, _)| name);
-    names.extend(world.veths.into_keys().chain(bridges));
+    let (adopted, made): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        world.bridges.into_iter().partition(|(_, bridge)| bridge.adopted);
+    names.extend(world.veths.into_keys().chain(made.into_keys()));
     for name in names {
         links.delete(&name).await?;
+    }
+    for (name, bridge) in adopted {
+        if links.device(&name).await?.is_some() {
+            links.set_bridge(&name, &bridge, &bridge.released()).await?;
+        }
     }
     Ok(())
 }

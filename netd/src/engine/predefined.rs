@@ -11,7 +11,7 @@ use super::{
     internal, lowest_free,
     options::{BRIDGE_NAME, DEFAULT_BRIDGE, HOST_BINDING, ICC, MASQUERADE, MTU},
     random,
-    spec::{bearable, bridges, subnets},
+    spec::{bearable, bridges, new_addresses, subnets},
 };
 use crate::{
     config::DEFAULT_BRIDGE as OWN_BRIDGE,
@@ -70,11 +70,7 @@ impl Engine {
             None => MacAddress::local(random()?),
         };
         let borne = match &existing {
-            Some(device) => {
-                let addresses = self.0.host.links.addresses().await.map_err(internal)?;
-                let own = addresses.into_iter().filter(|address| address.index == device.index);
-                own.map(|address| address.net).collect()
-            }
+            Some(device) => self.borne(device).await?,
             None => Vec::new(),
         };
         let mut pools = Vec::new();
@@ -104,6 +100,21 @@ impl Engine {
             Some(network) => network.id,
             None => Id::new(random()?),
         };
+        let mut bridge = Bridge {
+            mtu: config.mtu,
+            icc: config.icc,
+            masquerade: config.masquerade,
+            host_binding: publish_address,
+            adopted,
+            ..Bridge::new(number, interface.clone(), mac)
+        };
+        if let Some(device) = &existing {
+            bridge = as_found(bridge, device);
+        }
+        if adopted {
+            let given = stored.filter(|stored| stored.interface == interface).map(|stored| &*stored.given);
+            bridge.given = new_addresses(&bridge, &pools, &borne, given.unwrap_or_default());
+        }
         let network = Network {
             id,
             name: "bridge".into(),
@@ -122,21 +133,13 @@ impl Engine {
                     (ICC, config.icc.to_string()),
                     (MASQUERADE, config.masquerade.to_string()),
                     (HOST_BINDING, publish_address.map_or_else(|| "0.0.0.0".to_owned(), |at| at.to_string())),
-                    (BRIDGE_NAME, interface.clone()),
+                    (BRIDGE_NAME, interface),
                     (MTU, config.mtu.to_string()),
                 ]
                 .map(|(name, value)| (name.to_owned(), value)),
             ),
             labels: BTreeMap::new(),
-            bridge: Some(Bridge {
-                mtu: config.mtu,
-                icc: config.icc,
-                masquerade: config.masquerade,
-                host_binding: publish_address,
-                adopted,
-                ..Bridge::new(number, interface, mac)
-            })
-            .map(|bridge| existing.as_ref().map_or(bridge.clone(), |device| as_found(bridge, device))),
+            bridge: Some(bridge),
             engine_id: None,
         };
         move_endpoints(state, &network)?;

@@ -157,7 +157,7 @@ impl Engine {
         for source in sources.into_iter().flatten() {
             external::not_external(state, "masquerade as", source)?;
         }
-        let bridge =
+        let mut bridge =
             existing.as_ref().map_or(bridge.clone(), |device| super::bridge::as_found(bridge, device));
 
         if enable_ipv6 && bridge.mtu < IPV6_MTU {
@@ -178,6 +178,10 @@ impl Engine {
                 }
                 ipam.pools.push(pool);
             }
+        }
+        if let Some(device) = &existing {
+            let borne = self.borne(device).await?;
+            bridge.given = new_addresses(&bridge, &ipam.pools, &borne, &[]);
         }
         Ok(Network {
             id,
@@ -220,6 +224,12 @@ impl Engine {
         let pool = ipam::complete(subnet, &request)?;
         pool.bridge_address().map_or(Ok(()), bearable)?;
         Ok(pool)
+    }
+
+    /// The addresses that a device bears.
+    pub(super) async fn borne(&self, device: &link::Device) -> Result<Vec<IpNet>, Error> {
+        let addresses = self.0.host.links.addresses().await.map_err(internal)?;
+        Ok(addresses.iter().filter(|it| it.index == device.index).map(|it| it.net).collect())
     }
 
     /// The next subnet of the pools that neither a network nor the host uses. Routes through `own` do not count.
@@ -294,6 +304,14 @@ pub(super) fn bearable(address: IpNet) -> Result<(), Error> {
         return Err(Error::invalid(format!("'{address}' clashes with the Link-Local prefix 'fe80::/64'")));
     }
     Ok(())
+}
+
+/// Those of a network's addresses on its bridge that the bridge did not bear before: it bears `borne`, and has `given` of those
+/// from netd.
+pub(super) fn new_addresses(bridge: &Bridge, pools: &[Pool], borne: &[IpNet], given: &[IpNet]) -> Vec<IpNet> {
+    let is_new = |net: &IpNet| !borne.contains(net) || given.contains(net);
+    let own = pools.iter().filter_map(Pool::bridge_address);
+    own.filter(|net| bridge.bears(net.addr().is_ipv6()) && is_new(net)).collect()
 }
 
 /// The bridge networks.

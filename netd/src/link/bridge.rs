@@ -22,7 +22,7 @@ impl Links {
         let made = self.handle.link().add(message.build()).execute().await;
         made.doing(|| format!("make the bridge {name}"))
             .map_err(|error| known_lack(error, &bridge.settings))?;
-        let bare = BridgeLink { up: false, addresses: BTreeSet::new(), ..*bridge };
+        let bare = BridgeLink { up: false, addresses: BTreeSet::new(), ..bridge.clone() };
         let result = async {
             sysctl::refuse_router_advertisements(name)?;
             if bridge.segment {

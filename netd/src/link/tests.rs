@@ -31,6 +31,7 @@ fn bridge(last: u8, addresses: &[&str]) -> BridgeLink {
         up: true,
         addresses,
         adopted: false,
+        given: BTreeSet::new(),
         segment: false,
         settings: BridgeSettings::default(),
     }

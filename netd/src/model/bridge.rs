@@ -58,6 +58,9 @@ pub struct Bridge {
     pub fast_path: bool,
     /// The bridge was there before the network, and stays when it goes.
     pub adopted: bool,
+    /// Addresses that such a bridge did not bear before, and does not when the network has gone.
+    #[serde(default)]
+    pub given: Vec<IpNet>,
 }
 
 impl Bridge {
@@ -87,6 +90,7 @@ impl Bridge {
             ports: 960,
             fast_path: true,
             adopted: false,
+            given: Vec::new(),
         }
     }
 }

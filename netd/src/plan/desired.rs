@@ -69,6 +69,7 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
         up: true,
         addresses,
         adopted: bridge.adopted,
+        given: bridge.given.iter().copied().collect(),
         segment: false,
         settings: bridge.settings,
     };
@@ -134,6 +135,7 @@ fn add_segments(world: &mut World, state: &State, network: &Network, bridge: &Br
             up: true,
             addresses: BTreeSet::new(),
             adopted: false,
+            given: BTreeSet::new(),
             segment: true,
             settings,
         };

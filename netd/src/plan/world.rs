@@ -63,10 +63,19 @@ pub struct BridgeLink {
     pub addresses: BTreeSet<IpNet>,
     /// It was there before netd, and stays; addresses that netd did not give it are not mentioned.
     pub adopted: bool,
+    /// Addresses that it did not bear before it was adopted.
+    pub given: BTreeSet<IpNet>,
     /// It continues another one, and the host has no part in it.
     pub segment: bool,
     /// What it is set to; settings that nobody asked for are not mentioned.
     pub settings: BridgeSettings,
+}
+
+impl BridgeLink {
+    /// An adopted one as it is left: with no address but those that it bore before.
+    pub fn released(&self) -> Self {
+        Self { addresses: self.addresses.difference(&self.given).copied().collect(), ..self.clone() }
+    }
 }
 
 /// A veth pair.

@@ -4,6 +4,7 @@
 //! later, `ip`, and `docker`, the command line; a test panics where one of them is missing. A test whose name begins with
 //! `t` and a number replays that case of the contract that netd meets.
 
+mod adopted;
 mod bodies;
 mod bollard;
 mod concurrency;

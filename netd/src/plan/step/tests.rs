@@ -129,6 +129,7 @@ fn bridge() -> impl Strategy<Value = BridgeLink> {
         up,
         addresses,
         adopted: false,
+        given: BTreeSet::new(),
         segment: false,
         settings: BridgeSettings { stp: Some(last == 1), ..BridgeSettings::default() },
     })
