@@ -190,6 +190,8 @@ fn a_port_that_the_spanning_tree_holds_back_is_silent() {
             forwards
         });
         assert!(held_back > 0, "the ports were never held back");
+        // Whoever has asked for a neighbour in vain up to now gives up, and drops what has come to wait for the answer meanwhile.
+        a.ns.ip("neighbour flush dev eth0");
         assert!(reaches(&a, &b) && reaches(&b, &a));
         assert!(ping(&a.ns, Family::V4.outside(), Ping::default()));
         assert_eq!(bridged(&lab), 0, "such ports are the bridge's alone");
