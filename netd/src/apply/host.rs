@@ -96,7 +96,7 @@ impl Host {
         let Some(index) = links.find(name).await? else { return Ok(()) };
         links.delete(name).await?;
         if veth.heard {
-            datapath.forget_port(IfIndex(index))?;
+            datapath.detach_port(IfIndex(index))?;
         }
         Ok(())
     }

@@ -276,14 +276,9 @@ impl Datapath {
         self.programs().attach(programs::FROM_CONTAINER, port)
     }
 
-    /// Detaches `from_container`. Not an error if it is not attached.
+    /// Detaches `from_container`. Not an error if it is not attached, or the port is gone and has taken the attachment with it.
     pub fn detach_port(&self, port: IfIndex) -> Result<(), Error> {
         self.programs().detach(programs::FROM_CONTAINER, port)
-    }
-
-    /// Forgets that `from_container` was attached to a link that is gone, and has taken the attachment with it.
-    pub fn forget_port(&self, port: IfIndex) -> Result<(), Error> {
-        self.programs().forget(programs::FROM_CONTAINER, port)
     }
 
     /// Attaches `to_segment` to a segment's bridge. Attaching twice is attaching once.
@@ -313,7 +308,7 @@ impl Datapath {
     /// Undoes [`Self::put_uplink`]. Not an error if the interface is none, or is gone.
     pub fn remove_uplink(&self, uplink: IfIndex) -> Result<(), Error> {
         self.maps().remove_uplink(uplink)?;
-        let mut programs = self.programs();
+        let programs = self.programs();
         for hook in [programs::FROM_UPLINK, programs::FROM_TUNNEL, programs::TO_UPLINK, programs::TO_TUNNEL] {
             programs.detach(hook, uplink)?;
         }

@@ -15,7 +15,7 @@ use aya::{
     Ebpf,
     programs::{
         LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions,
-        links::{FdLink, LinkError, PinnedLink},
+        links::{FdLink, PinnedLink},
         tc::{SchedClassifierLink, TcAttachOptions},
     },
 };
@@ -138,7 +138,7 @@ impl Programs {
                     // The pin alone is to hold it: see `detach`.
                     Ok(link) => drop(link),
                     // The interface is gone, and took the attachment with it: only the pin is left.
-                    Err(error) if is_defunct(&error) => fs::remove_file(&path).map_err(at(&path))?,
+                    Err(error) if is_defunct(&error) => unpin(&path)?,
                     Err(source) => return Err(Error::Program { name: hook.name, source }),
                 }
             }
@@ -173,22 +173,9 @@ impl Programs {
         Ok(())
     }
 
-    pub(super) fn detach(&mut self, hook: Hook, interface: IfIndex) -> Result<(), Error> {
-        let path = self.pin(hook, interface);
-        let link = match PinnedLink::from_pin(&path) {
-            Ok(link) => link,
-            Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
-                return Ok(());
-            }
-            Err(source) => return Err(Error::Link { path, source }),
-        };
-        // The pin is the last reference: without it the kernel detaches.
-        link.unpin().map_err(at(&path))?;
-        Ok(())
-    }
-
-    /// Removes what is left of an attachment whose interface is gone.
-    pub(super) fn forget(&self, hook: Hook, interface: IfIndex) -> Result<(), Error> {
+    /// Detaches a program, or removes what is left of an attachment whose interface is gone. The pin is the last reference:
+    /// without it the kernel detaches. Not an error if there is none.
+    pub(super) fn detach(&self, hook: Hook, interface: IfIndex) -> Result<(), Error> {
         unpin(&self.pin(hook, interface))
     }
 

@@ -111,10 +111,7 @@ impl Engine {
 
 /// Whether the address is the first or the last of a subnet of the host's, which is nobody's: it stands for all hosts there.
 fn is_edge(subnet: IpNet, external: IpNet) -> bool {
-    let address = external.addr();
-    subnet.addr().is_ipv4()
-        && subnet.prefix_len() < 31
-        && (address == subnet.network() || address == subnet.broadcast())
+    subnet.addr().is_ipv4() && ipam::reserved(subnet).any(|address| address == external.addr())
 }
 
 /// Reads an address, or a prefix whose host bits are zero.

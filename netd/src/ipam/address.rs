@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use ipnet::IpNet;
+
 use super::{
     Error,
     span::{Span, address, number},
@@ -28,7 +30,7 @@ pub fn next_free(pool: &Pool, used: &BTreeSet<IpAddr>, last: Option<IpAddr>) -> 
 
 /// The lowest address of `range` that nobody has.
 fn free_within(pool: &Pool, used: &BTreeSet<IpAddr>, range: Span) -> Result<IpAddr, Error> {
-    let fixed = reserved(pool).chain(pool.gateway).chain(pool.auxiliary.values().copied());
+    let fixed = reserved(pool.subnet).chain(pool.gateway).chain(pool.auxiliary.values().copied());
     let taken: BTreeSet<u128> = used.iter().copied().chain(fixed).map(number).collect();
     let mut candidate = range.first;
     for &taken in taken.range(range.first..=range.last) {
@@ -43,7 +45,7 @@ fn free_within(pool: &Pool, used: &BTreeSet<IpAddr>, range: Span) -> Result<IpAd
 /// The first and the last address of the pool's range that an interface may have.
 pub fn bounds(pool: &Pool) -> (IpAddr, IpAddr) {
     let Span { mut first, mut last } = span(pool);
-    for reserved in reserved(pool).map(number) {
+    for reserved in reserved(pool.subnet).map(number) {
         first += u128::from(reserved == first && first < last);
         last -= u128::from(reserved == last && first < last);
     }
@@ -65,14 +67,13 @@ pub fn claim(pool: &Pool, used: &BTreeSet<IpAddr>, wanted: IpAddr) -> Result<(),
     let taken = used.contains(&wanted)
         || pool.gateway == Some(wanted)
         || pool.auxiliary.values().any(|address| *address == wanted)
-        || reserved(pool).any(|address| address == wanted);
+        || reserved(pool.subnet).any(|address| address == wanted);
     if taken { Err(Error::InUse) } else { Ok(()) }
 }
 
 /// What no interface bears: the network address and IPv4's broadcast address, where the subnet is large enough to have
 /// them (RFC 3021), and IPv6's subnet-router anycast address (RFC 4291 2.6.1; not on point-to-point links, RFC 6164).
-pub(super) fn reserved(pool: &Pool) -> impl Iterator<Item = IpAddr> + use<> {
-    let subnet = pool.subnet;
+pub fn reserved(subnet: IpNet) -> impl Iterator<Item = IpAddr> {
     let large = subnet.max_prefix_len() - subnet.prefix_len() > 1;
     let network = large.then(|| subnet.network());
     let broadcast = (large && subnet.addr().is_ipv4()).then(|| subnet.broadcast());
@@ -83,7 +84,6 @@ pub(super) fn reserved(pool: &Pool) -> impl Iterator<Item = IpAddr> + use<> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use ipnet::IpNet;
     use proptest::prelude::*;
 
     use super::*;

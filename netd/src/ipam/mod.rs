@@ -12,7 +12,7 @@ mod subnet;
 
 use std::net::IpAddr;
 
-pub use address::{bounds, claim, lowest_free, next_free};
+pub use address::{bounds, claim, lowest_free, next_free, reserved};
 pub use default_bridge::{DefaultBridge, RangeOutside};
 pub use pool::complete;
 pub use request::{Requested, read};
