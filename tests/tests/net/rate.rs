@@ -14,7 +14,7 @@ use socket2::SockRef;
 const SETTLE: Duration = Duration::from_millis(400);
 const TIME: Duration = Duration::from_millis(1500);
 /// No such time may bring more than the limit; that it can be reached shows in the first in which the machine leaves the sender alone.
-const WINDOWS: usize = 4;
+const WINDOWS: usize = 10;
 /// Of the limit.
 const LEAST: f64 = 0.95;
 
@@ -240,7 +240,9 @@ fn limits_outlive_the_daemon_and_go_with_the_endpoint() {
     let again = lab.container("again");
     assert_eq!((limited_link(), queues(&again.ns).contains("tbf")), (None, false));
     let address = at(again.address(Family::V4), 5001);
-    let part = Flow { to: &again.ns, address, ..into }.udp();
+    // Far more is sent than must come: on a busy machine neither end has its whole time.
+    let more = 4;
+    let part = Flow { to: &again.ns, address, limit: more * into.limit, ..into }.udp() * f64::from(more);
     assert!(part > 1.5, "the next endpoint is as free as any: {part}");
 }
 
