@@ -63,6 +63,11 @@ impl<'a> Delegate<'a> {
         self.run("CHECK", None).map(drop)
     }
 
+    /// Has it end what it holds for attachments that the configuration does not list, those that netd never knew of among them.
+    pub(super) fn gc(&self) -> Result<(), Error> {
+        self.run("GC", None).map(drop)
+    }
+
     pub(super) fn status(&self) -> Result<(), Error> {
         self.run("STATUS", None).map(drop)
     }

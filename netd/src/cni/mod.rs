@@ -362,6 +362,8 @@ impl Plugin<'_> {
             let errors =
                 removed.iter().filter_map(|key| Some(format!("{key}: {}", delegate.del_of(key).err()?)));
             failures.extend(errors);
+            // A plugin of which netd removed nothing may hold something still (CNI 1.1.0, section 4, "GC").
+            failures.extend(delegate.gc().err().map(|error| format!("IPAM plugin: {error}")));
         }
         match failures.as_slice() {
             [] => Ok(String::new()),

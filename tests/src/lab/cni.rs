@@ -15,6 +15,8 @@ pub const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
 pub struct Cni<'a> {
     host: &'a Host,
     plugin: PathBuf,
+    /// `CNI_PATH`
+    plugins: PathBuf,
     /// What the plugin gets on its standard input.
     pub config: Value,
 }
@@ -37,14 +39,19 @@ impl<'a> Cni<'a> {
     pub fn new(host: &'a Host, mut config: Value) -> Self {
         config["type"] = "netd".into();
         config["socket"] = format!("unix://{}", host.socket().display()).into();
-        Self { host, plugin: netd_binary().to_owned(), config }
+        Self { host, plugin: netd_binary().to_owned(), plugins: REFERENCE_PLUGINS.into(), config }
     }
 
     /// A reference plugin with a configuration of its own.
     pub fn reference(host: &'a Host, name: &str, config: Value) -> Self {
         let plugin = Path::new(REFERENCE_PLUGINS).join(name);
         assert!(plugin.exists(), "there is no {}: containernetworking-plugins has it", plugin.display());
-        Self { host, plugin, config }
+        Self { host, plugin, plugins: REFERENCE_PLUGINS.into(), config }
+    }
+
+    /// The same with other plugins to delegate to than the reference ones.
+    pub fn with_plugins_in(self, directory: &Path) -> Self {
+        Self { plugins: directory.to_owned(), ..self }
     }
 
     /// The same with other keys.
@@ -52,7 +59,7 @@ impl<'a> Cni<'a> {
         let mut config = self.config.clone();
         let Value::Object(keys) = keys else { panic!("keys are an object") };
         keys.into_iter().for_each(|(key, value)| config[&key] = value);
-        Self { host: self.host, plugin: self.plugin.clone(), config }
+        Self { host: self.host, plugin: self.plugin.clone(), plugins: self.plugins.clone(), config }
     }
 
     /// Calls the plugin. A failure is the object that it printed.
@@ -65,7 +72,7 @@ impl<'a> Cni<'a> {
         let mut command = self.host.command(&self.plugin);
         // The iptables of some reference plugins is looked for there.
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command.env("CNI_COMMAND", verb).env("CNI_PATH", REFERENCE_PLUGINS);
+        command.env("CNI_COMMAND", verb).env("CNI_PATH", &self.plugins);
         let variables = [
             ("CNI_CONTAINERID", call.container),
             ("CNI_NETNS", call.netns),

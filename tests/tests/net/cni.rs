@@ -13,13 +13,13 @@ use netd_tests::lab::{
 use serde_json::{Value, json};
 
 /// A host with netd and nothing on it.
-fn lab() -> Lab {
+pub(crate) fn lab() -> Lab {
     let lab = Lab::wired();
     lab.host.start(&[]);
     lab
 }
 
-fn code(result: Result<Value, Value>) -> u64 {
+pub(crate) fn code(result: Result<Value, Value>) -> u64 {
     let error = result.expect_err("it should have failed");
     assert!(error["msg"].as_str().is_some_and(|text| !text.is_empty()), "{error}");
     error["code"].as_u64().unwrap_or_else(|| panic!("no code: {error}"))
@@ -31,12 +31,12 @@ fn message(result: Result<Value, Value>) -> String {
 }
 
 /// The address that a result (of 1.0.0 or later) has in one place.
-fn address(result: &Value, index: usize) -> String {
+pub(crate) fn address(result: &Value, index: usize) -> String {
     result["ips"][index]["address"].as_str().unwrap_or_else(|| panic!("no address: {result}")).to_owned()
 }
 
 /// The names of a network's endpoints.
-fn endpoints(lab: &Lab, network: &str) -> Vec<String> {
+pub(crate) fn endpoints(lab: &Lab, network: &str) -> Vec<String> {
     let inspected = lab.host.netd(&format!("network inspect {network}"));
     let inspected: Value = serde_json::from_str(&inspected).expect("JSON");
     let containers = inspected[0]["Containers"].as_object().expect("endpoints");
@@ -455,59 +455,6 @@ fn a_namespace_may_have_several_interfaces_of_one_network() {
     assert_eq!(cni.call("DEL", second), Ok(Value::Null));
     assert_eq!(endpoints(&lab, "pods"), [format!("{}:eth0", a.ns.name())]);
     assert!(ping(&a.ns, Family::V4.outside(), Ping::default()));
-}
-
-#[test]
-fn host_local_gives_the_addresses_if_it_is_asked_to() {
-    let lab = lab();
-    let leases = tempfile::tempdir().expect("a temporary directory");
-    let config = json!({
-        "cniVersion": "1.0.0",
-        "name": "pods",
-        "ipMasq": true,
-        "ipam": {
-            "type": "host-local",
-            "dataDir": leases.path(),
-            "ranges": [[{"subnet": "10.45.0.0/24", "rangeStart": "10.45.0.20"}], [{"subnet": "fd00:45::/64"}]],
-            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
-        },
-    });
-    let cni = Cni::new(&lab.host, config.clone());
-    let held = || {
-        let entries = fs::read_dir(leases.path().join("pods")).expect("leases");
-        let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
-        names.filter(|name| name.contains("45")).count()
-    };
-    let ns = Namespace::new("a");
-    let result = cni.add("c1", &ns);
-    let a = Container::of(ns);
-    assert_eq!((address(&result, 0), address(&result, 1)), ("10.45.0.20/24".into(), "fd00:45::2/64".into()));
-    assert_eq!(result["ips"][0]["gateway"], "10.45.0.1");
-    for family in Family::BOTH {
-        assert!(ping(&a.ns, a.gateway(family), Ping::default()));
-        assert!(ping(&a.ns, family.outside(), Ping::default()));
-    }
-    assert_eq!((held(), cni.check("c1", &a.ns, &result)), (2, Ok(Value::Null)));
-    let b = Namespace::new("b");
-    // An ADD that fails gives its addresses back.
-    let refused = cni.with(json!({"mtu": 1200})).try_add("c2", &b);
-    assert_eq!((code(refused), held()), (7, 2));
-    lab.host.netd_fails(&format!("network connect pods netns:{}", b.name()));
-    cni.add("c2", &b);
-    assert_eq!(held(), 4);
-    lab.host.stop();
-    lab.host.start(&[]);
-    let gc = Cni::new(&lab.host, config).with(json!({
-        "cniVersion": "1.1.0",
-        "cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}],
-    }));
-    // host-local is older than 1.1.0, and says so: what is netd's is gone nevertheless.
-    let collected = gc.call("GC", Call::default());
-    assert_eq!(endpoints(&lab, "pods"), ["c1:eth0"], "{collected:?}");
-    cni.del("c2", None);
-    cni.del("c1", Some(&a.ns));
-    assert_eq!((held(), endpoints(&lab, "pods")), (0, Vec::new()));
-    assert_eq!(code(cni.with(json!({"ipam": {"type": "no-such"}})).try_add("c1", &a.ns)), 7);
 }
 
 #[test]
