@@ -1,22 +1,12 @@
-//! Endpoint-independent mapping and filtering: see [`netd_common::binding`].
+//! Endpoint-independent mapping: see [`netd_common::binding`]. What comes to a binding unasked is the business of [`crate::filtering`].
 
-use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netd_common::{
-    addr::{Address, Be16, IfIndex},
+    addr::{Address, Be16},
     binding::taking,
-    bridge::{INDEPENDENT_FILTERING, INDEPENDENT_MAPPING, MASQUERADE},
     conntrack::{Clock, State},
     drop::DropReason,
-    endpoint::{NO_GATEWAY, VIA_BRIDGE},
-    event::Sweep,
-    fib::NextHop,
-    nat::{
-        ACCEPTED, BINDING, BOUND, CHOSEN, Flow, OUTSIDE, OWN_ADDRESS, PEER, SEEN_BOUND, TWICE, UNFILTERED,
-    },
-    tuple::{
-        ANY_REMOTE, INBOUND, OUTBOUND, Tuple,
-        protocol::{TCP, UDP},
-    },
+    nat::{BINDING, BOUND, CHOSEN, Flow, OUTSIDE, SEEN_BOUND, UNFILTERED},
+    tuple::{ANY_REMOTE, INBOUND, OUTBOUND, Tuple},
 };
 
 use crate::{
@@ -24,12 +14,9 @@ use crate::{
     conntrack::{self, Found},
     family::{Family, V4, V6},
     fib, mapping,
-    maps::{ENDPOINTS, NETWORKS},
-    open::{Open, Opened, STACK, TO_BIND},
+    open::{Open, Opened},
     packet::Packet,
-    parse::l4::{self, Ports},
     port_usage,
-    publish::{self, FULL, Publish},
 };
 
 /// Times a lost race is run again before others are trusted to have written the time.
@@ -45,11 +32,6 @@ pub trait Bind: Open {
     fn forgo(index: u32) -> i64;
     /// A flow that is not live yet is on its own, without the binding.
     fn leave(index: u32) -> i64;
-    /// See [`answer`]. 0 if the flow is to end.
-    fn answer_first(index: u32) -> i64;
-    /// A record for the flow of a packet that came unasked to a binding's port, not live yet, and [`TO_BIND`] if its client is to be
-    /// known by a port of its own; or no flow; or [`FULL`]. `client` as in [`open`].
-    fn come(packet: &Packet, client: u32) -> i64;
 }
 
 impl Bind for V4 {
@@ -69,14 +51,6 @@ impl Bind for V4 {
     fn leave(index: u32) -> i64 {
         leave_binding4(index)
     }
-    #[inline(always)]
-    fn answer_first(index: u32) -> i64 {
-        answer_first4(index)
-    }
-    #[inline(always)]
-    fn come(packet: &Packet, client: u32) -> i64 {
-        come_to_binding4(packet.skb(), packet.l3 as u32, client)
-    }
 }
 
 impl Bind for V6 {
@@ -95,14 +69,6 @@ impl Bind for V6 {
     #[inline(always)]
     fn leave(index: u32) -> i64 {
         leave_binding6(index)
-    }
-    #[inline(always)]
-    fn answer_first(index: u32) -> i64 {
-        answer_first6(index)
-    }
-    #[inline(always)]
-    fn come(packet: &Packet, client: u32) -> i64 {
-        come_to_binding6(packet.skb(), packet.l3 as u32, client)
     }
 }
 
@@ -145,22 +111,6 @@ pub extern "C" fn leave_binding4(index: u32) -> i64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn answer_first4(index: u32) -> i64 {
-    i64::from(answer_first::<V4>(index))
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn come_to_binding4(skb: *mut __sk_buff, l3: u32, client: u32) -> i64 {
-    let context = TcContext::new(skb);
-    match come::<V4>(&Packet::with_l3(&context, l3), client) {
-        Ok(code) => code,
-        Err(reason) => Opened::Drop(reason).encode(),
-    }
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
 pub extern "C" fn forgo6(index: u32) -> i64 {
     forgo::<V6>(index)
 }
@@ -170,22 +120,6 @@ pub extern "C" fn forgo6(index: u32) -> i64 {
 pub extern "C" fn leave_binding6(index: u32) -> i64 {
     leave_one::<V6>(index);
     0
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn answer_first6(index: u32) -> i64 {
-    i64::from(answer_first::<V6>(index))
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn come_to_binding6(skb: *mut __sk_buff, l3: u32, client: u32) -> i64 {
-    let context = TcContext::new(skb);
-    match come::<V6>(&Packet::with_l3(&context, l3), client) {
-        Ok(code) => code,
-        Err(reason) => Opened::Drop(reason).encode(),
-    }
 }
 
 /// There is no binding yet.
@@ -282,7 +216,7 @@ fn join<F: Family>(index: u32) -> i64 {
 
 /// The time first, see [`netd_common::binding::is_over`]. `false` if the binding has been ended.
 #[inline(always)]
-fn hold<F: Family>(found: &Found<F::Address>) -> bool {
+pub fn hold<F: Family>(found: &Found<F::Address>) -> bool {
     if !set_time::<F>(found.flow) {
         return false;
     }
@@ -292,7 +226,7 @@ fn hold<F: Family>(found: &Found<F::Address>) -> bool {
 
 /// A flow that held the binding has ended, and the binding's own time begins.
 #[inline(always)]
-fn release<F: Family>(found: &Found<F::Address>) {
+pub fn release<F: Family>(found: &Found<F::Address>) {
     set_time::<F>(found.flow);
     let holds = holds::<F>(found.flow);
     if holds.load() > 0 {
@@ -317,7 +251,7 @@ fn set_time<F: Family>(binding: *mut Flow<F::Address>) -> bool {
 }
 
 #[inline(always)]
-fn holds<F: Family>(record: *mut Flow<F::Address>) -> Word {
+pub fn holds<F: Family>(record: *mut Flow<F::Address>) -> Word {
     // SAFETY: `record` points into an array map; the word is 8-byte aligned.
     unsafe { Word::new(&raw mut (*record).holds) }
 }
@@ -350,13 +284,13 @@ pub fn at<F: Family>(
 
 /// The binding that a flow's external port is of.
 #[inline(always)]
-fn of<F: Family>(flow: &Flow<F::Address>, key: &mut Tuple<F::Address>) -> Option<Found<F::Address>> {
+pub fn of<F: Family>(flow: &Flow<F::Address>, key: &mut Tuple<F::Address>) -> Option<Found<F::Address>> {
     at::<F>(flow.external, flow.protocol, flow.external_port, key)
 }
 
 /// The binding that the port is of by which its container knows a flow's remote.
 #[inline(always)]
-fn of_seen<F: Family>(flow: &Flow<F::Address>, key: &mut Tuple<F::Address>) -> Option<Found<F::Address>> {
+pub fn of_seen<F: Family>(flow: &Flow<F::Address>, key: &mut Tuple<F::Address>) -> Option<Found<F::Address>> {
     if flow.flags & SEEN_BOUND == 0 { None } else { at::<F>(flow.seen, flow.protocol, flow.seen_port, key) }
 }
 
@@ -379,57 +313,6 @@ fn release_all<F: Family>(flow: &Flow<F::Address>, key: &mut Tuple<F::Address>) 
     if let Some(found) = of_seen::<F>(flow, key) {
         release::<F>(&found);
     }
-}
-
-/// A container answers on a flow that came unasked to its port: from now on the flow holds the binding. `false` if that is gone,
-/// or another's by now, and the flow with it.
-#[inline(always)]
-pub fn answer<F: Bind>(found: &Found<F::Address>) -> bool {
-    // SAFETY: the flow points into an array map.
-    let is_first =
-        unsafe { (*found.flow).flags & (ACCEPTED | BOUND) == ACCEPTED | BOUND && (*found.flow).holds == 0 };
-    if !is_first || F::answer_first(found.index) != 0 {
-        return true;
-    }
-    // Here and not there, for a call less on the programs' short stack.
-    conntrack::end::<F>(found.index, conntrack::clock(found.flow));
-    false
-}
-
-#[inline(always)]
-fn answer_first<F: Family>(index: u32) -> bool {
-    let Some(found) = conntrack::at::<F>(index) else { return false };
-    // A reset is no answer that keeps anything alive (RFC 7857 section 7.1).
-    let is_refusal = conntrack::clock(found.flow).state() == State::RESET;
-    if is_refusal || !holds::<F>(found.flow).exchange(0, 1) {
-        return true;
-    }
-    // SAFETY: the flow points into an array map.
-    let flow = unsafe { &*found.flow };
-    let mut key = Tuple::default();
-    if let Some(own) = of::<F>(flow, &mut key)
-        && is_of::<F>(&own, flow.local, flow.local_port)
-        && hold::<F>(&own)
-    {
-        if flow.flags & SEEN_BOUND == 0 {
-            return true;
-        }
-        if let Some(seen) = of_seen::<F>(flow, &mut key)
-            && is_of::<F>(&seen, flow.remote, flow.remote_port)
-            && hold::<F>(&seen)
-        {
-            return true;
-        }
-        release::<F>(&own);
-    }
-    holds::<F>(found.flow).store(0);
-    false
-}
-
-#[inline(always)]
-fn is_of<F: Family>(found: &Found<F::Address>, address: F::Address, port: Be16) -> bool {
-    // SAFETY: the flow points into an array map.
-    unsafe { (*found.flow).local == address && (*found.flow).local_port == port }
 }
 
 #[inline(always)]
@@ -486,95 +369,4 @@ fn leave_one<F: Family>(index: u32) {
     }
     flow.holds = 0;
     flow.flags &= !(BOUND | UNFILTERED);
-}
-
-/// Opens a flow for a packet that came unasked to a binding's port, if the port is open to all. `client`: the slot of the container
-/// that it is from, or [`OUTSIDE`].
-#[inline(always)]
-pub fn open<F: Publish>(packet: &Packet, client: u32) -> Opened {
-    let mut come = F::come(packet, client);
-    if let Some(whose) = publish::lacks_room(come) {
-        if F::make_room(whose) != 0 {
-            come = F::come(packet, client);
-        }
-        if publish::lacks_room(come).is_some() {
-            return Opened::Drop(DropReason::EndpointQuota);
-        }
-    }
-    if client != OUTSIDE && come >= TO_BIND {
-        come = bind::<F>(packet, come as u32);
-    }
-    publish::complete::<F>(come)
-}
-
-/// The host keeps what one of its own sockets would receive, whoever was there first.
-#[inline(always)]
-fn come<F: Family>(packet: &Packet, client: u32) -> Result<i64, DropReason> {
-    let globals = fib::globals().ok_or(DropReason::NoBackend)?;
-    let ip = F::parse(packet)?;
-    if F::is_unroutable(ip.source) {
-        return Ok(STACK);
-    }
-    let Ports { source, destination } = l4::parse(packet, &ip, F::L4, F::ICMP)?.ports;
-    let mut key = Tuple::default();
-    let Some(found) = at::<F>(ip.destination, ip.protocol, destination, &mut key) else { return Ok(STACK) };
-    // SAFETY: the flow points into an array map.
-    let binding = unsafe { &*found.flow };
-    let endpoint = ENDPOINTS.get(binding.endpoint).ok_or(DropReason::NoBackend)?;
-    let network = NETWORKS.get(endpoint.network).ok_or(DropReason::NoBackend)?;
-    if network.flags & INDEPENDENT_FILTERING == 0 {
-        return Ok(STACK);
-    }
-    (key.source, key.source_port, key.direction) = (ip.source, source, INBOUND);
-    if matches!(ip.protocol, TCP | UDP) && mapping::has_socket::<F>(packet.skb(), &key) {
-        return Ok(STACK);
-    }
-    if client == OUTSIDE && F::network_of(ip.source).is_some() {
-        return Err(DropReason::SpoofedAddress);
-    }
-    if client != OUTSIDE && endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0 {
-        return Err(DropReason::NoBackend);
-    }
-    let index = match conntrack::draw::<F>(binding.endpoint, globals) {
-        Ok(index) => index,
-        Err(DropReason::EndpointQuota) => return Ok(FULL | i64::from(binding.endpoint)),
-        Err(_) => return Ok(FULL | i64::from(Sweep::ANY)),
-    };
-    let flow = conntrack::blank::<F>(index)?;
-    // The way back is looked up when there is an answer, beginning with the uplink that the request came in by.
-    let generation = globals.fib_generation.wrapping_sub(1);
-    let mut code = i64::from(index);
-    // SAFETY: a drawn record is nobody else's until its keys are in the table.
-    unsafe {
-        (*flow).next_hop = NextHop { uplink: IfIndex(packet.ifindex()), generation, ..NextHop::default() };
-        (*flow).local = binding.local;
-        (*flow).local_port = binding.local_port;
-        (*flow).remote = key.source;
-        (*flow).remote_port = key.source_port;
-        (*flow).external = key.destination;
-        (*flow).external_port = key.destination_port;
-        (*flow).seen = key.source;
-        (*flow).protocol = key.protocol;
-        (*flow).endpoint = binding.endpoint;
-        (*flow).peer = client;
-        (*flow).flags = ACCEPTED | OWN_ADDRESS | BOUND | UNFILTERED;
-        if client != OUTSIDE {
-            (*flow).next_hop.uplink = IfIndex(0);
-            (*flow).flags |= PEER;
-            if is_bound::<F>(client) {
-                (*flow).seen = key.destination;
-                (*flow).flags ^= OWN_ADDRESS | TWICE | SEEN_BOUND;
-                code |= TO_BIND;
-            }
-        }
-    }
-    Ok(code)
-}
-
-/// Whether a container's ports are bound.
-#[inline(always)]
-fn is_bound<F: Family>(slot: u32) -> bool {
-    ENDPOINTS.get(slot).and_then(|endpoint| NETWORKS.get(endpoint.network)).is_some_and(|network| {
-        network.flags & (MASQUERADE | F::ROUTED | INDEPENDENT_MAPPING) == MASQUERADE | INDEPENDENT_MAPPING
-    })
 }

@@ -10,6 +10,7 @@ use aya_ebpf::{
 };
 use netd_common::{
     addr::Address,
+    drop::DropReason,
     frag::{BY_STACK, FragmentKey, HELD_BYTES, HELD_PARTS, HELD_SECONDS, Held, HeldKey},
     stats::Path,
     tuple::{INBOUND, OUTBOUND},
@@ -25,6 +26,7 @@ use crate::{
     parse::Ip,
     redirect::REPLAYED,
     stats,
+    verdict::{Outcome, Verdict},
 };
 
 #[inline(always)]
@@ -82,6 +84,14 @@ pub enum Hold {
     Kept,
     /// The first has come meanwhile, and this one follows it by now.
     Replayed,
+}
+
+impl Hold {
+    /// For a fragment that nobody gets but by its copy.
+    #[inline(always)]
+    pub fn outcome(self) -> Outcome {
+        if self == Hold::Lost { Err(DropReason::Fragment) } else { Ok(Verdict::CONSUMED) }
+    }
 }
 
 /// Keeps a copy of a later fragment that has no note to follow. `direction` as in [`HeldKey`].

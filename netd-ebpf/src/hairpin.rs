@@ -16,10 +16,9 @@ use netd_common::{
 };
 
 use crate::{
-    binding,
     conntrack::{self, Found},
     family::{Family, V4, V6},
-    fib, frag,
+    fib, filtering, frag,
     icmp::{self, Quoted, Reporter},
     maps::{ENDPOINTS, NETWORKS},
     nat,
@@ -217,7 +216,7 @@ fn turn<F: Hairpin>(skb: *mut __sk_buff, flow: i64) -> i64 {
             Err(reason) => failure(reason),
         };
     }
-    let Some(found) = conntrack::at::<F>(index).filter(binding::answer::<F>) else {
+    let Some(found) = conntrack::at::<F>(index).filter(filtering::answer::<F>) else {
         return failure(DropReason::NoBackend);
     };
     // SAFETY: the flow points into an array map.

@@ -15,6 +15,7 @@ mod endpoint;
 mod external;
 mod family;
 mod fib;
+mod filtering;
 mod frag;
 mod guard;
 mod hairpin;

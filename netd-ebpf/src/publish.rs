@@ -17,10 +17,11 @@ use netd_common::{
 };
 
 use crate::{
-    binding::{self, Bind},
     conntrack,
     family::{Family, V4, V6},
-    fib, mapping,
+    fib,
+    filtering::{self, Filter},
+    mapping,
     maps::{ENDPOINTS, NETWORKS},
     open::Opened,
     packet::Packet,
@@ -58,7 +59,7 @@ fn is_name_server<F: Family>(address: F::Address) -> bool {
 const DOMAIN: Be16 = Be16::new(53);
 
 /// The subprograms of this file, by family: global functions, see [`Open`].
-pub trait Publish: Bind {
+pub trait Publish: Filter {
     /// Where the packet, which came to a port of the host, goes: a record for its flow that is not live yet, or no flow; or
     /// [`FULL`], or [`BOUND_PORT`]. `client` as in [`open`].
     fn accept(packet: &Packet, client: u32) -> i64;
@@ -123,7 +124,7 @@ pub extern "C" fn take_seen_port6(index: u32) -> i64 {
 pub fn open<F: Publish>(packet: &Packet, client: u32) -> Opened {
     let mut accepted = F::accept(packet, client);
     if accepted == BOUND_PORT {
-        return binding::open::<F>(packet, client);
+        return filtering::open::<F>(packet, client);
     }
     if let Some(whose) = lacks_room(accepted) {
         if F::make_room(whose) != 0 {

@@ -13,14 +13,13 @@ use netd_common::{
 };
 
 use crate::{
-    arp,
-    binding::{self, Bind},
-    bridge, conntrack,
+    arp, bridge, conntrack,
     egress::{ENDED, FOUND},
     endpoint,
     external::{self, From, Translate},
     family::{Family, V4, V6},
     fib,
+    filtering::{self, Filter},
     frag::{self, Fragments, Hold},
     guard,
     hairpin::{self, Hairpin},
@@ -124,7 +123,7 @@ fn to_all(packet: &Packet, ethertype: Be16, from: &Sending) -> Outcome {
 
 /// To the gateway's MAC: for the host, for another network, for the outside.
 #[inline(always)]
-fn outside<F: Translate + Refuse + Policy + Hairpin + Bind>(
+fn outside<F: Translate + Refuse + Policy + Hairpin + Filter>(
     packet: &Packet,
     ip: &Ip<F::Address>,
     from: &Sending,
@@ -193,7 +192,7 @@ fn outside<F: Translate + Refuse + Policy + Hairpin + Bind>(
     let found = match known {
         Some(found)
             if conntrack::refresh::<F>(found.flow, OUTBOUND, flags, globals)
-                && binding::answer::<F>(&found) =>
+                && filtering::answer::<F>(&found) =>
         {
             found
         }
@@ -211,7 +210,7 @@ fn outside<F: Translate + Refuse + Policy + Hairpin + Bind>(
             match open::open::<F>(packet, &request) {
                 Opened::Flow(index) => conntrack::at::<F>(index).ok_or(DropReason::FlowTableFull)?,
                 Opened::Stack => return to_host::<F>(packet, ip),
-                Opened::Drop(DropReason::Fragment) => return early(frag::hold::<F>(packet, OUTBOUND)),
+                Opened::Drop(DropReason::Fragment) => return frag::hold::<F>(packet, OUTBOUND).outcome(),
                 Opened::Drop(reason) => return refuse::answer::<F>(packet, from.slot, ip.protocol, reason),
             }
         }
@@ -319,7 +318,7 @@ fn neighbour<F: Translate + Policy>(packet: &Packet, ip: &Ip<F::Address>, from: 
     match Opened::decode(admitted) {
         // Its first may be an answer, which is let through.
         Opened::Drop(DropReason::Isolated) if ip.fragment.later => {
-            Some(early(frag::hold::<F>(packet, OUTBOUND)))
+            Some(frag::hold::<F>(packet, OUTBOUND).outcome())
         }
         Opened::Drop(reason) => Some(Err(reason)),
         _ => None,
@@ -357,12 +356,6 @@ fn to_host<F: Fragments>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
         return Ok(Verdict::CONSUMED);
     }
     stack(Path::StackHost)
-}
-
-/// A fragment that came before the first of its datagram.
-#[inline(always)]
-pub fn early(hold: Hold) -> Outcome {
-    if hold == Hold::Lost { Err(DropReason::Fragment) } else { Ok(Verdict::CONSUMED) }
 }
 
 /// Why a message cannot begin a flow, or [`FIT`].

@@ -12,10 +12,10 @@ use netd_common::{
 };
 
 use crate::{
-    arp, binding, conntrack,
+    arp, conntrack,
     external::{self, From, Translate},
     family::{Family, V4, V6},
-    fib,
+    fib, filtering,
     frag::{self, Hold},
     icmp,
     maps::UPLINKS,
@@ -168,7 +168,7 @@ fn stranger<F: Translate + Policy>(packet: &Packet, ip: &Ip<F::Address>, l4: Opt
                 && port_usage::Ports::of::<F>(ip.destination, ip.protocol)
                     .is_bound::<F>(l4.ports.destination) =>
         {
-            accepted::<F>(packet, binding::open::<F>(packet, OUTSIDE), INBOUND)
+            accepted::<F>(packet, filtering::open::<F>(packet, OUTSIDE), INBOUND)
         }
         _ => hosts::<F>(ip),
     };
@@ -197,12 +197,7 @@ pub fn accepted<F: Translate + Publish>(packet: &Packet, opened: Opened, from: u
     let index = match opened {
         Opened::Flow(index) => index,
         Opened::Stack => return Ok(Verdict::NEXT),
-        Opened::Drop(DropReason::Fragment) => {
-            return match frag::hold::<F>(packet, from) {
-                Hold::Lost => Err(DropReason::Fragment),
-                _ => Ok(Verdict::CONSUMED),
-            };
-        }
+        Opened::Drop(DropReason::Fragment) => return frag::hold::<F>(packet, from).outcome(),
         Opened::Drop(reason) => return Err(reason),
     };
     if F::note_first(packet, index) != 0 && frag::replay::<F>(packet, from) {

@@ -11,13 +11,13 @@ use netd_common::{
 };
 
 use crate::{
-    arp,
-    binding::{self, Bind},
-    conntrack,
+    arp, conntrack,
     external::{self, From, Translate},
     family::{Family, V4, V6},
-    fib, frag,
-    hook::from_container::{early, may_belong, unfit, unless_reset},
+    fib,
+    filtering::{self, Filter},
+    frag,
+    hook::from_container::{may_belong, unfit, unless_reset},
     icmp::{self, Sender},
     maps::{NETWORKS, UPLINKS},
     nat, nd,
@@ -77,7 +77,7 @@ fn asked(packet: &Packet) -> Outcome {
 }
 
 #[inline(always)]
-fn leave<F: Translate + Bind>(packet: &Packet) -> Outcome {
+fn leave<F: Translate + Filter>(packet: &Packet) -> Outcome {
     let Ok(ip) = &F::parse(packet) else { return Ok(Verdict::NEXT) };
     if F::AF == V6::AF
         && packet.l3 != BARE
@@ -104,7 +104,7 @@ fn leave<F: Translate + Bind>(packet: &Packet) -> Outcome {
 
 /// From an address of a network: a container's, or the bridge's own.
 #[inline(always)]
-fn container<F: Translate + Bind>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -> Outcome {
+fn container<F: Translate + Filter>(packet: &Packet, ip: &Ip<F::Address>, network: u32) -> Outcome {
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
     let entry = NETWORKS.get(network).ok_or(DropReason::UnknownEndpoint)?;
     // Asked where it matters, for the verifier would follow either answer through all that comes after.
@@ -116,7 +116,7 @@ fn container<F: Translate + Bind>(packet: &Packet, ip: &Ip<F::Address>, network:
                 nat::masquerade_from_stack::<F>(packet, found.flow)
             }
             _ if F::internal(ip.source).is_some() => one_to_one::<F>(packet, None),
-            _ if masquerade() => early(frag::hold::<F>(packet, BY_STACK)),
+            _ if masquerade() => frag::hold::<F>(packet, BY_STACK).outcome(),
             _ => Ok(Verdict::NEXT),
         };
     }
@@ -133,7 +133,7 @@ fn container<F: Translate + Bind>(packet: &Packet, ip: &Ip<F::Address>, network:
         Some(found)
             if may_belong(l4.kind)
                 && conntrack::refresh::<F>(found.flow, OUTBOUND, l4.flags, globals)
-                && binding::answer::<F>(&found) =>
+                && filtering::answer::<F>(&found) =>
         {
             found.index
         }
@@ -171,7 +171,7 @@ fn one_to_one<F: Translate>(packet: &Packet, error: Option<usize>) -> Outcome {
 /// From the host itself to an external address of its containers: a flow tells the answer from what the container sends unasked,
 /// which the host sees under its own address.
 #[inline(always)]
-fn within<F: Translate + Bind>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
+fn within<F: Translate + Filter>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
     if ip.fragment.later {
         let found = frag::find::<F>(ip, OUTBOUND).ok_or(DropReason::Fragment)?;
         return nat::masquerade_from_stack::<F>(packet, found.flow);
@@ -202,7 +202,7 @@ fn within<F: Translate + Bind>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome 
 /// From the host itself. Its own port range is disjoint from masquerade's, so only two kinds can meet a container's flow:
 /// sockets that were bound to a port by hand, and echo requests.
 #[inline(always)]
-fn host<F: Translate + Bind>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
+fn host<F: Translate + Filter>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
     if ip.fragment.later || F::is_unroutable(ip.destination) {
         return Ok(Verdict::NEXT);
     }

@@ -200,14 +200,10 @@ impl Programs {
             data_out: Some(bytemuck::bytes_of_mut(&mut answer)),
             ..TestRunOptions::new()
         };
-        let result = self.runnable(SWEEP)?.test_run(options).map_err(failed)?;
+        let program = self.ebpf.program(SWEEP).ok_or(Error::NoProgram(SWEEP))?;
+        let program: &SchedClassifier = program.try_into().map_err(failed)?;
+        let result = program.test_run(options).map_err(failed)?;
         Ok((result.return_value, answer.now))
-    }
-
-    /// A program that is not attached but run, and was loaded at the start.
-    fn runnable(&self, name: &'static str) -> Result<&SchedClassifier, Error> {
-        let program = self.ebpf.program(name).ok_or(Error::NoProgram(name))?;
-        program.try_into().map_err(|source| Error::Program { name, source })
     }
 }
 
