@@ -155,10 +155,12 @@ fn code(status: ExitStatus) -> u8 {
     }
 }
 
-/// The signals of [`FORWARDED`] as they come, instead of what they would do.
+/// The signals of [`FORWARDED`] as they come, instead of what they would do. Those that netd was started to ignore, as by
+/// nohup(1), it ignores, and so does the command.
 fn signals() -> io::Result<mpsc::Receiver<Signal>> {
     let (sender, receiver) = mpsc::channel(16);
-    for number in FORWARDED {
+    let ignored = ignored(&fs::read_to_string("/proc/self/status")?);
+    for number in FORWARDED.into_iter().filter(|number| ignored & 1 << (*number as i32 - 1) == 0) {
         let mut stream = signal(SignalKind::from_raw(number as i32))?;
         let sender = sender.clone();
         tokio::spawn(
@@ -166,6 +168,12 @@ fn signals() -> io::Result<mpsc::Receiver<Signal>> {
         );
     }
     Ok(receiver)
+}
+
+/// The signals that the process of this status (proc(5)) ignores: signal N is bit N - 1.
+fn ignored(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
 }
 
 /// A network namespace with a name under /run/netns, both gone when this is dropped.
@@ -245,6 +253,12 @@ mod tests {
     fn a_status_is_what_a_shell_would_tell() {
         assert_eq!(code(ExitStatus::from_raw(7 << 8)), 7);
         assert_eq!(code(ExitStatus::from_raw(Signal::SIGTERM as i32)), 143);
+    }
+
+    #[test]
+    fn ignored_signals_are_a_mask() {
+        assert_eq!(ignored("SigBlk:\t0000000000000002\nSigIgn:\t0000000000001001\n"), 0x1001);
+        assert_eq!(ignored("Name:\tnetd\n"), 0);
     }
 
     #[test]

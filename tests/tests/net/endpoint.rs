@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::process::Stdio;
 
-use netd_tests::lab::{Container, DUAL, Family, Lab, Namespace, Ping, ping};
+use netd_tests::lab::{Container, DUAL, Family, Lab, Namespace, Ping, netd_binary, ping};
 
 fn link(ns: &Namespace, name: &str) -> serde_json::Value {
     let json = ns.ip(&format!("-json link show dev {name}"));
@@ -141,6 +141,11 @@ fn a_command_runs_on_a_network_and_leaves_nothing_behind() {
     assert!(devices.contains("eth0") && !devices.contains("up0"), "{devices}");
     assert_eq!(links(&lab.host.ns), before);
     assert_eq!(inspect(), network);
+    // As under nohup(1).
+    let mut shell = lab.host.command("sh");
+    shell.arg("-c").arg("trap '' HUP; exec \"$0\" run --host \"$1\" -- sh -c 'kill -HUP $$; exit 7'");
+    shell.arg(netd_binary()).arg(format!("unix://{}", lab.host.socket().display()));
+    assert_eq!(shell.status().expect("running a shell").code(), Some(7), "what was ignored stays so");
     let missing = lab.host.client("run -- /no/such/program").output().expect("running netd");
     assert_eq!(missing.status.code(), Some(127), "{missing:?}");
     assert_eq!((links(&lab.host.ns), inspect()), (before, network));
