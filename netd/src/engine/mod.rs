@@ -202,11 +202,26 @@ impl Engine {
             .map(|it| it.network)
             .collect();
         let networks = |network: &Network| networks(network) || on_segments.contains(&network.id);
-        let known = plan::desired(&old, networks, &endpoints);
-        let wanted = plan::desired(&new, networks, &endpoints);
-        let links = new_links(&known, &wanted);
+        let mut known = plan::desired(&old, networks, &endpoints);
+        let mut wanted = plan::desired(&new, networks, &endpoints);
         let host = &self.0.host;
-        let seen = host.observe_part(&with_adopted(&known, &wanted)).await.map_err(internal)?;
+        let mut seen = host.observe_part(&with_adopted(&known, &wanted)).await.map_err(internal)?;
+        // A bridge that somebody has taken away comes back with all of its ports.
+        let is_lost = |name: &String| known.bridges.contains_key(name) && !seen.bridges.contains_key(name);
+        let lost: BTreeSet<_> = wanted.bridges.keys().filter(|name| is_lost(name)).cloned().collect();
+        if !lost.is_empty() {
+            let is_lost = |network: &Network| {
+                network.bridge.as_ref().is_some_and(|bridge| lost.contains(&bridge.interface))
+            };
+            let on_lost = |endpoint: &Endpoint| {
+                endpoints(endpoint) || new.networks.get(&endpoint.network).is_some_and(is_lost)
+            };
+            log::warn!("{lost:?} are no more: they are made anew");
+            known = plan::desired(&old, networks, on_lost);
+            wanted = plan::desired(&new, networks, on_lost);
+            seen = host.observe_part(&with_adopted(&known, &wanted)).await.map_err(internal)?;
+        }
+        let links = new_links(&known, &wanted);
         let steps = plan::steps(&seen, &wanted);
 
         let journal = links.clone();

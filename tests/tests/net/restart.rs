@@ -89,6 +89,18 @@ fn a_restart_repairs_what_was_changed_meanwhile() {
 }
 
 #[test]
+fn a_bridge_that_was_taken_away_comes_back_with_all_its_ports() {
+    let lab = Lab::new();
+    let a = lab.container_on("bridge", "a");
+    lab.host.ns.ip("link delete netd0");
+    let b = lab.container_on("bridge", "b");
+    for container in [&a, &b] {
+        assert!(ping(&container.ns, container.gateway(Family::V4), Ping::default()));
+        assert!(ping(&container.ns, Family::V4.outside(), Ping::default()));
+    }
+}
+
+#[test]
 fn a_container_that_died_meanwhile_is_forgotten() {
     let lab = Lab::new();
     let (a, b) = (lab.container("a"), lab.container("b"));
