@@ -160,7 +160,7 @@ impl Scrape {
                 })
             })
         };
-        let help = "by the endpoints of a network, as they see it, those that left since the daemon's start included; a GSO frame counts once";
+        let help = "by the endpoints of a network, as they see it, those that have left included; a GSO frame counts once";
         counter(
             encoder,
             "netd_network_packets",

@@ -8,7 +8,7 @@ use axum::{
 };
 use serde::Deserialize;
 
-use super::{Api, Networks as _, body::Json, error::Refusal, parameter::Name};
+use super::{Api, body::Json, error::Refusal, parameter::Name};
 use crate::{
     dns,
     engine::Engine,
@@ -59,11 +59,7 @@ pub(crate) async fn check(State(api): State<Api<Engine>>, named: Named) -> Resul
 /// Ends an attachment; there being none is as good.
 pub(crate) async fn remove(State(api): State<Api<Engine>>, named: Named) -> Result<StatusCode, Refusal> {
     let (network, key) = named.key();
-    let last = api.engine.traffic(&network, &key.to_string()).await;
     api.engine.remove_attachment(&network, key).await?;
-    if let Some((network, total)) = last {
-        api.departed.add(network, total);
-    }
     Ok(StatusCode::NO_CONTENT)
 }
 

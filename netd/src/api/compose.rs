@@ -13,12 +13,10 @@ use netd_common::{
 };
 
 use super::{
-    departed::Total,
     system,
     view::{
         self, Binding, EndpointStats, External, FlowCounts, Link, Map, NamedEndpoint, Names, Nat,
-        NetworkRoute, NetworkStats, Program, Routes, Rule, RuleUplink, Station, Status, Traffic, Uplink,
-        UplinkRoute,
+        NetworkRoute, NetworkStats, Program, Routes, Rule, RuleUplink, Station, Status, Uplink, UplinkRoute,
     },
 };
 use crate::{
@@ -27,7 +25,8 @@ use crate::{
     engine::{HostView, RouteView},
     link,
     model::{
-        Bridge, Dependence, Endpoint, HostPorts, Id, MacAddress, Network, Publication, State as Model, Target,
+        Bridge, Dependence, Endpoint, HostPorts, Id, MacAddress, Network, Publication, State as Model,
+        Target, Total,
     },
 };
 
@@ -36,19 +35,23 @@ pub(super) fn names(state: &Model) -> Vec<Names> {
     let mut networks: Vec<_> = state
         .networks
         .values()
-        .map(|network| Names {
-            network: network.name.clone(),
-            network_id: network.id.to_string(),
-            servers: dns::addresses(network),
-            forwards: !network.internal,
-            names: state
+        .map(|network| {
+            let mut names: Vec<_> = state
                 .endpoints_of(network.id)
                 .map(|endpoint| NamedEndpoint {
                     names: dns::names(endpoint).map(str::to_owned).collect(),
                     ipv4: endpoint.ipv4.map(|net| net.addr()),
                     ipv6: endpoint.ipv6.map(|net| net.addr()),
                 })
-                .collect(),
+                .collect();
+            names.sort_by(|a, b| a.names.cmp(&b.names));
+            Names {
+                network: network.name.clone(),
+                network_id: network.id.to_string(),
+                servers: dns::addresses(network),
+                forwards: !network.internal,
+                names,
+            }
         })
         .filter(|names| !names.servers.is_empty())
         .collect();
@@ -245,7 +248,7 @@ pub(super) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
                 idle: flow.idle.as_secs_f64(),
                 network: endpoint.map(|endpoint| network_name(state, endpoint)),
                 endpoint: endpoint.map(|endpoint| endpoint.name.clone()),
-                uplink: interface_name(host, flow.uplink),
+                uplink: host.interfaces.get(&flow.uplink).cloned(),
                 outbound: flow.outbound.into(),
                 inbound: flow.inbound.into(),
             }
@@ -332,16 +335,9 @@ pub(super) fn routes(state: &Model, routes: Vec<RouteView>) -> Routes {
     Routes { networks, uplinks }
 }
 
-/// What `endpoint` sent and received. A program that redirects a packet into a container takes it past the counters of the
-/// veth, so what an endpoint got is what the veth counted and what the programs did.
-pub(super) fn endpoint_total(link: stats::Traffic, program: EndpointTraffic) -> Total {
-    Total { sent: program.sent.into(), received: Traffic::from(link) + program.delivered.into() }
-}
-
-/// Traffic of the endpoints there are, and of networks with those that have `departed`.
+/// Traffic of the endpoints there are, and of networks with those that have departed.
 pub(super) fn traffic(
     state: &Model,
-    departed: &HashMap<Id, Total>,
     links: &BTreeMap<Id, stats::Traffic>,
     programs: &BTreeMap<u32, EndpointTraffic>,
 ) -> (Vec<NetworkStats>, Vec<EndpointStats>) {
@@ -351,7 +347,7 @@ pub(super) fn traffic(
         .map(|endpoint| {
             let link = links.get(&endpoint.id).copied().unwrap_or_default();
             let program = programs.get(&endpoint.slot).copied().unwrap_or_default();
-            let Total { sent, received } = endpoint_total(link, program);
+            let Total { sent, received } = Total::of(link, program);
             EndpointStats {
                 network: network_name(state, endpoint),
                 endpoint: endpoint.name.clone(),
@@ -366,7 +362,7 @@ pub(super) fn traffic(
         .values()
         .filter(|network| network.bridge.is_some())
         .map(|network| {
-            let departed = departed.get(&network.id).copied().unwrap_or_default();
+            let departed = state.departed.get(&network.id).copied().unwrap_or_default();
             let of_network = || endpoints.iter().filter(|endpoint| endpoint.network == network.name);
             NetworkStats {
                 network: network.name.clone(),
@@ -387,7 +383,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::sample;
+    use crate::{api::sample, model::Traffic};
 
     fn host() -> HostView {
         let eth1 = link::Uplink {
@@ -444,8 +440,12 @@ mod tests {
         let nat = nat(&sample::state(), &host(), vec![flow(Some(7)), flow(None)]);
         let [by_container, by_host] = nat.bindings.as_slice() else { panic!("{nat:?}") };
         assert_eq!(
-            (by_container.network.as_deref(), by_container.endpoint.as_deref(), &*by_container.uplink),
-            (Some("n1"), Some("web"), "eth1")
+            (
+                by_container.network.as_deref(),
+                by_container.endpoint.as_deref(),
+                by_container.uplink.as_deref()
+            ),
+            (Some("n1"), Some("web"), Some("eth1"))
         );
         assert_eq!(
             (by_container.age, by_container.outbound.bytes, &*by_container.protocol),
@@ -466,18 +466,20 @@ mod tests {
 
     #[test]
     fn what_an_endpoint_got_is_what_both_ways_brought() {
-        let state = sample::state();
+        let mut state = sample::state();
         let of = |packets, bytes| stats::Traffic { packets, bytes };
         let links = BTreeMap::from([(Id::new([9; 32]), of(2, 200))]);
         let programs = BTreeMap::from([(7, EndpointTraffic { sent: of(5, 500), delivered: of(3, 3000) })]);
         let left = Total { sent: Traffic { packets: 1, bytes: 100 }, received: Traffic::default() };
-        let departed = HashMap::from([(Id::new([2; 32]), left)]);
-        let (networks, endpoints) = traffic(&state, &departed, &links, &programs);
+        state.departed.insert(Id::new([2; 32]), left);
+        let (networks, endpoints) = traffic(&state, &links, &programs);
         assert_eq!(endpoints.len(), 1);
         assert_eq!(endpoints[0].sent, Traffic { packets: 5, bytes: 500 });
         assert_eq!(endpoints[0].received, Traffic { packets: 5, bytes: 3200 });
         let names: Vec<_> =
             networks.iter().map(|network| (&*network.network, network.received.bytes)).collect();
         assert_eq!(names, [("bridge", 0), ("dev", 0), ("n1", 3200)]);
+        let sent: u64 = networks.iter().map(|network| network.sent.packets).sum();
+        assert_eq!(sent, 6, "what has left counts");
     }
 }

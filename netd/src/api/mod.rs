@@ -6,7 +6,6 @@
 mod attachment;
 pub(crate) mod body;
 mod compose;
-mod departed;
 mod error;
 mod event;
 mod filter;
@@ -43,15 +42,10 @@ use axum::{
 use futures_util::FutureExt;
 use tokio::sync::{Mutex, broadcast, watch};
 
-use self::{
-    departed::{Departed, Total},
-    error::Refusal,
-    event::Events,
-    info::Told,
-};
+use self::{error::Refusal, event::Events, info::Told};
 use crate::{
     engine::{Created, Engine, Error, Event},
-    model::{Id, State, request},
+    model::{State, request},
 };
 
 /// What Docker's routes ask of the engine, so that they can be tested without a kernel.
@@ -71,8 +65,6 @@ pub(crate) trait Networks: Clone + Send + Sync + 'static {
         network: &str,
         request: request::NetworkDisconnect,
     ) -> impl Future<Output = Result<(), Error>> + Send;
-    /// What the endpoint of `network` that `container` names sent and received until now, and the network's id.
-    fn traffic(&self, network: &str, container: &str) -> impl Future<Output = Option<(Id, Total)>> + Send;
 }
 
 impl Networks for Engine {
@@ -103,14 +95,6 @@ impl Networks for Engine {
     async fn disconnect(&self, network: &str, request: request::NetworkDisconnect) -> Result<(), Error> {
         self.disconnect(network, request).await
     }
-
-    async fn traffic(&self, network: &str, container: &str) -> Option<(Id, Total)> {
-        let state = self.state();
-        let network = state.find_network(network).ok()?.id;
-        let endpoint = state.find_endpoint(network, container)?;
-        let (link, programs) = self.traffic_of(endpoint).await?;
-        Some((network, compose::endpoint_total(link, programs)))
-    }
 }
 
 /// What the routes work with.
@@ -118,7 +102,6 @@ impl Networks for Engine {
 pub(crate) struct Api<E> {
     engine: E,
     events: Events,
-    departed: Departed,
     /// Held while networks are pruned: one such request at a time.
     pruning: Arc<Mutex<()>>,
     /// Becomes true when the streams are to end.
@@ -130,14 +113,7 @@ impl<E: Networks> Api<E> {
     /// Serves `engine`. Must be called within a runtime.
     pub(crate) fn new(engine: E, shutdown: watch::Receiver<bool>) -> Self {
         let events = Events::record(engine.events());
-        Self {
-            engine,
-            events,
-            departed: Departed::default(),
-            pruning: Arc::default(),
-            shutdown,
-            started: Instant::now(),
-        }
+        Self { engine, events, pruning: Arc::default(), shutdown, started: Instant::now() }
     }
 
     /// `routes`, with the rules that hold for all of them.

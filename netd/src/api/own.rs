@@ -115,8 +115,7 @@ pub(super) async fn counted(engine: &Engine) -> Result<(HostView, Counters), Ref
 async fn gather_stats(api: &Api<Engine>) -> Result<Stats, Refusal> {
     let (host, counters) = counted(&api.engine).await?;
     let state = api.engine.state();
-    let departed = api.departed.totals(|network| state.networks.contains_key(network));
-    let (networks, endpoints) = compose::traffic(&state, &departed, &host.endpoints, &counters.endpoints);
+    let (networks, endpoints) = compose::traffic(&state, &host.endpoints, &counters.endpoints);
     let by_name =
         |counters: Vec<(&'static str, u64)>| counters.into_iter().map(|(name, n)| (name.into(), n)).collect();
     Ok(Stats {

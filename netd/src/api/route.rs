@@ -114,11 +114,7 @@ pub(crate) async fn disconnect<E: Networks>(
     Name(name): Name,
     Json(request): Json<request::NetworkDisconnect>,
 ) -> Result<StatusCode, Refusal> {
-    let last = api.engine.traffic(&name, &request.container).await;
     api.engine.disconnect(&name, request).await?;
-    if let Some((network, total)) = last {
-        api.departed.add(network, total);
-    }
     Ok(StatusCode::OK)
 }
 

@@ -12,7 +12,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{broadcast, watch};
 
-use super::{Api, Networks, body, departed::Total, docker, info::Told, sample};
+use super::{Api, Networks, body, docker, info::Told, sample};
 use crate::{
     engine::{Action, Created, Error, Event, Happened},
     model::{Driver, Id, State, Timestamp, request},
@@ -81,10 +81,6 @@ impl Networks for Fake {
             }
             (other, _) => Err(Error::not_found(format!("No such container: {other}"))),
         }
-    }
-
-    async fn traffic(&self, _: &str, _: &str) -> Option<(Id, Total)> {
-        None
     }
 }
 

@@ -6,39 +6,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use netd_common::stats;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Reserver;
-
-/// Packets and bytes. A super-frame of GSO counts as one packet; bytes include the Ethernet header.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traffic {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes.
-    pub bytes: u64,
-}
-
-impl From<stats::Traffic> for Traffic {
-    fn from(traffic: stats::Traffic) -> Self {
-        Self { packets: traffic.packets, bytes: traffic.bytes }
-    }
-}
-
-impl std::ops::Add for Traffic {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self { packets: self.packets + other.packets, bytes: self.bytes + other.bytes }
-    }
-}
-
-impl std::iter::Sum for Traffic {
-    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
-        parts.fold(Self::default(), std::ops::Add::add)
-    }
-}
+pub use crate::model::Traffic;
 
 /// One of `GET /netd/names`: the names of one network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -148,8 +119,8 @@ pub struct Binding {
     pub network: Option<String>,
     /// Name of the endpoint; none if the host began the flow.
     pub endpoint: Option<String>,
-    /// Name of the interface it leaves through.
-    pub uplink: String,
+    /// Name of the interface it leaves through; none if it leaves through none, or if the interface is gone.
+    pub uplink: Option<String>,
     /// To the remote.
     pub outbound: Traffic,
     /// From the remote.

@@ -63,7 +63,7 @@ pub(super) fn nat(nat: &Nat) -> String {
         [
             binding.protocol.clone(),
             format!("{}\n{owner}", binding.local),
-            format!("{}\n{}", binding.external, binding.uplink),
+            format!("{}\n{}", binding.external, binding.uplink.as_deref().unwrap_or("-")),
             format!("{remote}\n{}", binding.state),
             format!("{}\n{}", duration(binding.age), duration(binding.idle)),
             traffic(binding.outbound),
@@ -277,7 +277,7 @@ mod tests {
             idle: 0.2,
             network: endpoint.map(|_| "bridge".into()),
             endpoint: endpoint.map(Into::into),
-            uplink: "eth0".into(),
+            uplink: Some("eth0".into()),
             outbound: Traffic { packets: 12, bytes: 3400 },
             inbound: Traffic { packets: 1_000_000, bytes: 1_500_000_000 },
         };
@@ -343,7 +343,7 @@ udp    172.17.0.2:40000  192.0.2.1:40000  any               1m15s      12    1.0
             idle: 86_399.0,
             network: Some("bridge".into()),
             endpoint: Some("a-container".into()),
-            uplink: "eth0".into(),
+            uplink: Some("eth0".into()),
             outbound: Traffic { packets: 999, bytes: 999 },
             inbound: Traffic { packets: 999, bytes: 999_000 },
         };

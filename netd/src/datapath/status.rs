@@ -104,6 +104,7 @@ pub(super) fn read(
             jited: info.size_jitted(),
         });
     }
+    status.programs.sort_by(|a, b| a.name.cmp(&b.name));
     for hook in HOOKS {
         let attached = programs.attached(hook)?;
         let link = |index: IfIndex| LinkStatus { program: hook.name, interface: Some(index.0) };

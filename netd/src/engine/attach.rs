@@ -122,9 +122,12 @@ impl Engine {
         // With the namespace gone there is no default route to move to another endpoint.
         let touched = |other: &Endpoint| other.id == endpoint.id || alive && other.far_end.is_same(far_end);
         let state = self.state();
+        let before = state.departed.get(&network.id).copied().unwrap_or_default();
+        let departed = before + self.total_of(endpoint).await;
         let gone = || -> Vec<Change> {
             let externals = state.externals_of(endpoint.id).map(|it| Change::RemoveExternal(it.external));
-            externals.chain([Change::RemoveEndpoint(endpoint.id)]).collect()
+            let endpoint = [Change::RemoveEndpoint(endpoint.id), Change::Depart(network.id, departed)];
+            externals.chain(endpoint).collect()
         };
         if let Err(error) = self.change(writer, gone(), |_| false, touched).await {
             // A namespace that ends takes the veth along, and may have done so under our hands: then there is less to do.

@@ -3,15 +3,12 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use netd_common::{
-    addr::IfIndex,
-    stats::{EndpointTraffic, Traffic},
-};
+use netd_common::{addr::IfIndex, stats::Traffic};
 
 use super::{Engine, internal};
 use crate::{
     link::{Uplink, uplinks},
-    model::{Endpoint, Error, Id},
+    model::{Endpoint, Error, Id, Total},
 };
 
 /// The host as it is seen at one moment.
@@ -46,12 +43,11 @@ pub struct RouteView {
 }
 
 impl Engine {
-    /// What the host's stack and bridges delivered to one endpoint, and what the programs did for it; `None` if the kernel
-    /// does not tell.
-    pub async fn traffic_of(&self, endpoint: &Endpoint) -> Option<(Traffic, EndpointTraffic)> {
-        let device = self.0.host.links.counted_device(&endpoint.host_interface).await.ok()?;
-        let programs = self.datapath().traffic(endpoint.slot).ok()?;
-        Some((device.map(|device| device.sent).unwrap_or_default(), programs))
+    /// What an endpoint has sent and received until now, as far as the kernel tells.
+    pub(super) async fn total_of(&self, endpoint: &Endpoint) -> Total {
+        let device = self.0.host.links.counted_device(&endpoint.host_interface).await.ok().flatten();
+        let programs = self.datapath().traffic(endpoint.slot).unwrap_or_default();
+        Total::of(device.map(|device| device.sent).unwrap_or_default(), programs)
     }
 
     /// Looks at the host's links and routes; nothing is remembered from before.

@@ -104,6 +104,10 @@ impl Engine {
             }
             alive
         });
+        for endpoint in old.endpoints.values().filter(|endpoint| !new.endpoints.contains_key(&endpoint.id)) {
+            let departed = new.departed.entry(endpoint.network).or_default();
+            *departed = *departed + self.total_of(endpoint).await;
+        }
         free_leases(&old, &mut new);
         self.predefine(&mut new).await?;
         let gone: Vec<_> =
@@ -178,6 +182,11 @@ fn changes(old: &State, new: &State) -> Vec<Change> {
     changes.extend(gone.map(|id| Change::RemoveEndpoint(*id)));
     let gone = old.networks.keys().filter(|id| !new.networks.contains_key(id));
     changes.extend(gone.map(|id| Change::RemoveNetwork(*id)));
+    for (id, total) in &new.departed {
+        if old.departed.get(id) != Some(total) {
+            changes.push(Change::Depart(*id, *total));
+        }
+    }
     for (id, pool) in &new.pools {
         if old.pools.get(id) != Some(pool) {
             changes.push(Change::PutPool(pool.clone()));

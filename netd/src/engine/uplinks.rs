@@ -127,7 +127,10 @@ impl Engine {
         let gone: Vec<_> =
             writer.uplinks.keys().filter(|index| !found.contains_key(index)).copied().collect();
         for index in gone {
-            log::info!("the interface with index {} is an uplink no more", index.0);
+            match around.devices.iter().find(|device| device.index == index.0) {
+                Some(device) => log::info!("{} is an uplink no more", device.name),
+                None => log::info!("the uplink with index {} is no more", index.0),
+            }
             self.datapath().remove_uplink(index).map_err(internal)?;
             writer.uplinks.remove(&index);
         }

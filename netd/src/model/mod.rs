@@ -28,6 +28,7 @@ mod segment;
 mod state;
 mod sysctl;
 mod time;
+mod traffic;
 
 pub use address::MacAddress;
 pub use bridge::{Advertise, Bridge, BridgeSettings, GatewayMode, UnknownGatewayMode};
@@ -53,3 +54,4 @@ pub use segment::Segment;
 pub use state::State;
 pub use sysctl::{InvalidSysctl, Sysctl};
 pub use time::Timestamp;
+pub use traffic::{Total, Traffic};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{Endpoint, Error, External, Forwards, Id, LeasedPool, Network, PortSet, Sandbox};
+use super::{Endpoint, Error, External, Forwards, Id, LeasedPool, Network, PortSet, Sandbox, Total};
 
 /// All that the store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct State {
     pub pools: BTreeMap<String, LeasedPool>,
     /// By what the outside sees.
     pub externals: BTreeMap<IpNet, External>,
+    /// By network, what endpoints had sent and received when they left: a network's totals do not fall when one does.
+    pub departed: BTreeMap<Id, Total>,
     /// Ports that netd has reserved, beside the administrator's.
     pub reserved: PortSet,
     /// What netd has switched on.

@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use lock::{Lock, LockError};
 
-use crate::model::{Endpoint, External, Forwards, Id, LeasedPool, Network, PortSet, State};
+use crate::model::{Endpoint, External, Forwards, Id, LeasedPool, Network, PortSet, State, Total};
 
 /// Name of the database in the state directory.
 pub const FILE: &str = "netd.redb";
@@ -26,6 +26,7 @@ const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("network
 const ENDPOINTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("endpoints");
 const POOLS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pools");
 const EXTERNALS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("externals");
+const DEPARTED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("departed");
 const JOURNAL: TableDefinition<'_, &str, ()> = TableDefinition::new("journal");
 
 /// Key of the ports that netd has reserved.
@@ -72,6 +73,8 @@ pub enum Change {
     PutEndpoint(Endpoint),
     /// An endpoint is gone.
     RemoveEndpoint(Id),
+    /// What a network's endpoints that are gone had sent and received, all together.
+    Depart(Id, Total),
     /// An engine's pool is new or changed.
     PutPool(LeasedPool),
     /// An engine's pool is gone.
@@ -100,9 +103,13 @@ impl Change {
     pub fn make(self, state: &mut State) {
         match self {
             Self::PutNetwork(network) => drop(state.networks.insert(network.id, network)),
-            Self::RemoveNetwork(id) => drop(state.networks.remove(&id)),
+            Self::RemoveNetwork(id) => {
+                state.networks.remove(&id);
+                state.departed.remove(&id);
+            }
             Self::PutEndpoint(endpoint) => drop(state.endpoints.insert(endpoint.id, endpoint)),
             Self::RemoveEndpoint(id) => drop(state.endpoints.remove(&id)),
+            Self::Depart(network, total) => drop(state.departed.insert(network, total)),
             Self::PutPool(pool) => drop(state.pools.insert(pool.id.clone(), pool)),
             Self::RemovePool(id) => drop(state.pools.remove(&id)),
             Self::PutExternal(external) => drop(state.externals.insert(external.external, external)),
@@ -148,6 +155,7 @@ impl Store {
             transaction.open_table(ENDPOINTS)?;
             transaction.open_table(POOLS)?;
             transaction.open_table(EXTERNALS)?;
+            transaction.open_table(DEPARTED)?;
             transaction.open_table(JOURNAL)?;
             Ok(())
         })?;
@@ -170,6 +178,7 @@ impl Store {
         let endpoints: Vec<Endpoint> = records(&transaction, ENDPOINTS)?;
         let pools: Vec<LeasedPool> = records(&transaction, POOLS)?;
         let externals: Vec<External> = records(&transaction, EXTERNALS)?;
+        let departed: Vec<(Id, Total)> = records(&transaction, DEPARTED)?;
         let journal = transaction.open_table(JOURNAL)?;
         let journal = journal.iter()?;
         let journal = journal.map(|entry| Ok(entry?.0.value().to_owned()));
@@ -179,6 +188,7 @@ impl Store {
                 endpoints: endpoints.into_iter().map(|endpoint| (endpoint.id, endpoint)).collect(),
                 pools: pools.into_iter().map(|pool| (pool.id.clone(), pool)).collect(),
                 externals: externals.into_iter().map(|external| (external.external, external)).collect(),
+                departed: departed.into_iter().collect(),
                 reserved: get(RESERVED)?.parse().unwrap_or_default(),
                 forwards: serde_json::from_str(&get(FORWARDS)?).unwrap_or_default(),
             },
@@ -208,17 +218,24 @@ impl Store {
             let mut endpoints = transaction.open_table(ENDPOINTS)?;
             let mut pools = transaction.open_table(POOLS)?;
             let mut externals = transaction.open_table(EXTERNALS)?;
+            let mut departed = transaction.open_table(DEPARTED)?;
             let mut journal = transaction.open_table(JOURNAL)?;
             for change in changes {
                 match change {
                     Change::PutNetwork(network) => {
                         networks.insert(&*network.id.to_string(), &*json(network))?;
                     }
-                    Change::RemoveNetwork(id) => drop(networks.remove(&*id.to_string())?),
+                    Change::RemoveNetwork(id) => {
+                        networks.remove(&*id.to_string())?;
+                        departed.remove(&*id.to_string())?;
+                    }
                     Change::PutEndpoint(endpoint) => {
                         endpoints.insert(&*endpoint.id.to_string(), &*json(endpoint))?;
                     }
                     Change::RemoveEndpoint(id) => drop(endpoints.remove(&*id.to_string())?),
+                    Change::Depart(network, total) => {
+                        departed.insert(&*network.to_string(), &*json(&(network, total)))?;
+                    }
                     Change::PutPool(pool) => drop(pools.insert(&*pool.id, &*json(pool))?),
                     Change::RemovePool(id) => drop(pools.remove(id.as_str())?),
                     Change::PutExternal(external) => {
@@ -271,7 +288,7 @@ fn json(record: &impl Serialize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Driver, Ipam, Timestamp};
+    use crate::model::{Driver, Ipam, Timestamp, Traffic};
 
     fn network(last: u8) -> Network {
         Network {
@@ -306,9 +323,12 @@ mod tests {
         let (one, two) = (network(1), network(2));
         store.commit(&[Change::PutNetwork(one.clone()), Change::PutNetwork(two.clone())], &[]).unwrap();
         store.begin(&["veth1".into(), "veth2".into()]).unwrap();
+        let total = Total { sent: Traffic { packets: 1, bytes: 60 }, received: Traffic::default() };
+        store.commit(&[Change::Depart(one.id, total), Change::Depart(two.id, total)], &[]).unwrap();
         store.commit(&[Change::RemoveNetwork(one.id)], &["veth1".into()]).unwrap();
         drop(store);
         let (_store, stored) = Store::open(&path, ula("fd00:2::/48")).unwrap();
+        assert_eq!(stored.state.departed, [(two.id, total)].into());
         assert_eq!(stored.state.networks.into_values().collect::<Vec<_>>(), [two]);
         assert_eq!(stored.journal, BTreeSet::from(["veth2".to_owned()]));
         assert_eq!(stored.ula, ula("fd00:1::/48"));

@@ -54,6 +54,32 @@ fn metrics_count_what_goes_through() {
 }
 
 #[test]
+fn a_networks_counters_never_fall() {
+    let lab = Lab::wired();
+    lab.host.start(&[]);
+    let sent = || {
+        let words = ["netd_network_packets_total", "network=\"bridge\"", "direction=\"sent\""];
+        sum(&lab.host.metrics(), &words)
+    };
+    let (a, b) = (lab.container_on("bridge", "a"), lab.container_on("bridge", "b"));
+    for container in [&a, &b] {
+        assert!(ping(&container.ns, Family::V4.outside(), Ping::default()));
+    }
+    let with_both = sent();
+    lab.host.netd(&format!("network disconnect bridge netns:{}", a.ns.name()));
+    let with_one = sent();
+    assert!(with_one >= with_both, "an endpoint has left: {with_both}, {with_one}");
+    lab.host.kill();
+    lab.host.start(&[]);
+    let restarted = sent();
+    assert!(restarted >= with_one, "the daemon was restarted: {with_one}, {restarted}");
+    lab.host.kill();
+    drop(b);
+    lab.host.start(&[]);
+    assert!(sent() >= restarted, "an endpoint died meanwhile: {restarted}, {}", sent());
+}
+
+#[test]
 fn drops_are_counted_by_reason() {
     let lab = Lab::new();
     let a = lab.container("a");
