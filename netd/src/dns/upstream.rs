@@ -13,7 +13,7 @@ use hickory_net::{
     udp::UdpClientStream,
     xfer::{DnsHandle as _, FirstAnswer as _, Protocol},
 };
-use hickory_proto::op::{DnsRequest, DnsRequestOptions, Message};
+use hickory_proto::op::{DnsRequest, DnsRequestOptions, Message, ResponseCode};
 use tokio::sync::Semaphore;
 
 use crate::link;
@@ -46,21 +46,31 @@ impl Upstream {
         servers
     }
 
-    /// What the first server says that says anything; by the protocol that the question came by, so that an answer which is
+    /// What the first server says that has an answer; one that cannot or will not answer leaves it to the next, as a resolver
+    /// would that knew them all, and what it said is told if nobody knows more. By the protocol that the question came by, so that an answer which is
     /// too large for one packet says so, and is fetched by TCP when the client asks again by TCP.
     ///
     /// `own` are netd's own addresses, which would only ask again.
     pub(super) async fn ask(&self, question: &[u8], protocol: Protocol, own: &[IpAddr]) -> Option<Message> {
         // Nobody waits in line: a client asks again, and a flood is not to hold up the others.
         let _under_way = self.questions.try_acquire().ok()?;
+        let mut refusal = None;
         for server in self.servers().into_iter().filter(|server| !own.contains(server)) {
             match exchange(SocketAddr::new(server, PORT), question, protocol).await {
+                Ok(answer) if is_refusal(answer.metadata.response_code) => {
+                    refusal.get_or_insert(answer);
+                }
                 Ok(answer) => return Some(answer),
                 Err(error) => log::debug!("name server {server}: {error}"),
             }
         }
-        None
+        refusal
     }
+}
+
+/// Whether a server has said no more than that it has no answer.
+const fn is_refusal(code: ResponseCode) -> bool {
+    matches!(code, ResponseCode::ServFail | ResponseCode::Refused)
 }
 
 async fn exchange(server: SocketAddr, question: &[u8], protocol: Protocol) -> Result<Message, NetError> {

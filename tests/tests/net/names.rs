@@ -49,13 +49,22 @@ fn message_of(stream: &mut TcpStream) -> Vec<u8> {
     message
 }
 
-/// A name server in the outside that knows `example.test`, and remembers what it was asked.
+/// A name server in the outside that remembers what it was asked.
 struct Outside {
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Outside {
+    /// One that knows `example.test`.
     fn new(ns: &Namespace, address: IpAddr) -> Self {
+        let known = |name: &str| {
+            if name == "example.test." { ResponseCode::NoError } else { ResponseCode::NXDomain }
+        };
+        Self::saying(ns, address, known)
+    }
+
+    /// One that says so of a name, with an address where it is no error.
+    fn saying(ns: &Namespace, address: IpAddr, code: impl Fn(&str) -> ResponseCode + Send + 'static) -> Self {
         let socket = ns.enter(|| std::net::UdpSocket::bind(at(address, 53))).expect("binding port 53");
         let asked = Arc::new(Mutex::new(Vec::new()));
         let record = asked.clone();
@@ -66,11 +75,10 @@ impl Outside {
                 let name = question.queries[0].name().to_string();
                 let mut answer = Message::new(question.metadata.id, MessageType::Response, OpCode::Query);
                 answer.add_query(question.queries[0].clone());
-                if name == "example.test." {
+                answer.metadata.response_code = code(&name);
+                if answer.metadata.response_code == ResponseCode::NoError {
                     let data = RData::A(A::new(192, 0, 2, 7));
                     answer.add_answer(Record::from_rdata(question.queries[0].name().clone(), 60, data));
-                } else {
-                    answer.metadata.response_code = ResponseCode::NXDomain;
                 }
                 record.lock().expect("no thread panics with it").push(name);
                 socket.send_to(&answer.to_vec().expect("a message"), client).expect("answering");
@@ -138,6 +146,33 @@ fn t76_an_internal_network_asks_nobody_outside() {
     assert_eq!(known, (ResponseCode::NoError, vec![b.ipv4.to_string()]));
     assert_eq!(resolve(&a.ns, server, "example.test.", RecordType::A).0, ResponseCode::NXDomain);
     assert_eq!(outside.asked(), [] as [String; 0]);
+}
+
+#[test]
+fn a_server_that_has_no_answer_leaves_it_to_the_next() {
+    let lab = Lab::wired();
+    let (first, second) = (Family::V4.outside(), Family::V4.outside_other());
+    lab.host.resolve_by(&[first, second]);
+    lab.host.start(&[]);
+    let a = lab.container_on("bridge", "a");
+    let server = at("172.17.0.1".parse::<IpAddr>().expect("an address"), 53);
+    served(&a, server);
+    let refused = |name: &str| match name {
+        "failed.test." => ResponseCode::ServFail,
+        "nosuch.test." => ResponseCode::NXDomain,
+        _ => ResponseCode::Refused,
+    };
+    let _first = Outside::saying(&lab.outside, first, refused);
+    let ask = |name: &str| resolve(&a.ns, server, name, RecordType::A);
+    let known =
+        |name: &str| if name == "unknown.test." { ResponseCode::ServFail } else { ResponseCode::NoError };
+    let second = Outside::saying(&lab.outside, second, known);
+    for name in ["example.test.", "failed.test."] {
+        assert_eq!(ask(name), (ResponseCode::NoError, vec!["192.0.2.7".into()]), "{name}");
+    }
+    assert_eq!(ask("nosuch.test.").0, ResponseCode::NXDomain, "that is an answer");
+    assert_eq!(ask("unknown.test.").0, ResponseCode::Refused, "what the first said");
+    assert_eq!(second.asked(), ["example.test.", "failed.test.", "unknown.test."]);
 }
 
 #[test]
