@@ -16,7 +16,7 @@ use super::{
     json,
 };
 
-/// The most bytes that a request's body may have: 1 MiB.
+/// The most bytes that the body of a client's request may have: 1 MiB.
 pub(crate) const LIMIT: usize = 1 << 20;
 /// How long a client may take to send a body.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,20 +52,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             })?),
             None => None,
         };
-        let body = read(body).await?;
+        let body = read(body, LIMIT).await?;
         check_content_type(content_type, body.is_empty())?;
         json::read(&body).map(Self)
     }
 }
 
-/// The whole body, if it comes in time and is not too large.
-pub(crate) async fn read(body: Body) -> Result<Bytes, Refusal> {
-    let limited = Limited::new(body, LIMIT);
+/// The whole body, if it comes in time and has no more than `limit` bytes.
+pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, Refusal> {
+    let limited = Limited::new(body, limit);
     match tokio::time::timeout(PATIENCE, limited.collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal {
             status: StatusCode::PAYLOAD_TOO_LARGE,
-            message: format!("request body is larger than {LIMIT} bytes"),
+            message: format!("request body is larger than {limit} bytes"),
         }),
         Ok(Err(error)) => Err(Refusal::invalid(format!("request body cannot be read: {error}"))),
         Err(_) => Err(Refusal {

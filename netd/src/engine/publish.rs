@@ -193,7 +193,29 @@ fn read_portmap(json: &str) -> Result<Vec<PortSpec>, Error> {
         let host = (binding.host_port != 0).then_some(Ports { first: binding.host_port, last });
         PortSpec::new(address, host, Ports { first: binding.port, last: binding.port }, protocol)
     };
-    bindings.into_iter().map(read).collect()
+    Ok(in_order(bindings.into_iter().map(read).collect::<Result<_, _>>()?))
+}
+
+/// Ports that are named before those that may be any of several, which could take them; and ranges, which an engine takes apart and
+/// names in any order, as ranges.
+fn in_order(mut specs: Vec<PortSpec>) -> Vec<PortSpec> {
+    let named = |spec: &PortSpec| spec.host.filter(|host| host.count() == spec.container.count());
+    specs.sort_by_key(|spec| match named(spec) {
+        Some(host) => (false, Some((spec.protocol, spec.address, host.first, spec.container.first))),
+        None => (true, None),
+    });
+    specs.dedup_by(|next, last| {
+        let (Some(host), Some(before)) = (named(next), named(last)) else { return false };
+        let is_next = (next.protocol, next.address) == (last.protocol, last.address)
+            && before.last.checked_add(1) == Some(host.first)
+            && last.container.last.checked_add(1) == Some(next.container.first);
+        if is_next {
+            last.host = Some(Ports { last: host.last, ..before });
+            last.container.last = next.container.last;
+        }
+        is_next
+    });
+    specs
 }
 
 /// The endpoint that `text` names: `NETWORK/ENDPOINT`, or an endpoint's sandbox, name or id. Of a sandbox in several networks
@@ -462,6 +484,16 @@ mod tests {
             {"Proto":6,"Port":90,"HostIP":"0.0.0.0","HostPort":9000,"HostPortEnd":9010}]"#;
         let specs: Vec<_> = read_portmap(json).unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(specs, ["8080:80/tcp", "[::1]::53/udp", "0.0.0.0:9000-9010:90/tcp"]);
+        // Whatever the order: named ports first, and as ranges where they are.
+        let port = |inner: u16, outer: u16, end: u16| {
+            format!(r#"{{"Proto":17,"Port":{inner},"HostPort":{outer},"HostPortEnd":{end}}}"#)
+        };
+        let ports =
+            [(7, 0, 0), (5, 20, 29), (82, 92, 92), (80, 90, 90), (81, 91, 91), (90, 93, 93), (80, 90, 90)];
+        let json = ports.map(|(inner, outer, end)| port(inner, outer, end)).join(",");
+        let specs: Vec<_> =
+            read_portmap(&format!("[{json}]")).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(specs, ["90:80/udp", "90-92:80-82/udp", "93:90/udp", "7/udp", "20-29:5/udp"]);
         for (json, reason) in [
             ("{}", "invalid type"),
             (r#"[{"Proto":1,"Port":80}]"#, "protocol 1 has no ports"),

@@ -30,6 +30,10 @@ use crate::{
 /// The type of all bodies, which the engine names and nobody insists on.
 const MEDIA_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
 
+/// The most bytes that a call's body may have: 16 MiB. An engine names each port of a range, twice and in some 110 bytes, and a
+/// container may publish all there are, by TCP and by UDP.
+const LIMIT: usize = 16 << 20;
+
 /// What is served at the plugin's socket.
 pub(crate) fn router(engine: Engine) -> Router {
     Router::new()
@@ -89,7 +93,7 @@ where
     F: Future<Output = Result<A, Error>>,
 {
     let path = request.uri().path().to_owned();
-    let body = body::read(request.into_body()).await;
+    let body = body::read(request.into_body(), LIMIT).await;
     let parameters = match body.and_then(|body| json::read::<Q>(&body)) {
         Ok(parameters) => parameters,
         Err(refusal) => return failed(refusal.status, &refusal.message),

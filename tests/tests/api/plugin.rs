@@ -3,7 +3,9 @@
 
 use std::os::unix::net::UnixStream;
 
-use netd_tests::lab::{Answer, Family, Host, Lab, Namespace, Ping, http_send, ping, until};
+use netd_tests::lab::{
+    Answer, Family, Host, Lab, Namespace, Ping, UdpEcho, ask, at, http_send, ping, udp, until,
+};
 use serde_json::{Value, json};
 
 /// The engine's ids are 64 hexadecimal digits; others are as good.
@@ -222,6 +224,43 @@ fn t69_a_network_from_hello_to_goodbye() {
         assert_eq!(engine.call("IpamDriver.ReleasePool", &json!({"PoolID": pool["PoolID"]})), json!({}));
     }
     assert_eq!(lab.host.ns.configuration(), configuration, "nothing is left");
+}
+
+/// What a telephone exchange publishes (T68); the engine names each port, twice.
+#[test]
+fn a_range_of_ten_thousand_ports_is_no_call_too_large() {
+    const FIRST: u16 = 10_000;
+    const LAST: u16 = 20_000;
+    let lab = Lab::wired();
+    lab.host.start(&[]);
+    let engine = Engine { host: &lab.host };
+    engine.activate();
+    let pools = engine.network(&json!({}));
+    let [ipv4, ipv6] = pools.each_ref().map(|pool| engine.address(pool, "", &json!({}))["Address"].clone());
+    let exposed: Vec<_> = (FIRST..=LAST).map(|port| json!({"Proto": 17, "Port": port})).collect();
+    let binding = |port| json!({"Proto": 17, "IP": "", "Port": port, "HostIP": "", "HostPort": port, "HostPortEnd": port});
+    let map: Vec<_> = (FIRST..=LAST).map(binding).collect();
+    let body = json!({
+        "NetworkID": NETWORK, "EndpointID": ENDPOINT,
+        "Interface": {"Address": ipv4, "AddressIPv6": ipv6, "MacAddress": "02:00:00:00:00:01"},
+        "Options": {"com.docker.network.endpoint.exposedports": exposed, "com.docker.network.portmap": map},
+    });
+    assert_eq!(engine.call("NetworkDriver.CreateEndpoint", &body), json!({"Interface": {}}));
+    let a = Namespace::new("a");
+    let joined = engine.join(ENDPOINT, &a, &[&ipv4, &ipv6]);
+    assert_eq!(engine.call("NetworkDriver.ProgramExternalConnectivity", &body), json!({}));
+    let published = lab.host.netd_json("publish ls");
+    assert_eq!(published.as_array().map(Vec::len), Some(2), "a range is a range: {published}");
+    for port in [FIRST, LAST] {
+        let _echo = UdpEcho::new(&a, Family::V6.any(port));
+        for family in Family::BOTH {
+            assert_eq!(ask(&udp(&lab.outside, family, 0), at(family.host(), port), b"hello"), b"hello");
+        }
+    }
+    engine.leave(ENDPOINT, &a, &joined["InterfaceName"]["SrcName"]);
+    let id = json!({"NetworkID": NETWORK, "EndpointID": ENDPOINT});
+    assert_eq!(engine.call("NetworkDriver.DeleteEndpoint", &id), json!({}));
+    assert_eq!(lab.host.netd_json("publish ls"), json!([]));
 }
 
 #[test]
