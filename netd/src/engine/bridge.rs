@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What all of these options begin with.
-const NAMESPACE: &str = "netd.bridge.";
+pub(super) const NAMESPACE: &str = "netd.bridge.";
 
 const STP: &str = "netd.bridge.stp";
 const FORWARD_DELAY: &str = "netd.bridge.forward_delay";

@@ -71,6 +71,7 @@ impl Asked {
         }
         let interface = config.driver_opts.get(IFNAME).cloned();
         interface.as_deref().map(options::interface_name).transpose()?;
+        options::only_endpoints(&config.driver_opts)?;
         let port = bridge::read_port(&config.driver_opts, bridge)?;
         let rates = rate::read(&config.driver_opts)?;
         Ok(Self { ipv4, ipv6, link_local, interface, sysctls, port, rates })

@@ -12,13 +12,13 @@ use std::{
 
 use netd_common::limits;
 
-use super::{Action, Engine, Writer, attach, lowest_free, options, random, rate};
+use super::{Action, Engine, Writer, attach, bridge, lowest_free, options, random, rate};
 use crate::{
     ipam,
     link::Namespace,
     model::{
         Endpoint, EndpointOrder, Error, FarEnd, Handover, Id, Ipam, Network, NetworkOrder, Pool, PoolOrder,
-        Port, Reserver, State, Timestamp, request,
+        Reserver, State, Timestamp, request,
     },
     store::Change,
 };
@@ -325,7 +325,14 @@ fn hand_over(state: &State, network: &Network, order: EndpointOrder) -> Result<E
     let slot =
         slot.ok_or_else(|| Error::forbidden(format!("there are {} endpoints already", limits::ENDPOINTS)))?;
     let host_interface = attach::host_interface(state)?;
-    let port = Port::default();
+    options::only_endpoints(&order.options)?;
+    if order.options.contains_key(request::PUBLISH) {
+        return Err(Error::invalid(format!(
+            "option {} is not for an engine, which publishes by itself",
+            request::PUBLISH
+        )));
+    }
+    let port = bridge::read_port(&order.options, bridge)?;
     let is_named = |name: &String| state.endpoints_of(network.id).any(|other| other.name == *name);
     Ok(Endpoint {
         id: match order.id.parse() {

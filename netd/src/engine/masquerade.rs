@@ -8,7 +8,7 @@ use super::options::{parsed, strange, unreadable};
 use crate::model::{Bridge, Dependence, Error, prefix};
 
 /// What all of these options begin with.
-const NAMESPACE: &str = "netd.masquerade.";
+pub(super) const NAMESPACE: &str = "netd.masquerade.";
 /// Destinations that see the endpoints' own addresses, masquerade or not: prefixes, with commas between.
 const EXCEPT: &str = "netd.masquerade.except";
 /// What the external port of an endpoint's own address and port depends on.

@@ -8,8 +8,14 @@ use std::{
     str::FromStr,
 };
 
-use super::masquerade;
-use crate::model::{Advertise, Bridge, Error, GatewayMode};
+use super::{masquerade, rate};
+use crate::model::{Advertise, Bridge, Error, GatewayMode, request::PUBLISH};
+
+/// What all options of netd's own begin with.
+const OWN: &str = "netd.";
+/// Namespaces of netd's own in which networks have options, and those in which endpoints have some.
+const OF_NETWORKS: [&str; 2] = [super::bridge::NAMESPACE, masquerade::NAMESPACE];
+const OF_ENDPOINTS: [&str; 3] = [super::bridge::NAMESPACE, rate::NAMESPACE, PUBLISH];
 
 /// Name of the kernel bridge.
 pub(super) const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -60,6 +66,7 @@ pub(super) fn read(
     internal: bool,
     bridge: Bridge,
 ) -> Result<Bridge, Error> {
+    only(options, &OF_NETWORKS, &OF_ENDPOINTS, "an endpoint's: give it to `network connect`")?;
     boolean(options, DEFAULT_BRIDGE)?;
     let prefix = options.get(PREFIX).filter(|prefix| !prefix.is_empty()).cloned().unwrap_or(bridge.prefix);
     // The longest number is four digits: a sandbox has one interface in each network.
@@ -87,6 +94,27 @@ pub(super) fn read(
         ..bridge
     };
     super::bridge::read_network(options, masquerade::read(options, bridge)?)
+}
+
+/// Refuses what is no endpoint's among options of netd's own.
+pub(super) fn only_endpoints(options: &BTreeMap<String, String>) -> Result<(), Error> {
+    only(options, &OF_ENDPOINTS, &OF_NETWORKS, "a network's: give it to `network create`")
+}
+
+/// Refuses options of netd's own outside of `namespaces`, within which each is looked at by those who know it.
+fn only(
+    options: &BTreeMap<String, String>,
+    namespaces: &[&str],
+    others: &[&str],
+    elsewhere: &str,
+) -> Result<(), Error> {
+    let is_in = |name: &str, namespaces: &[&str]| namespaces.iter().any(|it| name.starts_with(it));
+    let strange = |name: &&String| name.starts_with(OWN) && !is_in(name, namespaces);
+    match options.keys().find(strange) {
+        None => Ok(()),
+        Some(name) if is_in(name, others) => Err(Error::invalid(format!("option {name} is {elsewhere}"))),
+        Some(name) => Err(Error::invalid(format!("unknown option {name}"))),
+    }
 }
 
 /// An option in a namespace of netd's that is not among `known`: a slip of the pen there is nobody else's option.
@@ -228,6 +256,27 @@ mod tests {
         };
         assert_eq!(read_all(&options, false).unwrap(), wanted);
         assert_eq!(read_all(&[(MTU, "0"), (PREFIX, "")], false).unwrap(), bare());
+    }
+
+    #[test]
+    fn what_is_nobodys_option_in_netds_own_namespace_is_refused() {
+        let network = |name| read_all(&[(name, "1")], false).unwrap_err().message;
+        assert_eq!(network("netd.mtu"), "unknown option netd.mtu");
+        for name in ["netd.rate.ingress", PUBLISH] {
+            assert_eq!(
+                network(name),
+                format!("option {name} is an endpoint's: give it to `network connect`")
+            );
+        }
+        let endpoint = |name: &str| only_endpoints(&BTreeMap::from([(name.to_owned(), "1".to_owned())]));
+        assert_eq!(endpoint("netd.mtu").unwrap_err().message, "unknown option netd.mtu");
+        assert_eq!(
+            endpoint("netd.masquerade.mapping").unwrap_err().message,
+            "option netd.masquerade.mapping is a network's: give it to `network create`"
+        );
+        for name in ["netd.rate.ingress", "netd.bridge.vlan", PUBLISH, "com.example.mtu"] {
+            endpoint(name).unwrap();
+        }
     }
 
     #[test]

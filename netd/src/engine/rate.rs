@@ -9,7 +9,7 @@ use crate::model::{
 };
 
 /// What all of these options begin with.
-const NAMESPACE: &str = "netd.rate.";
+pub(super) const NAMESPACE: &str = "netd.rate.";
 
 /// What an endpoint's options say of its bandwidth.
 pub(super) fn read(options: &BTreeMap<String, String>) -> Result<Rates, Error> {
