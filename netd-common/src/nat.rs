@@ -36,6 +36,8 @@ pub const BOUND: u16 = 1 << 7;
 pub const UNFILTERED: u16 = 1 << 8;
 /// The remote is an endpoint of this host, and `seen` the external port of a binding of its own.
 pub const SEEN_BOUND: u16 = 1 << 9;
+/// The host's stack let the first packet out, and may have translated it before: what comes back goes by the stack as well.
+pub const THROUGH_STACK: u16 = 1 << 10;
 
 /// One flow, or one binding: a value of `FLOWS4` or `FLOWS6`, an array. Two keys of `FLOW_KEYS4/6` hold its index, one per
 /// direction.
@@ -80,7 +82,7 @@ pub struct Flow<A: Address> {
     /// Always zero.
     pub pad: u8,
     /// [`ACCEPTED`], [`TWICE`], [`PEER`], [`OWN_ADDRESS`], [`CHOSEN`], [`OPEN`], [`BINDING`], [`BOUND`],
-    /// [`UNFILTERED`], [`SEEN_BOUND`].
+    /// [`UNFILTERED`], [`SEEN_BOUND`], [`THROUGH_STACK`].
     pub flags: u16,
     /// The record's own index.
     pub index: u32,

@@ -2,10 +2,10 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netd_common::{
-    addr::Address,
+    addr::{Address, IfIndex},
     drop::DropReason,
     endpoint::{NO_GATEWAY, VIA_BRIDGE},
-    nat::{Flow, HOST, OUTSIDE, TWICE},
+    nat::{Flow, HOST, OUTSIDE, THROUGH_STACK, TWICE},
     stats::Path,
     tuple::{INBOUND, OUTBOUND},
 };
@@ -397,6 +397,12 @@ pub fn deliver<F: Rewrite>(packet: &Packet, ip: &Ip<F::Address>, flow: &Flow<F::
     let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
     if endpoint.port.0 == 0 {
         return Err(DropReason::UnknownEndpoint);
+    }
+    if flow.flags & THROUGH_STACK != 0 {
+        // Netfilter undoes what it has done. Where the uplink is a bridge it may have looked at the packet already, as it was, and
+        // would not again at one that has not come in anew.
+        rewrite::ip::<F>(packet, &to_local(flow, ip.ttl))?;
+        return Ok(redirect::in_by(packet, IfIndex(packet.ifindex())));
     }
     if endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0 {
         // The stack routes it to the bridge, as any other packet.

@@ -12,7 +12,7 @@ use netd_common::{
     event::{Refused, Sweep},
     fib::NextHop,
     globals::Globals,
-    nat::{ACCEPTED, BINDING, BOUND, CHOSEN, OUTSIDE, OWN_ADDRESS, UNFILTERED},
+    nat::{ACCEPTED, BINDING, BOUND, CHOSEN, OUTSIDE, OWN_ADDRESS, THROUGH_STACK, UNFILTERED},
     stats::Path,
     tuple::{INBOUND, OUTBOUND, Tuple},
 };
@@ -279,6 +279,9 @@ fn decide<F: Family>(packet: &Packet, request: &Request<F::Address>) -> i64 {
     } else {
         0
     };
+    if request.uplink.0 != 0 {
+        flags |= THROUGH_STACK;
+    }
     let is_bound =
         masquerade && network.flags & INDEPENDENT_MAPPING != 0 && is_bindable(request.tuple.protocol);
     if is_bound {

@@ -71,9 +71,14 @@ fn an_engine_runs_its_containers_on_netd() {
     let endpoint = settings["EndpointID"].as_str().expect("an id");
     assert_eq!(known["Containers"][format!("ep-{endpoint}")]["IPv4Address"], "10.40.0.77/24", "{known}");
 
-    // The engine's own bridge does its work beside netd's.
-    let bridged = engine.container("bridged", "");
+    // The engine's own bridge does its work beside netd's, and a port published there is everybody's.
+    let bridged = engine.container("bridged", "--publish 9090:90");
     assert!(ping(&bridged, Family::V4.outside(), Ping::default()));
+    let echo = TcpEcho::new(&bridged, Family::V6.any(90));
+    for from in [&lab.outside, &lab.host.ns, &web, &third] {
+        connect(from, 0, at(Family::V4.host(), 9090)).unwrap_or_else(|e| panic!("{}: {e}", from.name()));
+    }
+    drop(echo);
     docker.ok("rm --force bridged");
 
     // The engine resolves names, and the packets go past its bridges and its rules.
@@ -98,6 +103,27 @@ fn an_engine_runs_its_containers_on_netd() {
     assert!(!third.ip("link").contains("eth1"));
     assert!(!ping(&third, "10.40.0.77".parse().expect("an address"), lonely));
     reaches_the_outside(&third);
+
+    // What netd's options say of an endpoint goes for an engine's as well; what is none is refused.
+    for (option, reason) in
+        [("netd.rate.up=1mbit", "unknown option"), ("netd.publish=80", "not for an engine")]
+    {
+        let output = docker.run(&format!("network connect --driver-opt {option} engines third"));
+        assert!(
+            !output.status.success() && String::from_utf8_lossy(&output.stderr).contains(reason),
+            "{output:?}"
+        );
+    }
+    docker.ok("network disconnect netds third");
+    for network in ["netds", "engines"] {
+        docker.ok(&format!("network connect --driver-opt netd.bridge.isolated=true {network} third"));
+    }
+    docker.ok("network connect --driver-opt netd.bridge.isolated=true netds web");
+    let isolated = inspect(&engine, "web", "netds")["IPAddress"].as_str().expect("an address").to_owned();
+    assert!(!ping(&third, isolated.parse().expect("an address"), lonely), "two isolated ports");
+    assert!(ping(&third, "10.40.0.77".parse().expect("an address"), Ping::default()), "one");
+    docker.ok("network disconnect netds web");
+    docker.ok("network disconnect engines third");
 
     // Where nobody manages addresses, containers have what they give themselves.
     docker.ok("network create --driver netd --ipam-driver null bare");

@@ -1,6 +1,8 @@
 //! The host's firewall is the host's: netd neither writes rules nor needs any.
 
-use netd_tests::lab::{Family, Lab, Ping, UdpEcho, UdpStream, ask, at, ping, udp};
+use std::io::{Read as _, Write as _};
+
+use netd_tests::lab::{Family, Lab, Ping, TcpEcho, UdpEcho, UdpStream, ask, at, connect, ping, udp};
 
 fn nft(lab: &Lab, arguments: &str) -> String {
     let output = lab.host.command("nft").args(arguments.split(' ')).output().expect("running nft");
@@ -38,4 +40,34 @@ fn flushing_all_rules_changes_nothing() {
         assert_eq!(losses.lost, 0, "{losses:?}");
     }
     assert_eq!(nft(&lab, "list ruleset"), "", "nor does it write one afterwards");
+}
+
+#[test]
+fn a_port_that_the_hosts_rules_lead_elsewhere_answers_containers_too() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    for (family, table) in Family::BOTH.into_iter().zip(["ip", "ip6"]) {
+        let remote = at(family.outside(), 5300);
+        let (_udp, _tcp) = (UdpEcho::new(&lab.outside, remote), TcpEcho::new(&lab.outside, remote));
+        let port = at(family.host(), 9090);
+        // What an engine does for a port of a container on a bridge of its own.
+        nft(&lab, &format!("add table {table} engine"));
+        nft(&lab, &format!("add chain {table} engine led {{ type nat hook prerouting priority -100 ; }}"));
+        for protocol in ["tcp", "udp"] {
+            let host = family.host();
+            nft(
+                &lab,
+                &format!(
+                    "add rule {table} engine led {table} daddr {host} {protocol} dport 9090 dnat to {remote}"
+                ),
+            );
+        }
+        assert_eq!(ask(&udp(&a.ns, family, 0), port, b"hello"), b"hello");
+        let mut stream = connect(&a.ns, 0, port).expect("connecting to the host's port");
+        stream.write_all(b"hello").expect("sending");
+        stream.read_exact(&mut [0; 5]).expect("the echo");
+        // And the remote itself, as ever.
+        assert_eq!(ask(&udp(&a.ns, family, 0), remote, b"hello"), b"hello");
+        connect(&a.ns, 0, remote).expect("connecting to the remote");
+    }
 }

@@ -190,7 +190,8 @@ fn without_the_fast_path_the_programs_only_judge() {
             let answer = back(v6, l4.reply());
             let ran = fixture.arrive(&answer);
             let (got, sent) = (read(&ran.packet), read(&answer));
-            assert_eq!((ran.verdict, got.destination, got.ttl), (NEXT, A.address(v6), sent.ttl));
+            assert_eq!((ran.verdict, got.destination, got.ttl), (REDIRECTED, A.address(v6), sent.ttl));
+            assert_eq!(got.macs, sent.macs, "in once more by the uplink");
         }
     }
     assert_eq!(fixture.traffic(A).delivered.packets, 0, "the veth counts those");
