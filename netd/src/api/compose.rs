@@ -1,7 +1,7 @@
 //! netd's own answers, put together out of what the engine, the host and the datapath tell, under names that people know.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
@@ -200,6 +200,25 @@ fn behaviour(network: &Network, of: impl FnOnce(&Bridge) -> Dependence) -> Strin
     network.bridge.as_ref().map(of).unwrap_or_default().to_string()
 }
 
+/// What the outside sees a network by that leaves through `uplink`: what its routes say, which need not be an address of the
+/// uplink's own, or else that one.
+fn sources(network: &Network, host: &HostView, uplink: &link::Uplink, ipv6: bool) -> BTreeSet<IpAddr> {
+    let bridge = network.bridge.as_ref();
+    let (chosen, own): (Option<IpAddr>, Option<IpAddr>) = if ipv6 {
+        (bridge.and_then(|bridge| bridge.host6).map(Into::into), uplink.ipv6.map(Into::into))
+    } else {
+        (bridge.and_then(|bridge| bridge.host4).map(Into::into), uplink.ipv4.map(Into::into))
+    };
+    let through = |route: &&RouteView| {
+        route.index == uplink.index && route.destination.addr().is_ipv6() == ipv6 && chosen.is_none()
+    };
+    let mut routes = host.routes.iter().filter(through).peekable();
+    match routes.peek() {
+        None => chosen.or(own).into_iter().collect(),
+        Some(_) => routes.filter_map(|route| route.source.or(own)).collect(),
+    }
+}
+
 pub(super) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
     let endpoints: HashMap<u32, &Endpoint> = state.endpoints.values().map(|it| (it.slot, it)).collect();
     let mut rules: Vec<Rule> = state
@@ -217,14 +236,9 @@ pub(super) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
             uplinks: host
                 .uplinks
                 .iter()
-                .filter_map(|uplink| {
-                    let bridge = network.bridge.as_ref()?;
-                    let address = if source.addr().is_ipv4() {
-                        bridge.host4.or(uplink.ipv4).map(Into::into)
-                    } else {
-                        bridge.host6.or(uplink.ipv6).map(Into::into)
-                    };
-                    Some(RuleUplink { name: uplink.name.clone(), address: address? })
+                .flat_map(|uplink| {
+                    let seen = sources(network, host, uplink, source.addr().is_ipv6());
+                    seen.into_iter().map(|address| RuleUplink { name: uplink.name.clone(), address })
                 })
                 .collect(),
             except: exempts_of(network, source),
@@ -419,6 +433,31 @@ mod tests {
                 {"network": "bridge", "source": "172.17.0.0/16", "uplinks": [{"name": "eth1", "address": "192.0.2.1"}], "except": ["10.8.0.0/16"], "mapping": "endpoint-independent", "filtering": "address-and-port-dependent"}
             ]})
         );
+    }
+
+    #[test]
+    fn a_rule_has_the_sources_that_its_routes_name() {
+        let route = |destination: &str, source: Option<&str>| RouteView {
+            destination: destination.parse().unwrap(),
+            gateway: None,
+            index: IfIndex(2),
+            interface: "eth1".into(),
+            source: source.map(|source| source.parse().unwrap()),
+            metric: 0,
+        };
+        let seen = |own: Option<[u8; 4]>, routes: &[RouteView]| -> Vec<String> {
+            let mut host = host();
+            host.uplinks[0].ipv4 = own.map(Into::into);
+            host.routes = routes.to_vec();
+            let nat = nat(&sample::state(), &host, Vec::new());
+            nat.rules[0].uplinks.iter().map(|uplink| uplink.address.to_string()).collect()
+        };
+        let own = Some([192, 0, 2, 1]);
+        let (named, unnamed) = (route("0.0.0.0/0", Some("192.0.2.9")), route("10.9.0.0/16", None));
+        assert_eq!(seen(own, &[route("::/0", Some("2001:db8::1"))]), ["192.0.2.1"]);
+        assert_eq!(seen(own, &[named.clone(), unnamed.clone()]), ["192.0.2.1", "192.0.2.9"]);
+        assert_eq!(seen(None, &[named, unnamed.clone()]), ["192.0.2.9"], "an uplink without an address");
+        assert_eq!(seen(None, &[unnamed]), [""; 0]);
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub struct ExternalAdd {
 pub struct RuleUplink {
     /// Name of the interface.
     pub name: String,
-    /// What the outside sees, unless the route names another source.
+    /// What the outside sees; an uplink is listed once for each source that its routes name.
     pub address: IpAddr,
 }
 

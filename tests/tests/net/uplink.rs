@@ -65,6 +65,27 @@ fn new_flows_follow_the_uplinks_address() {
     assert_eq!(seen_as(&lab, &a.ns, Family::V4).to_string(), "203.0.113.7");
 }
 
+/// An uplink without an address of its own: its routes name one that the host has elsewhere.
+#[test]
+fn a_route_names_the_address_that_is_seen() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    lab.outside.ip("address add 198.51.100.99/32 dev lo");
+    lab.outside.ip("route add 203.0.114.9/32 dev eth0");
+    lab.host.ns.ip("address delete 203.0.113.1/24 dev up0");
+    lab.host.ns.ip("address add 203.0.114.9/32 dev lo");
+    lab.host.ns.ip("route add 203.0.113.10 dev up0 src 203.0.114.9");
+    lab.host.ns.ip("route add default via 203.0.113.10 src 203.0.114.9");
+    let rule = || {
+        let nat = lab.host.netd("nat ls");
+        nat.lines()
+            .find(|line| line.contains("172.30.0.0/24"))
+            .is_some_and(|line| line.contains("203.0.114.9"))
+    };
+    until("the rule has the address", rule);
+    assert_eq!(seen_as(&lab, &a.ns, Family::V4).to_string(), "203.0.114.9");
+}
+
 /// What was attached before the daemon started is detached like the rest, and can be attached again.
 #[test]
 fn an_uplink_goes_and_comes_back_after_a_restart() {
