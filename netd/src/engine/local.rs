@@ -7,7 +7,15 @@ impl Engine {
     /// Tells the datapath of addresses that came or went.
     pub(super) async fn refresh_locals(&self, writer: &mut Writer) -> Result<(), Error> {
         let found = self.0.host.links.locals().await.map_err(internal)?;
+        let state = self.state();
         for prefix in found.difference(&writer.locals) {
+            if let Some(external) = state.externals.keys().find(|external| external.contains(&prefix.addr()))
+            {
+                log::warn!(
+                    "{} is the host's own now, and within the external {external}: what comes to it from outside goes to a container still; `netd nat rm {external}` leaves it to the host",
+                    prefix.addr()
+                );
+            }
             self.datapath().put_local(*prefix).map_err(internal)?;
         }
         for prefix in writer.locals.difference(&found) {

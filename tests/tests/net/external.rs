@@ -373,6 +373,17 @@ fn what_cannot_be_given_is_refused() {
 }
 
 #[test]
+fn an_address_that_the_host_takes_is_told() {
+    let (lab, _a) = known();
+    for (family, bits) in Family::BOTH.into_iter().zip([24, 64]) {
+        let taken = external(family, 9);
+        lab.host.ns.ip(&format!("address add {taken}/{bits} dev up0 nodad"));
+        let told = format!("{taken} is the host's own now");
+        until("a warning", || lab.host.log().contains(&told));
+    }
+}
+
+#[test]
 fn t64_a_network_leaves_by_the_address_that_was_chosen() {
     let lab = Lab::new();
     for family in Family::BOTH {
