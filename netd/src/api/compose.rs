@@ -209,12 +209,14 @@ fn sources(network: &Network, host: &HostView, uplink: &link::Uplink, ipv6: bool
     } else {
         (bridge.and_then(|bridge| bridge.host4).map(Into::into), uplink.ipv4.map(Into::into))
     };
-    let through = |route: &&RouteView| {
-        route.index == uplink.index && route.destination.addr().is_ipv6() == ipv6 && chosen.is_none()
-    };
+    if let Some(chosen) = chosen {
+        return BTreeSet::from([chosen]);
+    }
+    let through =
+        |route: &&RouteView| route.index == uplink.index && route.destination.addr().is_ipv6() == ipv6;
     let mut routes = host.routes.iter().filter(through).peekable();
     match routes.peek() {
-        None => chosen.or(own).into_iter().collect(),
+        None => own.into_iter().collect(),
         Some(_) => routes.filter_map(|route| route.source.or(own)).collect(),
     }
 }

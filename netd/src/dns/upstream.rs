@@ -47,8 +47,8 @@ impl Upstream {
     }
 
     /// What the first server says that has an answer; one that cannot or will not answer leaves it to the next, as a resolver
-    /// would that knew them all, and what it said is told if nobody knows more. By the protocol that the question came by, so that an answer which is
-    /// too large for one packet says so, and is fetched by TCP when the client asks again by TCP.
+    /// would that knew them all, and what it said is told if nobody knows more. By the protocol that the question came by, so
+    /// that an answer which is too large for one packet says so, and is fetched by TCP when the client asks again by TCP.
     ///
     /// `own` are netd's own addresses, which would only ask again.
     pub(super) async fn ask(&self, question: &[u8], protocol: Protocol, own: &[IpAddr]) -> Option<Message> {
