@@ -222,7 +222,8 @@ fn sources(network: &Network, host: &HostView, uplink: &link::Uplink, ipv6: bool
 }
 
 pub(super) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
-    let endpoints: HashMap<u32, &Endpoint> = state.endpoints.values().map(|it| (it.slot, it)).collect();
+    let endpoints: HashMap<u32, &Endpoint> =
+        state.endpoints.values().map(|it| (it.slot, it.as_ref())).collect();
     let mut rules: Vec<Rule> = state
         .networks
         .values()
@@ -304,7 +305,8 @@ fn externals(state: &Model) -> Vec<External> {
 }
 
 pub(super) fn fdb(state: &Model, stations: Vec<(FdbKey, u32)>) -> Vec<Station> {
-    let endpoints: HashMap<u32, &Endpoint> = state.endpoints.values().map(|it| (it.slot, it)).collect();
+    let endpoints: HashMap<u32, &Endpoint> =
+        state.endpoints.values().map(|it| (it.slot, it.as_ref())).collect();
     let mut stations: Vec<Station> = stations
         .into_iter()
         .filter_map(|(key, slot)| {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Error, Target};
+use super::{Error, Taken, Target, run};
 use crate::{
     datapath::{Datapath, EndpointEntry, IfIndex, NetworkEntry},
-    link::Links,
+    link::{Grace, Links},
     plan::{EndpointRow, LinkRef, NetworkRow, Step, Veth},
 };
 
@@ -16,9 +16,17 @@ pub struct Host {
     pub links: Links,
     /// The programs and maps.
     pub datapath: Arc<Datapath>,
+    /// What the kernel waits for when links change.
+    pub grace: Grace,
 }
 
 impl Host {
+    /// Takes all steps, or undoes those it took before the one that failed.
+    pub async fn apply(&self, steps: Vec<Step>) -> Result<Taken, Error> {
+        let _expedited = if steps.is_empty() { None } else { self.grace.expedite() };
+        run(self, steps).await
+    }
+
     async fn index(&self, link: &LinkRef) -> Result<IfIndex, Error> {
         match link {
             LinkRef::Name(name) => Ok(IfIndex(self.links.index(name).await?)),
@@ -69,7 +77,7 @@ impl Host {
 
     /// One that comes up is heard before, one that goes down is heard to the end.
     async fn set_veth(&self, name: &str, from: &Veth, to: &Veth) -> Result<(), Error> {
-        let Self { links, datapath } = self;
+        let Self { links, datapath, .. } = self;
         if from.heard == to.heard {
             return Ok(links.set_veth(name, from, to).await?);
         }
@@ -92,7 +100,7 @@ impl Host {
 
     /// The kernel detaches what is attached to a link that goes, which is sooner done than detaching it first.
     async fn delete_veth(&self, name: &str, veth: &Veth) -> Result<(), Error> {
-        let Self { links, datapath } = self;
+        let Self { links, datapath, .. } = self;
         let Some(index) = links.find(name).await? else { return Ok(()) };
         links.delete(name).await?;
         if veth.heard {
@@ -106,7 +114,7 @@ impl Target for Host {
     type Error = Error;
 
     async fn take(&self, step: &Step) -> Result<(), Error> {
-        let Self { links, datapath } = self;
+        let Self { links, datapath, .. } = self;
         match step {
             Step::Discard { link } => links.delete(link).await?,
             Step::Bridge { name, from, to } => match (from, to) {

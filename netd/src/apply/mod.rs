@@ -49,7 +49,7 @@ impl Taken {
 }
 
 /// Takes all steps, or undoes those it took before the one that failed.
-pub async fn run<T: Target + Sync>(target: &T, steps: Vec<Step>) -> Result<Taken, T::Error> {
+async fn run<T: Target + Sync>(target: &T, steps: Vec<Step>) -> Result<Taken, T::Error> {
     let mut taken = Taken::default();
     for step in steps {
         log::debug!("{step:?}");

@@ -3,10 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
-    num::NonZero,
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::runtime::Handle;
 
 use super::{Error, Host};
 use crate::{
@@ -89,7 +89,6 @@ impl Host {
 
     /// The links. What is attached to them is in the tables, and taken for being as known.
     async fn observe_links(&self, known: &World, devices: &[Device]) -> Result<World, Error> {
-        let addresses = self.links.addresses().await?;
         let by_name: BTreeMap<&str, &Device> = devices.iter().map(|device| (&*device.name, device)).collect();
         let by_index: BTreeMap<u32, &Device> = devices.iter().map(|device| (device.index, device)).collect();
         let mut world = World::default();
@@ -98,6 +97,7 @@ impl Host {
             let (Kind::Bridge, Some(mac)) = (device.kind, device.mac) else {
                 return Err(Error::NotABridge(name.clone()));
             };
+            let addresses = self.links.addresses_of(device.index).await?;
             let mut addresses = own_addresses(&addresses, device.index, &wanted.addresses);
             if wanted.adopted {
                 addresses.retain(|net| wanted.addresses.contains(net));
@@ -209,7 +209,7 @@ async fn observe_interfaces(
     known: &World,
     devices: &BTreeMap<&str, &Device>,
 ) -> Result<BTreeMap<String, Option<Interface>>, Error> {
-    let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let at_once = Handle::current().metrics().num_workers();
     let sandboxed = |(name, veth): (&String, &Veth)| {
         let device = devices.get(name.as_str()).filter(|device| device.kind == Kind::Veth)?;
         Some((name.clone(), Device::clone(device), veth.far_end.interface()?.clone()))

@@ -10,14 +10,16 @@ use crate::{
     config::{Config, Host, PluginSocket},
     datapath::Datapath,
     engine::{release, stop_forwarding},
-    link::Links,
+    link::{Grace, Links},
     plan,
     store::{self, Lock},
 };
 
 /// Removes links, pins, sockets and state, each if it is there. The caller holds the lock, so no daemon runs.
 pub(super) async fn run(config: &Config) -> anyhow::Result<()> {
+    let grace = Grace::new(&config.run_dir);
     if config.state_dir.join(store::FILE).exists() {
+        let _expedited = grace.expedite();
         remove_links(&config.state_dir).await?;
     }
     if let Some(bpffs) = bpffs::find(&config.run_dir) {

@@ -1,19 +1,17 @@
 //! Sandboxes that join networks, and leave them.
 
-use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use ipnet::IpNet;
 use netd_common::limits;
 
 use super::{Action, Engine, Writer, endpoint::Asked, internal, lowest_free, random};
 use crate::{
-    apply::Host,
-    datapath::IfIndex,
     ipam,
     link::{Links, Namespace},
     model::{
-        Advertise, Bridge, Driver, Endpoint, Error, FarEnd, Id, MacAddress, Network, Pool, Port, Reserver,
-        Sandbox, State, Timestamp, request,
+        Bridge, Driver, Endpoint, Error, FarEnd, Id, MacAddress, Network, Pool, Port, Reserver, Sandbox,
+        State, Timestamp, request,
     },
     plan::{self, Room},
     store::Change,
@@ -66,7 +64,8 @@ impl Engine {
         self.change(writer, changes, |other| other.id == network.id, |other| other.far_end.is_same(&far_end))
             .await?;
         if let (Some(_), Some(bridge)) = (endpoint.far_end.sandbox(), &network.bridge) {
-            tokio::spawn(make_known(self.0.host.clone(), endpoint.clone(), bridge.advertise));
+            let announcer = self.0.announcer.clone();
+            tokio::spawn(announcer.announce(self.0.host.clone(), endpoint.clone(), bridge.advertise));
         }
         self.tell(Action::Connect, network, Some(far_end.to_string()));
         Ok(endpoint)
@@ -273,25 +272,6 @@ fn in_turn(network: &Network, endpoint: &Endpoint) -> Option<Network> {
         pool.last = own.map(|net| net.addr()).find(|own| pool.subnet.contains(own)).or(pool.last);
     }
     Some(network)
-}
-
-/// Tells the neighbours where the endpoint's addresses are, as often as they are to be told: they may remember somebody else under
-/// them. Takes seconds; ends early with the port.
-async fn make_known(host: Host, endpoint: Endpoint, advertise: Advertise) {
-    let Ok(port) = host.links.index(&endpoint.host_interface).await.map(IfIndex) else { return };
-    let own = endpoint.ipv4.map(IpNet::from).into_iter().chain(endpoint.ipv6.map(IpNet::from));
-    let addresses: Vec<_> = own.chain(endpoint.link_local.iter().copied()).map(|net| net.addr()).collect();
-    for message in 0..advertise.messages {
-        if message > 0 {
-            tokio::time::sleep(Duration::from_millis(advertise.interval.into())).await;
-        }
-        let (datapath, addresses) = (host.datapath.clone(), addresses.clone());
-        let tell = move || addresses.iter().try_for_each(|&at| datapath.advertise(port, endpoint.mac, at));
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(tell).await {
-            log::debug!("{error}");
-            return;
-        }
-    }
 }
 
 /// The bridge that an endpoint of a network is a port of.

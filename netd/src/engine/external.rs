@@ -282,6 +282,8 @@ fn shown(net: IpNet) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::{Bridge, Driver, ErrorKind, HostPorts, MacAddress, Protocol, Reserver, sample};
 
@@ -302,7 +304,7 @@ mod tests {
         let networks = [one, network(2, "four", &["10.6.0.0/16"]), inner, host];
         State {
             networks: networks.into_iter().map(|network| (network.id, network)).collect(),
-            endpoints: [(web.id, web)].into(),
+            endpoints: [(web.id, web.into())].into(),
             ..State::default()
         }
     }
@@ -360,7 +362,7 @@ mod tests {
             reserved_by: Reserver::Netd,
         };
         for endpoint in state.endpoints.values_mut() {
-            endpoint.publications.push(published);
+            Arc::make_mut(endpoint).publications.push(published);
         }
         let taken = |external| text(free(&state, net(external)));
         assert_eq!(

@@ -87,7 +87,7 @@ impl Engine {
         Ok(HostView {
             routes: routes.collect(),
             uplinks: uplinks.into_values().collect(),
-            endpoints: state.endpoints.values().filter_map(delivered).collect(),
+            endpoints: state.endpoints.values().filter_map(|endpoint| delivered(endpoint)).collect(),
             interfaces,
         })
     }

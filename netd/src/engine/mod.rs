@@ -1,5 +1,6 @@
 //! The single writer: requests become states, states become steps, steps are taken, and only then is there an answer.
 
+mod announcement;
 mod attach;
 mod attachment;
 mod bridge;
@@ -33,7 +34,7 @@ use tokio::sync::{OwnedMutexGuard, broadcast};
 
 pub use crate::model::{Error, ErrorKind};
 use crate::{
-    apply::{self, Host},
+    apply::Host,
     config::Config,
     datapath::{Datapath, UplinkEntry},
     ipam::Pools,
@@ -41,6 +42,7 @@ use crate::{
     plan::{self, World},
     store::{self, Change, Store},
 };
+use announcement::Announcer;
 pub use event::{Action, Event, Happened, Reloaded};
 pub use forward::stop_forwarding;
 pub use host::{HostView, RouteView};
@@ -66,6 +68,7 @@ struct Inner {
     labels: RwLock<Arc<[String]>>,
     pools: Pools,
     host: Host,
+    announcer: Arc<Announcer>,
     /// Inode of the daemon's own network namespace.
     own_netns: u64,
     state: RwLock<Arc<State>>,
@@ -226,7 +229,7 @@ impl Engine {
 
         let journal = links.clone();
         writer.store(move |store| store.begin(&journal)).await?;
-        let taken = apply::run(host, steps).await;
+        let taken = host.apply(steps).await;
         let mut reservation = None;
         let stored = match &taken {
             Ok(_) => {

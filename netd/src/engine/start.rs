@@ -7,13 +7,13 @@ use std::{
 
 use tokio::sync::broadcast;
 
-use super::{Engine, Inner, Writer, internal, lease::Replay, new_links};
+use super::{Announcer, Engine, Inner, Writer, internal, lease::Replay, new_links};
 use crate::{
-    apply::{self, Host},
+    apply::Host,
     config::Config,
     datapath::Datapath,
     ipam::Pools,
-    link::{Device, Links, Namespace},
+    link::{Device, Grace, Links, Namespace},
     model::{Endpoint, Error, FarEnd, State},
     plan,
     store::{Change, Store, Stored},
@@ -33,7 +33,11 @@ impl Engine {
         stored: Stored,
         datapath: Datapath,
     ) -> Result<Self, Error> {
-        let host = Host { links: Links::here().map_err(internal)?, datapath: Arc::new(datapath) };
+        let host = Host {
+            links: Links::here().map_err(internal)?,
+            datapath: Arc::new(datapath),
+            grace: Grace::new(&config.run_dir),
+        };
         let uplinks =
             host.datapath.observe().map_err(internal)?.uplinks.into_keys().map(|index| (index, None));
         let uplinks = uplinks.collect();
@@ -45,6 +49,7 @@ impl Engine {
             labels: RwLock::new(config.labels.clone().into()),
             config,
             host,
+            announcer: Arc::new(Announcer::new()),
             own_netns: Namespace::current().map_err(internal)?.inode(),
             writer: Arc::new(tokio::sync::Mutex::new(Writer {
                 store: Arc::new(store),
@@ -130,7 +135,7 @@ impl Engine {
         let links = new_links(&known, &wanted);
         let journalled = links.clone();
         writer.store(move |store| store.begin(&journalled)).await?;
-        let taken = apply::run(host, steps).await.map_err(internal)?;
+        let taken = host.apply(steps).await.map_err(internal)?;
         let changes = changes(&old, &new);
         let done: Vec<_> = links.into_iter().chain(journal).collect();
         if let Err(error) = writer.store(move |store| store.commit(&changes, &done)).await {
@@ -175,7 +180,7 @@ fn changes(old: &State, new: &State) -> Vec<Change> {
     }
     for (id, endpoint) in &new.endpoints {
         if old.endpoints.get(id) != Some(endpoint) {
-            changes.push(Change::PutEndpoint(endpoint.clone()));
+            changes.push(Change::PutEndpoint(Endpoint::clone(endpoint)));
         }
     }
     let gone = old.endpoints.keys().filter(|id| !new.endpoints.contains_key(id));

@@ -97,7 +97,7 @@ impl Engine {
             endpoint.host_interface == name
                 || endpoint.far_end.handover().is_some() && endpoint.interface == name
         };
-        state.endpoints.values().any(is_end)
+        state.endpoints.values().any(|endpoint| is_end(endpoint))
             || state
                 .networks
                 .values()

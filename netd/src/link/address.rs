@@ -56,6 +56,15 @@ impl Links {
         Ok(messages.iter().filter_map(Address::read).collect())
     }
 
+    /// The addresses of one link.
+    pub async fn addresses_of(&self, index: u32) -> Result<Vec<Address>, Error> {
+        let get = move |handle: rtnetlink::Handle| {
+            handle.address().get().set_link_index_filter(index).execute().try_collect()
+        };
+        let messages: Vec<AddressMessage> = self.list("addresses", get).await?;
+        Ok(messages.iter().filter_map(Address::read).collect())
+    }
+
     /// Gives a link an address. IPv6's is good at once: netd gives no address twice, so nobody needs to be asked
     /// (RFC 4862 5.4).
     pub(super) async fn add_address(&self, index: u32, net: IpNet) -> Result<(), Error> {

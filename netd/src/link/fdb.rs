@@ -47,7 +47,7 @@ impl Links {
         message.header.family = AddressFamily::Bridge;
         message.header.ifindex = port.index;
         message.header.flags = NeighbourFlags::Controller;
-        message.attributes.push(NeighbourAttribute::LinkLocalAddress(station.mac.octets().to_vec()));
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(station.mac.octets().to_vec()));
         message.attributes.extend(station.vlan.map(NeighbourAttribute::Vlan));
         let result = self.handle.neighbours().del(message).execute().await;
         gone_is_as_good(result, libc::ENOENT)
@@ -61,7 +61,7 @@ fn read(message: &NeighbourMessage) -> Option<(u32, u32, MacAddress, Option<u16>
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::Controller(index) => bridge = Some(*index),
-            NeighbourAttribute::LinkLocalAddress(bytes) => {
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
                 mac = <[u8; 6]>::try_from(&bytes[..]).ok().map(MacAddress::new);
             }
             NeighbourAttribute::Vlan(id) => vlan = Some(*id),

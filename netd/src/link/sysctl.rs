@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
 };
 
 use netd_common::nat::PortRange;
@@ -21,10 +21,25 @@ pub fn read(name: &str) -> Result<Option<String>, Error> {
 
 /// Writes a setting unless it has the value already: some do more than take the value when written.
 pub fn write(name: &str, value: &str) -> Result<(), Error> {
-    if read(name)?.as_deref() == Some(value) {
+    set(name, value).doing(|| format!("set net/{name} to {value}"))
+}
+
+/// Opens it once: the kernel looks for the name among those of all namespaces.
+fn set(name: &str, value: &str) -> io::Result<()> {
+    let mut file = fs::File::options().read(true).write(true).open(format!("/proc/sys/net/{name}"))?;
+    if io::read_to_string(&file)?.trim() == value {
         return Ok(());
     }
-    fs::write(format!("/proc/sys/net/{name}"), value).doing(|| format!("set net/{name} to {value}"))
+    file.rewind()?;
+    file.write_all(value.as_bytes())
+}
+
+/// The same, of a setting that the kernel may not have.
+fn write_if_there(name: &str, value: &str) -> Result<(), Error> {
+    match set(name, value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.doing(|| format!("set net/{name} to {value}")),
+    }
 }
 
 /// The ports that the host's own sockets are given.
@@ -140,14 +155,10 @@ pub fn has_ipv6(link: &str) -> Result<bool, Error> {
 /// Gives a link IPv6, or takes it away. A kernel without IPv6 has nothing to take away.
 pub fn set_ipv6(link: &str, on: bool) -> Result<(), Error> {
     let name = format!("ipv6/conf/{link}/disable_ipv6");
-    if !on && read(&name)?.is_none() {
-        return Ok(());
-    }
-    write(&name, if on { "0" } else { "1" })
+    if on { write(&name, "0") } else { write_if_there(&name, "1") }
 }
 
 /// Makes a link deaf to router advertisements: a container could send them.
 pub fn refuse_router_advertisements(link: &str) -> Result<(), Error> {
-    let name = accept_ra(link);
-    if read(&name)?.is_none() { Ok(()) } else { write(&name, "0") }
+    write_if_there(&accept_ra(link), "0")
 }

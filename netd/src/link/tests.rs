@@ -152,7 +152,7 @@ async fn an_engines_end_is_made_beside_the_hosts_and_then_left_alone() {
     // The engine takes it away and gives it another name; the host's end is netd's all the time.
     let taken = LinkUnspec::new_with_index(peer.index)
         .setns_by_fd(std::os::fd::AsRawFd::as_raw_fd(&sandbox))
-        .name("eth0".into())
+        .name("eth0")
         .build();
     links.set(taken, "peer0").await.unwrap();
     let loose = Veth { bridge: None, up: false, mtu: 1300, ..veth.clone() };

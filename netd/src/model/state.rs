@@ -1,6 +1,6 @@
 //! All that there is, and how a request finds some of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -11,8 +11,8 @@ use super::{Endpoint, Error, External, Forwards, Id, LeasedPool, Network, PortSe
 pub struct State {
     /// By id.
     pub networks: BTreeMap<Id, Network>,
-    /// By id.
-    pub endpoints: BTreeMap<Id, Endpoint>,
+    /// By id. Shared, for each change begins with a copy of the state, and there are thousands.
+    pub endpoints: BTreeMap<Id, Arc<Endpoint>>,
     /// By id.
     pub pools: BTreeMap<String, LeasedPool>,
     /// By what the outside sees.
@@ -90,7 +90,7 @@ impl State {
 
     /// The endpoints of one network.
     pub fn endpoints_of(&self, network: Id) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints.values().filter(move |endpoint| endpoint.network == network)
+        self.endpoints.values().map(Arc::as_ref).filter(move |endpoint| endpoint.network == network)
     }
 
     /// The endpoint that an engine's plugin knows by its container's id and its interface's name.

@@ -51,7 +51,7 @@ pub fn desired(
         }
     }
     let touched = |external: &&External| match external.target {
-        Target::Endpoint(id) => state.endpoints.get(&id).is_some_and(&endpoints),
+        Target::Endpoint(id) => state.endpoints.get(&id).is_some_and(|endpoint| endpoints(endpoint)),
         Target::Network(id) => state.networks.get(&id).is_some_and(&networks),
     };
     for external in state.externals.values().filter(touched) {

@@ -5,7 +5,7 @@
 
 mod lock;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use ipnet::{IpNet, Ipv6Net};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
@@ -94,7 +94,7 @@ impl Change {
     pub fn endpoint<'a>(&'a self, before: &'a State) -> Option<&'a Endpoint> {
         match self {
             Self::PutEndpoint(endpoint) => Some(endpoint),
-            Self::RemoveEndpoint(id) => before.endpoints.get(id),
+            Self::RemoveEndpoint(id) => before.endpoints.get(id).map(Arc::as_ref),
             _ => None,
         }
     }
@@ -107,7 +107,7 @@ impl Change {
                 state.networks.remove(&id);
                 state.departed.remove(&id);
             }
-            Self::PutEndpoint(endpoint) => drop(state.endpoints.insert(endpoint.id, endpoint)),
+            Self::PutEndpoint(endpoint) => drop(state.endpoints.insert(endpoint.id, Arc::new(endpoint))),
             Self::RemoveEndpoint(id) => drop(state.endpoints.remove(&id)),
             Self::Depart(network, total) => drop(state.departed.insert(network, total)),
             Self::PutPool(pool) => drop(state.pools.insert(pool.id.clone(), pool)),
@@ -185,7 +185,7 @@ impl Store {
         Ok(Stored {
             state: State {
                 networks: networks.into_iter().map(|network| (network.id, network)).collect(),
-                endpoints: endpoints.into_iter().map(|endpoint| (endpoint.id, endpoint)).collect(),
+                endpoints: endpoints.into_iter().map(|endpoint| (endpoint.id, Arc::new(endpoint))).collect(),
                 pools: pools.into_iter().map(|pool| (pool.id.clone(), pool)).collect(),
                 externals: externals.into_iter().map(|external| (external.external, external)).collect(),
                 departed: departed.into_iter().collect(),

@@ -45,7 +45,7 @@ fn endpoint(network: &Network, slot: u32, sandbox: &str, priority: i64) -> Endpo
 fn state(networks: &[&Network], endpoints: &[&Endpoint]) -> State {
     State {
         networks: networks.iter().map(|&network| (network.id, network.clone())).collect(),
-        endpoints: endpoints.iter().map(|&endpoint| (endpoint.id, endpoint.clone())).collect(),
+        endpoints: endpoints.iter().map(|&endpoint| (endpoint.id, endpoint.clone().into())).collect(),
         ..State::default()
     }
 }
