@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// For how many intervals a repetition waits for a quiet moment.
-const PATIENCE: u32 = 10;
+const PATIENCE: u32 = 60;
 
 /// When it is said again where an endpoint is.
 ///

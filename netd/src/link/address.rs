@@ -58,8 +58,11 @@ impl Links {
 
     /// The addresses of one link.
     pub async fn addresses_of(&self, index: u32) -> Result<Vec<Address>, Error> {
+        // The kernel chooses, which passes over those of a thousand ports.
         let get = move |handle: rtnetlink::Handle| {
-            handle.address().get().set_link_index_filter(index).execute().try_collect()
+            let mut request = handle.address().get();
+            request.message_mut().header.index = index;
+            request.execute().try_collect()
         };
         let messages: Vec<AddressMessage> = self.list("addresses", get).await?;
         Ok(messages.iter().filter_map(Address::read).collect())
