@@ -24,7 +24,7 @@ pub enum Host {
 /// What a URL means that leaves it out.
 #[derive(Clone, Copy, Debug)]
 pub struct Defaults<'a> {
-    /// The socket of `unix://`.
+    /// The socket of `unix://`, and of nothing at all if there is no TLS.
     pub socket: &'a Path,
     /// Whether TCP is spoken with TLS, which has a port of its own.
     pub tls: bool,
@@ -40,6 +40,9 @@ impl Host {
     /// Reads a URL. The error names the URL and what is wrong with it, in Docker's words.
     pub fn parse(url: &str, defaults: Defaults<'_>) -> Result<Self, String> {
         let url = url.trim();
+        if url.is_empty() && !defaults.tls {
+            return Ok(Self::Unix(defaults.socket.to_owned()));
+        }
         let invalid = |reason: &str| format!("invalid bind address ({url}): {reason}");
         let (proto, address) = url.split_once("://").unwrap_or(("tcp", url));
         match proto {
@@ -115,6 +118,8 @@ mod tests {
         for (url, shown) in [
             ("unix:///run/x.sock", "unix:///run/x.sock"),
             ("unix://", "unix:///run/netd/netd.sock"),
+            ("", "unix:///run/netd/netd.sock"),
+            (" ", "unix:///run/netd/netd.sock"),
             ("tcp://127.0.0.1:2376", "tcp://127.0.0.1:2376"),
             ("tcp://0.0.0.0", "tcp://0.0.0.0:2375"),
             ("tcp://", "tcp://localhost:2375"),
@@ -130,6 +135,7 @@ mod tests {
             assert_eq!(parse(url, false).unwrap(), shown, "{url}");
         }
         assert_eq!(parse("tcp://0.0.0.0", true).unwrap(), "tcp://0.0.0.0:2376");
+        assert_eq!(parse("", true).unwrap(), "tcp://localhost:2376");
     }
 
     #[test]

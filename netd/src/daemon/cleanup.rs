@@ -97,10 +97,11 @@ fn remove_file(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Removes a directory unless something of somebody else's is in it.
+/// Removes a directory unless something of somebody else's is in it, or somebody has mounted something there.
 fn remove_empty(path: &Path) -> anyhow::Result<()> {
+    use io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
     match fs::remove_dir(path) {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+        Err(error) if !matches!(error.kind(), NotFound | DirectoryNotEmpty | ResourceBusy) => {
             Err(error).with_context(|| format!("removing {}", path.display()))
         }
         _ => Ok(()),

@@ -66,6 +66,12 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     };
     let bpffs = bpffs::find_or_mount(&config.run_dir)?;
     let pins = bpffs::pins(&bpffs, &config.state_dir)?;
+    if let Some(interface) = Datapath::interface_of_another(&pins)? {
+        anyhow::bail!(
+            "{interface} has the programs of another netd, and a network namespace has one netd: stop that one, and run \
+             `netd daemon --cleanup` with its --state-dir and --run-dir"
+        );
+    }
     let host_ports = sysctl::local_port_range()?;
     let verbose = config.log.level >= ::log::LevelFilter::Debug;
     let log_level = if verbose { ::log::Level::Debug as u8 } else { 0 };

@@ -19,6 +19,7 @@ mod error;
 mod flows;
 mod maps;
 mod object;
+mod others;
 mod prefix;
 mod programs;
 mod publish;
@@ -157,6 +158,12 @@ impl Datapath {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result.map_err(at(pins)),
         }
+    }
+
+    /// An interface of this network namespace that the programs of another netd are attached to: one with other pins than these,
+    /// whether its daemon runs or not. Two would translate each other's packets.
+    pub fn interface_of_another(pins: &Path) -> Result<Option<String>, Error> {
+        others::interface(pins).map_err(|error| at("if_nameindex(3)".as_ref())(error.into()))
     }
 
     /// The ring of refused flows, to whoever asks first.

@@ -64,6 +64,28 @@ fn a_state_directory_that_another_daemon_holds() {
 }
 
 #[test]
+fn a_network_namespace_that_another_netd_has() {
+    let lab = Lab::new();
+    let before = state(&lab);
+    let refused = || {
+        let mut second = lab.host.command(netd_binary());
+        let directory = |name| lab.host.run_dir().join(name);
+        second.args(["daemon", "--plugin-socket", "none"]);
+        second.arg("--state-dir").arg(directory("state")).arg("--run-dir").arg(directory("run"));
+        let said = lab.host.ends(&mut second);
+        let error = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(!said.status.success() && error.contains("another netd"), "{error}");
+    };
+    refused();
+    assert_eq!(state(&lab), before);
+    // Its programs are there without it, too.
+    lab.host.kill();
+    let before = lab.host.ns.configuration();
+    refused();
+    assert_eq!(lab.host.ns.configuration(), before);
+}
+
+#[test]
 fn networks() {
     let lab = Lab::new();
     let before = state(&lab);
