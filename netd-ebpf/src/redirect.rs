@@ -60,7 +60,8 @@ pub fn up(network: &Network) -> Verdict {
     Verdict::redirected(unsafe { bpf_redirect(network.bridge.0, u64::from(BPF_F_INGRESS)) })
 }
 
-/// From the host to a container, past the bridge alone: there is no shorter way from a hook of what is sent.
+/// To a container, past the bridge alone: there is no shorter way from a hook of what is sent by the host, nor for a packet that has got
+/// another network header, which is found anew on this way.
 #[inline(always)]
 pub fn down(endpoint: &Endpoint) -> Verdict {
     // SAFETY: a plain helper call.

@@ -64,7 +64,9 @@ pub fn answer<F: Refuse>(packet: &Packet, slot: u32, protocol: u8, reason: DropR
         && let Some(endpoint) = ENDPOINTS.get(slot)
     {
         crate::stats::dropped(reason);
-        return Ok(redirect::into(packet, endpoint));
+        // Not straight into its namespace: to the kernel all that `make_room` has put before the quoted IP header is the link's, and
+        // it would go on with the quoted packet.
+        return Ok(redirect::down(endpoint));
     }
     Err(reason)
 }

@@ -186,6 +186,31 @@ fn a_refused_connection_is_refused_at_once() {
 }
 
 #[test]
+fn a_flow_that_finds_no_port_is_refused_at_once() {
+    let lab = Lab::wired();
+    // The host's own range leaves one port to masquerade.
+    lab.host.ns.sysctl("net.ipv4.ip_local_port_range", "1024 65534");
+    lab.host.start(&[]);
+    lab.host.netd("network create --ipv6 --subnet 172.30.0.0/24 --subnet fd00:30::/64 dual");
+    let (a, b) = (lab.container("a"), lab.container("b"));
+    for (family, kind) in
+        [(Family::V4, io::ErrorKind::HostUnreachable), (Family::V6, io::ErrorKind::PermissionDenied)]
+    {
+        let (datagrams, stream) = (at(family.outside(), 5300), at(family.outside(), 8000));
+        let (echo, _server) = (UdpEcho::new(&lab.outside, datagrams), TcpEcho::new(&lab.outside, stream));
+        ask(&udp(&a.ns, family, 5000), datagrams, b"the last port");
+        assert_eq!(echo.peers(), [at(family.host(), 65535)]);
+        let socket = udp(&b.ns, family, 5000);
+        socket.connect(datagrams).expect("a datagram's way");
+        socket.send(b"one too many").expect("sending");
+        assert_eq!(socket.recv(&mut [0; 16]).expect_err("a refusal").kind(), kind);
+
+        let _open = connect(&a.ns, 5001, stream).expect("connecting");
+        assert_eq!(connect(&b.ns, 5001, stream).expect_err("a refusal").kind(), kind);
+    }
+}
+
+#[test]
 fn a_datagram_without_a_checksum_stays_without() {
     let lab = Lab::new();
     let a = lab.container("a");
