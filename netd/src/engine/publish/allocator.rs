@@ -71,11 +71,13 @@ impl Allocator {
             // No port of the host's: it is the endpoint's own address that is reached.
             let own = self.own(address).ok_or_else(|| self.no_address(address))?;
             let host = self.host(spec.protocol, own, spec.container);
-            publications.push(Publication {
-                host,
-                container: spec.container.first,
-                reserved_by: self.reserved_by,
-            });
+            let publication =
+                Publication { host, container: spec.container.first, reserved_by: self.reserved_by };
+            // Nothing is taken from anybody: what is open already stays so, once.
+            if !self.endpoint.publications.contains(&publication) {
+                self.endpoint.publications.push(publication);
+                publications.push(publication);
+            }
         }
         if !translated.is_empty() {
             for (ports, container) in self.host_ports(spec, &translated)? {
