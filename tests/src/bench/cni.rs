@@ -12,8 +12,8 @@ use crate::lab::{Cni, Host, Lab, Losses, Namespace, UdpEcho, UdpStream, at};
 pub struct Calls {
     /// `ADD` or `DEL`.
     pub verb: &'static str,
-    /// Who was called.
-    pub plugin: &'static str,
+    /// Who was called, and among how many.
+    pub plugin: String,
     /// How long each took.
     pub times: Vec<Duration>,
 }
@@ -33,32 +33,52 @@ pub struct Crowd {
 }
 
 /// Attaches `count` containers to a network of each, in turn, and takes them off again; and, before that, as many more as make
-/// `crowd` to netd's alone.
+/// `crowd` to netd's alone, of which the last `count` are timed.
 pub fn attachments(count: usize, crowd: usize) -> (Vec<Calls>, Crowd) {
     let (lab, wired) = (Lab::new(), Lab::wired());
     let netd = Cni::new(&lab.host, network("netd"));
     let reference = Reference::new(&wired.host);
     let namespaces = |host: &str| (0..count).map(|_| Namespace::new(host)).collect::<Vec<_>>();
     let (ours, theirs) = (namespaces("ours"), namespaces("theirs"));
-    let mut times = [const { Vec::new() }; 4];
+    let mut times = [const { Vec::new() }; 6];
     let mut last = Value::Null;
     for (index, (our, their)) in ours.iter().zip(&theirs).enumerate() {
         times[0].push(timed(|| last = mapped(&netd, index).add(our.name(), our)));
         times[1].push(timed(|| reference.add(index, their)));
     }
     let more: Vec<_> = (count..crowd).map(|_| Namespace::new("more")).collect();
-    more.iter().for_each(|ns| drop(netd.add(ns.name(), ns)));
+    let full = more.len().saturating_sub(count);
+    for (index, ns) in more.iter().enumerate() {
+        let call = timed(|| drop(mapped(&netd, count + index).add(ns.name(), ns)));
+        if index >= full {
+            times[4].push(call);
+        }
+    }
     let address = last["ips"][0]["address"].as_str().and_then(|net| net.split_once('/'));
     let address: IpAddr = address.expect("CIDR").0.parse().expect("an address");
-    let crowd = observe(&lab, crowd, &ours[0], &ours[count - 1], address);
-    more.iter().for_each(|ns| netd.del(ns.name(), Some(ns)));
+    let observed = observe(&lab, crowd, &ours[0], &ours[count - 1], address);
+    for (index, ns) in more.iter().enumerate().rev() {
+        let call = timed(|| mapped(&netd, count + index).del(ns.name(), Some(ns)));
+        if index >= full {
+            times[5].push(call);
+        }
+    }
     for (index, (our, their)) in ours.iter().zip(&theirs).enumerate() {
         times[2].push(timed(|| mapped(&netd, index).del(our.name(), Some(our))));
         times[3].push(timed(|| reference.del(index, their)));
     }
-    let names = [("ADD", "netd"), ("ADD", "reference"), ("DEL", "netd"), ("DEL", "reference")];
+    let full = format!("netd, the last of {crowd}");
+    let [ours, theirs] = ["netd", "reference"].map(str::to_owned);
+    let names = [
+        ("ADD", ours.clone()),
+        ("ADD", theirs.clone()),
+        ("DEL", ours),
+        ("DEL", theirs),
+        ("ADD", full.clone()),
+        ("DEL", full),
+    ];
     let calls = names.into_iter().zip(times);
-    (calls.map(|((verb, plugin), times)| Calls { verb, plugin, times }).collect(), crowd)
+    (calls.map(|((verb, plugin), times)| Calls { verb, plugin, times }).collect(), observed)
 }
 
 /// Kills the daemon under a stream between two of its endpoints, and starts the next.
