@@ -22,21 +22,21 @@ const PATIENCE: u32 = 60;
 
 /// When it is said again where an endpoint is.
 ///
-/// The first word goes out at once. To carry one to each port of a full bridge takes milliseconds of a processor, and whoever joins
-/// next would wait for it: so repetitions wait until nobody has joined for as long as their interval, and take turns.
+/// The first word goes out at once. To carry one to each port of a full bridge takes milliseconds of a processor, and whoever joins or
+/// leaves next would wait for it: so repetitions wait until nobody has for as long as their interval, take turns, and leave as much
+/// time as they took.
 pub(super) struct Announcer {
-    joined: Mutex<Instant>,
+    changed: Mutex<Instant>,
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Announcer {
     pub(super) fn new() -> Self {
-        Self { joined: Mutex::new(Instant::now()), turn: tokio::sync::Mutex::default() }
+        Self { changed: Mutex::new(Instant::now()), turn: tokio::sync::Mutex::default() }
     }
 
     /// Says where the endpoint is, as often as it is to be said. Takes seconds; ends early with the port.
     pub(super) async fn announce(self: Arc<Self>, host: Host, endpoint: Endpoint, advertise: Advertise) {
-        self.joins();
         let Ok(port) = host.links.index(&endpoint.host_interface).await.map(IfIndex) else { return };
         let own = endpoint.ipv4.map(IpNet::from).into_iter().chain(endpoint.ipv6.map(IpNet::from));
         let addresses: Vec<_> =
@@ -47,15 +47,20 @@ impl Announcer {
             let (datapath, addresses) = (host.datapath.clone(), addresses.clone());
             let tell =
                 move || addresses.iter().try_for_each(|&at| datapath.advertise(port, endpoint.mac, at));
+            let begun = Instant::now();
             if let Ok(Err(error)) = tokio::task::spawn_blocking(tell).await {
                 log::debug!("{error}");
                 return;
             }
+            if message > 0 {
+                sleep(begun.elapsed()).await;
+            }
         }
     }
 
-    fn joins(&self) {
-        *self.joined.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    /// Somebody joins or leaves.
+    pub(super) fn change(&self) {
+        *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// Waits for the next repetition's turn.
@@ -63,7 +68,7 @@ impl Announcer {
         sleep(interval).await;
         for _ in 0..PATIENCE {
             let turn = self.turn.lock().await;
-            let quiet = self.joined.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+            let quiet = self.changed.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
             if quiet >= interval {
                 return turn;
             }
@@ -88,28 +93,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_joins_goes_before_repetitions() {
+    async fn who_joins_or_leaves_goes_before_repetitions() {
         let (announcer, begun) = (Announcer::new(), Instant::now());
-        let join = async {
+        let change = async {
             sleep(INTERVAL / 2).await;
-            announcer.joins();
+            announcer.change();
         };
-        tokio::join!(async { drop(announcer.turn(INTERVAL).await) }, join);
+        tokio::join!(async { drop(announcer.turn(INTERVAL).await) }, change);
         assert_eq!(begun.elapsed(), INTERVAL * 3 / 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_host_that_is_never_quiet_repeats_in_the_end() {
         let (announcer, begun) = (Announcer::new(), Instant::now());
-        let joins = async {
+        let changes = async {
             loop {
-                announcer.joins();
+                announcer.change();
                 sleep(INTERVAL / 4).await;
             }
         };
         tokio::select! {
             _ = announcer.turn(INTERVAL) => {}
-            () = joins => {}
+            () = changes => {}
         }
         assert!(begun.elapsed() <= INTERVAL * (PATIENCE + 1), "{:?}", begun.elapsed());
     }

@@ -193,6 +193,7 @@ impl Engine {
         networks: impl Fn(&Network) -> bool,
         endpoints: impl Fn(&Endpoint) -> bool,
     ) -> Result<(), Error> {
+        self.0.announcer.change();
         let old = self.state();
         let mut new = State::clone(&old);
         for change in &changes {
