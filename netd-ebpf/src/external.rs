@@ -271,6 +271,10 @@ pub fn enter<F: Translate>(packet: &Packet, error: Option<usize>, from: From) ->
     if from != From::Stack {
         return Ok(redirect::into(packet, endpoint));
     }
+    if endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) == 0 {
+        // Not to a neighbour: what waits for one is looked up again by the route that it had before it was translated.
+        return Ok(redirect::down(endpoint));
+    }
     let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
     let address = F::endpoint(endpoint).words();
     Ok(redirect::out(

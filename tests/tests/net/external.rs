@@ -73,6 +73,18 @@ fn case_52_both_ways_under_the_external_address() {
 }
 
 #[test]
+fn case_52_the_hosts_first_datagram_arrives() {
+    let (lab, a) = known();
+    for family in Family::BOTH {
+        let server = udp(&a.ns, family, 5300);
+        let client = udp(&lab.host.ns, family, 40_000);
+        client.send_to(b"first", at(external(family, 9), 5300)).expect("sending");
+        let (_, peer) = server.recv_from(&mut [0; 16]).expect("the first datagram, whoever knows whom");
+        assert_eq!(peer, at(family.host(), 40_000));
+    }
+}
+
+#[test]
 fn case_52_every_protocol() {
     let (lab, a) = known();
     for family in Family::BOTH {
