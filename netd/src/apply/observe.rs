@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use super::{Error, Host};
 use crate::{
     datapath::{EndpointEntry, IfIndex, NetworkEntry, RateEntry},
-    link::{Device, Kind, Links, own_addresses, wanted_settings},
+    link::{Device, Kind, Links, wanted_settings},
     plan::{
         BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Station,
         Trunk, Veth, World,
@@ -97,8 +97,7 @@ impl Host {
             let (Kind::Bridge, Some(mac)) = (device.kind, device.mac) else {
                 return Err(Error::NotABridge(name.clone()));
             };
-            let addresses = self.links.addresses_of(device.index).await?;
-            let mut addresses = own_addresses(&addresses, device.index, &wanted.addresses);
+            let mut addresses = self.links.own_addresses(device.index, &wanted.addresses).await?;
             if wanted.adopted {
                 addresses.retain(|net| wanted.addresses.contains(net));
             }

@@ -4,7 +4,10 @@ use std::{borrow::Cow, collections::BTreeSet, fs, path::Path};
 
 use aya::programs::{SchedClassifier, TcAttachType};
 
-use super::programs::HOOKS;
+use super::{
+    IfIndex,
+    programs::{HOOKS, pinned_link},
+};
 
 /// An interface of this network namespace that has the programs of a netd with other pins than these, whether a daemon runs there
 /// or not.
@@ -13,15 +16,15 @@ pub(super) fn interface(pins: &Path) -> nix::Result<Option<String>> {
     let interfaces = nix::net::if_::if_nameindex()?;
     let mut names = interfaces
         .iter()
-        .filter(|interface| !own.contains(&interface.index()))
+        .filter(|interface| !own.contains(&IfIndex(interface.index())))
         .map(|interface| interface.name().to_string_lossy());
     Ok(names.find(|name| has_programs(name)).map(Cow::into_owned))
 }
 
 /// The interfaces that programs are attached to whose links are pinned here.
-fn attached(links: &Path) -> BTreeSet<u32> {
+fn attached(links: &Path) -> BTreeSet<IfIndex> {
     let entries = fs::read_dir(links).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.rsplit_once('-')?.1.parse().ok()).collect()
+    entries.filter_map(|entry| Some(pinned_link(&entry.file_name())?.1)).collect()
 }
 
 fn has_programs(interface: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
@@ -184,9 +185,8 @@ impl Programs {
         let mut interfaces = BTreeSet::new();
         for entry in fs::read_dir(&self.links).map_err(at(&self.links))? {
             let name = entry.map_err(at(&self.links))?.file_name();
-            let index =
-                name.to_str().and_then(|name| name.strip_prefix(hook.name)?.strip_prefix('-')?.parse().ok());
-            interfaces.extend(index.map(IfIndex));
+            let pinned = pinned_link(&name).filter(|(program, _)| *program == hook.name);
+            interfaces.extend(pinned.map(|(_, interface)| interface));
         }
         Ok(interfaces)
     }
@@ -205,6 +205,12 @@ impl Programs {
         let result = program.test_run(options).map_err(failed)?;
         Ok((result.return_value, answer.now))
     }
+}
+
+/// Which program a pinned link attaches, and to what: see [`Programs::pin`].
+pub(super) fn pinned_link(pin: &OsStr) -> Option<(&str, IfIndex)> {
+    let (program, index) = pin.to_str()?.rsplit_once('-')?;
+    Some((program, IfIndex(index.parse().ok()?)))
 }
 
 /// Makes the programs that are pinned under `pins` nobody's.

@@ -57,7 +57,7 @@ impl<'a> Zone<'a> {
         if endpoints.is_empty() {
             return Answer::Elsewhere;
         }
-        let addresses: BTreeSet<IpAddr> = endpoints.into_iter().flat_map(addresses).collect();
+        let addresses: BTreeSet<IpAddr> = endpoints.into_iter().flat_map(Endpoint::addresses).collect();
         let records = addresses.into_iter().map(rdata).filter(|data| data.record_type() == kind);
         Answer::Known(records.map(|data| record(name, data)).collect())
     }
@@ -66,8 +66,7 @@ impl<'a> Zone<'a> {
         if !self.network.ipam.pools.iter().any(|pool| pool.subnet.contains(&address)) {
             return Answer::Elsewhere;
         }
-        let Some(owner) = self.endpoints().find(|endpoint| addresses(endpoint).any(|own| own == address))
-        else {
+        let Some(owner) = self.endpoints().find(|endpoint| endpoint.has(address)) else {
             return Answer::Nobody;
         };
         let owner = Name::from_ascii(format!("{}.{}.", owner.name, self.network.name));
@@ -83,11 +82,6 @@ impl<'a> Zone<'a> {
 /// What an endpoint is called in its network.
 pub fn names(endpoint: &Endpoint) -> impl Iterator<Item = &str> {
     std::iter::once(&endpoint.name).chain(&endpoint.aliases).map(String::as_str)
-}
-
-fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> + use<> {
-    let ipv4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
-    ipv4.into_iter().chain(endpoint.ipv6.map(|net| IpAddr::V6(net.addr())))
 }
 
 /// A name as people write it: lower case (RFC 4343), no dot at its end.

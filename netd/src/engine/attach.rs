@@ -268,8 +268,7 @@ fn in_turn(network: &Network, endpoint: &Endpoint) -> Option<Network> {
     }
     let mut network = network.clone();
     for pool in &mut network.ipam.pools {
-        let own = endpoint.ipv4.map(IpNet::from).into_iter().chain(endpoint.ipv6.map(IpNet::from));
-        pool.last = own.map(|net| net.addr()).find(|own| pool.subnet.contains(own)).or(pool.last);
+        pool.last = endpoint.addresses().find(|own| pool.subnet.contains(own)).or(pool.last);
     }
     Some(network)
 }
@@ -370,10 +369,7 @@ fn address(
 
 /// The addresses of a network's endpoints.
 pub(super) fn addresses_in_use(state: &State, network: Id) -> impl Iterator<Item = IpAddr> {
-    state.endpoints_of(network).flat_map(|endpoint| {
-        let ipv4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
-        ipv4.into_iter().chain(endpoint.ipv6.map(|net| IpAddr::V6(net.addr())))
-    })
+    state.endpoints_of(network).flat_map(Endpoint::addresses)
 }
 
 /// The interface's name: the one asked for, or the first of eth0, eth1, ... that the sandbox does not have.

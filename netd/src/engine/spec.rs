@@ -228,8 +228,8 @@ impl Engine {
 
     /// The addresses that a device bears.
     pub(super) async fn borne(&self, device: &link::Device) -> Result<Vec<IpNet>, Error> {
-        let addresses = self.0.host.links.addresses().await.map_err(internal)?;
-        Ok(addresses.iter().filter(|it| it.index == device.index).map(|it| it.net).collect())
+        let addresses = self.0.host.links.addresses_of(device.index).await.map_err(internal)?;
+        Ok(addresses.iter().map(|it| it.net).collect())
     }
 
     /// The next subnet of the pools that neither a network nor the host uses. Routes through `own` do not count.

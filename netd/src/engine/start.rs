@@ -163,9 +163,7 @@ fn free_leases(old: &State, new: &mut State) {
         let subnets = old.networks[&endpoint.network].ipam.pools.iter().map(|pool| pool.subnet);
         let subnets: Vec<_> = subnets.collect();
         for pool in new.pools.values_mut().filter(|pool| subnets.contains(&pool.pool.subnet)) {
-            let addresses =
-                [endpoint.ipv4.map(|net| net.addr().into()), endpoint.ipv6.map(|net| net.addr().into())];
-            pool.leases.retain(|lease| !addresses.contains(&Some(*lease)));
+            pool.leases.retain(|&lease| !endpoint.has(lease));
         }
     }
 }

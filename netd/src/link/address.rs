@@ -1,6 +1,9 @@
 //! Addresses of links.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
@@ -56,7 +59,7 @@ impl Links {
         Ok(messages.iter().filter_map(Address::read).collect())
     }
 
-    /// The addresses of one link.
+    /// The addresses of one link; a link that is gone has none.
     pub async fn addresses_of(&self, index: u32) -> Result<Vec<Address>, Error> {
         // The kernel chooses, which passes over those of a thousand ports.
         let get = move |handle: rtnetlink::Handle| {
@@ -66,6 +69,16 @@ impl Links {
         };
         let messages: Vec<AddressMessage> = self.list("addresses", get).await?;
         Ok(messages.iter().filter_map(Address::read).collect())
+    }
+
+    /// The addresses of one link, apart from those that the kernel gave it by itself and that are not `wanted`.
+    pub async fn own_addresses(
+        &self,
+        index: u32,
+        wanted: &BTreeSet<IpNet>,
+    ) -> Result<BTreeSet<IpNet>, Error> {
+        let is_own = |address: &&Address| !address.is_link_local() || wanted.contains(&address.net);
+        Ok(self.addresses_of(index).await?.iter().filter(is_own).map(|address| address.net).collect())
     }
 
     /// Gives a link an address. IPv6's is good at once: netd gives no address twice, so nobody needs to be asked

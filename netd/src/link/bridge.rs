@@ -2,13 +2,12 @@
 
 use std::{collections::BTreeSet, io};
 
-use ipnet::IpNet;
 use rtnetlink::{
     LinkBridge, LinkMessageBuilder, LinkUnspec,
     packet_route::link::{BridgeStpState, InfoBridge},
 };
 
-use super::{Address, Doing as _, Error, Links, sysctl};
+use super::{Doing as _, Error, Links, sysctl};
 use crate::{model::BridgeSettings, plan::BridgeLink};
 
 impl Links {
@@ -154,12 +153,4 @@ pub fn wanted_settings(seen: &BridgeSettings, wanted: &BridgeSettings) -> Bridge
         mcast_mld_version: wanted.mcast_mld_version.and(seen.mcast_mld_version),
         vlan_filtering: wanted.vlan_filtering.and(seen.vlan_filtering),
     }
-}
-
-/// The addresses of one link, apart from those that the kernel gave it by itself and that are not `wanted`.
-pub fn own_addresses(addresses: &[Address], index: u32, wanted: &BTreeSet<IpNet>) -> BTreeSet<IpNet> {
-    let own = |address: &&Address| {
-        address.index == index && (!address.is_link_local() || wanted.contains(&address.net))
-    };
-    addresses.iter().filter(own).map(|address| address.net).collect()
 }

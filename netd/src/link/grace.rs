@@ -1,8 +1,9 @@
 //! The kernel's grace periods.
 //!
 //! Where a program is attached to a link (`tcx_entry_sync`), and where a link that has one goes, the kernel waits until every
-//! processor has let go of what was there before, some 8 ms, and all that changes links waits behind it. Elsewhere in the same
-//! requests (`synchronize_net`) it asks the processors to let go at once, which takes a tenth of that. It does so everywhere while
+//! processor has let go of what was there before, and all that changes links waits behind it: 7 to 27 ms were measured for one
+//! attachment (Linux 6.18, two processors). Elsewhere in the same requests (`synchronize_net`) it asks the processors to let go at
+//! once: 0.1 ms. It does so everywhere while
 //! `/sys/kernel/rcu_expedited` says so, unless `rcu_normal` forbids it, as real-time hosts do:
 //! <https://github.com/torvalds/linux/blob/v6.18/kernel/rcu/update.c>
 

@@ -23,7 +23,7 @@ use std::{io, sync::Arc};
 use tokio::sync::Mutex;
 
 pub use address::Address;
-pub use bridge::{own_addresses, wanted_settings};
+pub use bridge::wanted_settings;
 pub use device::{Device, Kind};
 pub use grace::Grace;
 pub use namespace::Namespace;

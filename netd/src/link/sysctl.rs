@@ -26,7 +26,19 @@ pub fn write(name: &str, value: &str) -> Result<(), Error> {
 
 /// Opens it once: the kernel looks for the name among those of all namespaces.
 fn set(name: &str, value: &str) -> io::Result<()> {
-    let mut file = fs::File::options().read(true).write(true).open(format!("/proc/sys/net/{name}"))?;
+    let path = format!("/proc/sys/net/{name}");
+    let mut file = match fs::File::options().read(true).write(true).open(&path) {
+        // What cannot be written may have the value already.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            return if fs::read_to_string(path)?.trim() == value { Ok(()) } else { Err(error) };
+        }
+        opened => opened?,
+    };
     if io::read_to_string(&file)?.trim() == value {
         return Ok(());
     }
@@ -161,4 +173,18 @@ pub fn set_ipv6(link: &str, on: bool) -> Result<(), Error> {
 /// Makes a link deaf to router advertisements: a container could send them.
 pub fn refuse_router_advertisements(link: &str) -> Result<(), Error> {
     write_if_there(&accept_ra(link), "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_may_be_so_already() {
+        // The kernel lets nobody write this one.
+        let name = "ipv4/conf/lo/mc_forwarding";
+        assert_eq!(read(name).unwrap().as_deref(), Some("0"));
+        write(name, "0").unwrap();
+        assert_eq!(write(name, "1").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    }
 }

@@ -179,9 +179,12 @@ async fn a_bridge_changes_its_addresses() {
         links.set_bridge("br0", from, to).await.unwrap();
         let device = links.device("br0").await.unwrap().unwrap();
         assert_eq!((device.mac, device.mtu, device.kind), (Some(to.mac), to.mtu, Kind::Bridge));
-        let addresses = links.addresses().await.unwrap();
-        assert_eq!(own_addresses(&addresses, device.index, &to.addresses), to.addresses);
+        let addresses = links.own_addresses(device.index, &to.addresses).await.unwrap();
+        assert_eq!(addresses, to.addresses);
     }
+    let index = links.index("br0").await.unwrap();
+    links.delete("br0").await.unwrap();
+    assert_eq!(links.addresses_of(index).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use rtnetlink::{
     },
 };
 
-use super::{Device, Doing as _, Error, Links, Namespace, bridge::own_addresses, gone_is_as_good, sysctl};
+use super::{Device, Doing as _, Error, Links, Namespace, gone_is_as_good, sysctl};
 use crate::{
     model::{
         DEFAULT_VLAN, Route, Sandbox, Sysctl,
@@ -87,8 +87,7 @@ impl Links {
         };
         let (ipv6, sysctls) = namespace.run(inside).await??;
         let queues = if wanted.queue.is_some() { links.queues().await? } else { BTreeMap::new() };
-        let all = links.addresses().await?;
-        let addresses = own_addresses(&all, device.index, &wanted.addresses);
+        let addresses = links.own_addresses(device.index, &wanted.addresses).await?;
         let routes = links.routes().await?;
         let leads = |gateway: IpAddr| {
             routes.iter().any(|route| {

@@ -1,6 +1,6 @@
 //! An endpoint: one sandbox's attachment to one network.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -67,5 +67,15 @@ impl Endpoint {
     pub fn segment(&self) -> Option<Segment> {
         let isolated = self.port.isolated;
         self.segment.map(|number| Segment { network: self.network, isolated, number })
+    }
+
+    /// Its addresses in its subnets, IPv4's first.
+    pub fn nets(&self) -> impl Iterator<Item = IpNet> + use<> {
+        self.ipv4.map(IpNet::from).into_iter().chain(self.ipv6.map(IpNet::from))
+    }
+
+    /// The addresses alone.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.nets().map(|net| net.addr())
     }
 }

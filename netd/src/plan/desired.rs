@@ -322,8 +322,7 @@ fn reach(network: &Network, bridge: &Bridge, port: &Port) -> (u32, u16) {
 fn interface(network: &Network, endpoint: &Endpoint, sandbox: &Sandbox, routes: &Routes<'_>) -> Interface {
     let carries = |route: Option<&&Endpoint>| route.is_some_and(|carrier| carrier.id == endpoint.id);
     let (route4, route6) = routes.get(&sandbox.inode).copied().unwrap_or_default();
-    let addresses = endpoint.ipv4.map(IpNet::from).into_iter().chain(endpoint.ipv6.map(IpNet::from));
-    let addresses = addresses.chain(endpoint.link_local.iter().copied());
+    let addresses = endpoint.nets().chain(endpoint.link_local.iter().copied());
     Interface {
         sandbox: sandbox.clone(),
         name: endpoint.interface.clone(),

@@ -126,16 +126,9 @@ fn interface_name(host: &HostView, index: IfIndex) -> String {
     host.interfaces.get(&index).cloned().unwrap_or_else(|| index.0.to_string())
 }
 
-/// The name of IP protocol `number`; the number if it has none here.
-fn protocol_name(number: u8) -> String {
-    match number {
-        1 => "icmp".into(),
-        6 => "tcp".into(),
-        17 => "udp".into(),
-        58 => "icmpv6".into(),
-        132 => "sctp".into(),
-        other => other.to_string(),
-    }
+/// The endpoints as the datapath numbers them.
+fn by_slot(state: &Model) -> HashMap<u32, &Endpoint> {
+    state.endpoints.values().map(|endpoint| (endpoint.slot, endpoint.as_ref())).collect()
 }
 
 /// The name of the network that `endpoint` is in.
@@ -144,8 +137,7 @@ fn network_name(state: &Model, endpoint: &Endpoint) -> String {
 }
 
 pub(super) fn fdb(state: &Model, stations: Vec<(FdbKey, u32)>) -> Vec<Station> {
-    let endpoints: HashMap<u32, &Endpoint> =
-        state.endpoints.values().map(|it| (it.slot, it.as_ref())).collect();
+    let endpoints = by_slot(state);
     let mut stations: Vec<Station> = stations
         .into_iter()
         .filter_map(|(key, slot)| {

@@ -1,13 +1,13 @@
 //! What leads to other addresses and ports: rules, bindings, published ports, external addresses.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
 
-use super::{network_name, protocol_name};
+use super::{by_slot, network_name};
 use crate::{
     api::view::{self, Binding, External, Nat, Rule, RuleUplink},
     datapath::FlowView,
@@ -62,6 +62,18 @@ fn published_port(publication: &Publication, is_own: bool) -> view::Publication 
     }
 }
 
+/// The name of IP protocol `number`; the number if it has none here.
+fn protocol_name(number: u8) -> String {
+    match number {
+        1 => "icmp".into(),
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        58 => "icmpv6".into(),
+        132 => "sctp".into(),
+        other => other.to_string(),
+    }
+}
+
 /// The destinations of the family of `source` that see the network's own addresses.
 fn exempts_of(network: &Network, source: IpNet) -> Vec<IpNet> {
     let exempts = network.bridge.iter().flat_map(|bridge| &bridge.exempts).copied();
@@ -94,8 +106,7 @@ fn sources(network: &Network, host: &HostView, uplink: &link::Uplink, ipv6: bool
 }
 
 pub(in crate::api) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
-    let endpoints: HashMap<u32, &Endpoint> =
-        state.endpoints.values().map(|it| (it.slot, it.as_ref())).collect();
+    let endpoints = by_slot(state);
     let mut rules: Vec<Rule> = state
         .networks
         .values()

@@ -103,11 +103,7 @@ pub(super) fn addresses(
 ) -> Result<(Option<IpNet>, Option<IpNet>), Error> {
     let used: BTreeMap<IpAddr, &Endpoint> = state
         .endpoints_of(network.id)
-        .flat_map(|endpoint| {
-            let ipv4 = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
-            let all = ipv4.into_iter().chain(endpoint.ipv6.map(|net| IpAddr::V6(net.addr())));
-            all.map(move |address| (address, endpoint))
-        })
+        .flat_map(|endpoint| endpoint.addresses().map(move |address| (address, endpoint)))
         .collect();
     let mut asked = request.requested.clone();
     let mut chosen = [None, None];

@@ -273,8 +273,7 @@ impl Engine {
     /// What there is to tell of an attachment.
     async fn attachment(&self, network: &Network, endpoint: &Endpoint) -> Result<Attachment, Error> {
         let near = self.0.host.links.device(&endpoint.host_interface).await.map_err(internal)?;
-        let addresses =
-            [endpoint.ipv4.map(IpNet::from), endpoint.ipv6.map(IpNet::from)].into_iter().flatten();
+        let addresses = endpoint.nets();
         let gateway = |address: IpNet| {
             let pool = network.ipam.pools.iter().find(|pool| pool.subnet.contains(&address.addr()))?;
             pool.way_out()
