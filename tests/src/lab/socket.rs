@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{Family, Namespace, PATIENCE, until};
 
@@ -31,6 +32,30 @@ pub(super) fn bound<S: Send>(
         }
     });
     socket.expect("bound above")
+}
+
+/// Closes a socket of UDP, or one that listens, and waits until its port is nobody's: as `bound` says, it may be open for a moment
+/// longer, and would take what its kernel is to refuse.
+pub fn close(ns: &Namespace, socket: impl AsFd) {
+    let address = SockRef::from(&socket).local_addr().expect("a socket's address");
+    let port = address.as_socket().expect("an address of IP").port();
+    drop(socket);
+    until(&format!("port {port} is closed"), || !ns.enter(|| is_open(port)));
+}
+
+/// Whether a socket of UDP has a port in the calling thread's namespace, or one of TCP listens there.
+fn is_open(port: u16) -> bool {
+    let local = format!(":{port:04X}");
+    ["udp", "udp6", "tcp", "tcp6"].iter().any(|protocol| {
+        let path = format!("/proc/thread-self/net/{protocol}");
+        let table = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("reading {path}: {e}"));
+        table.lines().skip(1).any(|row| {
+            let mut words = row.split_whitespace().skip(1);
+            let (address, state) = (words.next().unwrap_or(""), words.nth(1).unwrap_or(""));
+            // 0A is LISTEN; the states of UDP tell nothing here.
+            address.ends_with(&local) && (protocol.starts_with("udp") || state == "0A")
+        })
+    })
 }
 
 /// Sends a datagram and returns its answer, which must come from where the datagram went.

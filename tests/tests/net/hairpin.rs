@@ -5,8 +5,8 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
 use netd_tests::lab::{
-    Container, DUAL, Datagram, Family, Lab, Namespace, RawSocket, TcpEcho, UdpEcho, ask, at, connect, udp,
-    until,
+    Container, DUAL, Datagram, Family, Lab, Namespace, RawSocket, TcpEcho, UdpEcho, ask, at, close, connect,
+    udp, until,
 };
 
 use crate::icmp::too_big;
@@ -279,7 +279,7 @@ fn errors_come_back_to_whom_they_are_about() {
 
             // The client's port is closed.
             server.connect(seen).expect("connecting");
-            drop(socket);
+            close(&client.ns, socket);
             refused(&server, "the server");
         }
     }

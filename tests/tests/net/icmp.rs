@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use etherparse::ip_number;
-use netd_tests::lab::{Capture, Datagram, Family, Lab, RawSocket, UdpEcho, ask, at, udp};
+use netd_tests::lab::{Capture, Datagram, Family, Lab, RawSocket, UdpEcho, ask, at, close, udp};
 
 #[test]
 fn a_closed_port_outside_is_refused_to_the_container() {
@@ -33,7 +33,7 @@ fn a_closed_port_of_a_container_is_refused_to_the_outside() {
         let (_, mapping) = remote.recv_from(&mut [0; 64]).expect("the datagram");
         assert_eq!(mapping.ip(), family.host());
 
-        drop(socket);
+        close(&a.ns, socket);
         let mut capture = Capture::new(&lab.outside, "eth0");
         remote.connect(mapping).expect("connecting");
         remote.send(b"still there?").expect("sending");

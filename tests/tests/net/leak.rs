@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use etherparse::{IpNumber, ip_number};
 use netd_tests::lab::{
     Capture, Container, Datagram, Family, HOST4, HOST6, Lab, Namespace, Packet, Ping, RawLink, RawSocket,
-    TcpEcho, UdpEcho, at, connect, ping, udp,
+    TcpEcho, UdpEcho, at, close, connect, ping, udp,
 };
 
 /// May be seen outside: the host's own address, or what only lives on the link.
@@ -78,7 +78,7 @@ fn speak(lab: &Lab, from: &Container, family: Family) {
     assert!(ping(&from.ns, outside, Ping::default()));
     assert!(ping(&from.ns, outside, Ping { size: 3000, ..Ping::default() }));
     // What the outside sends to a port that the container has closed by now is answered by ICMP.
-    drop(socket);
+    close(&from.ns, socket);
     udp(&lab.outside, family, 5301).send_to(b"?", at(family.host(), 5000)).expect("sending");
 }
 

@@ -4,7 +4,9 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use netd_tests::lab::{Capture, Container, Family, Lab, Namespace, TcpEcho, UdpEcho, ask, at, connect, udp};
+use netd_tests::lab::{
+    Capture, Container, Family, Lab, Namespace, TcpEcho, UdpEcho, ask, at, close, connect, udp,
+};
 
 /// Publishes ports of a container.
 fn publish(lab: &Lab, container: &Container, specs: &str) -> String {
@@ -168,7 +170,7 @@ fn t61_a_port_is_published_once() {
         format!("failed to bind host port for 0.0.0.0:8090:{}:80/tcp: address already in use", b.ipv4);
     assert!(error.contains(&wanted), "{error}");
     // Nothing is left of what failed.
-    drop(listener);
+    close(&lab.host.ns, listener);
     assert!(!lab.host.netd("publish ls").contains("8090"));
     publish(&lab, &b, "8090:80");
     // A choice of ports gives the first that is free.

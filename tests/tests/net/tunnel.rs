@@ -4,8 +4,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netd_tests::lab::{
-    Capture, Container, Datagram, Family, Lab, Packet, Ping, RawSocket, Tunnel, UdpEcho, ask, at, ping,
-    transfer, udp, until,
+    Capture, Container, Datagram, Family, Lab, Packet, Ping, RawSocket, Tunnel, UdpEcho, ask, at, close,
+    ping, transfer, udp, until,
 };
 
 /// The host's end of the tunnel.
@@ -158,7 +158,7 @@ fn errors_cross_a_tunnel_both_ways() {
         socket.send(b"anybody?").expect("sending");
         let error = socket.recv(&mut [0; 64]).expect_err("nobody is there");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{error}");
-        drop(socket);
+        close(&a.ns, socket);
 
         // A container's own error is about what the remote sent to the mapping.
         let remote = lab.outside.enter(|| std::net::UdpSocket::bind(at(beyond(family), 5300)));
@@ -168,7 +168,7 @@ fn errors_cross_a_tunnel_both_ways() {
         socket.send_to(b"hello", at(beyond(family), 5300)).expect("sending");
         let (_, mapping) = remote.recv_from(&mut [0; 64]).expect("the datagram");
         assert_eq!(mapping, at(near(family), 5000));
-        drop(socket);
+        close(&a.ns, socket);
         remote.connect(mapping).expect("connecting");
         remote.send(b"still there?").expect("sending");
         let error = remote.recv(&mut [0; 64]).expect_err("nobody is there");
