@@ -18,11 +18,7 @@ pub fn udp(ns: &Namespace, family: Family, port: u16) -> UdpSocket {
 
 /// A socket that is bound to an address. Its predecessor there may be closed and yet be open: in the child of another thread that
 /// has forked and not executed its program yet. That is no test's affair, so it is waited for.
-pub(super) fn bound<S: Send>(
-    ns: &Namespace,
-    address: SocketAddr,
-    bind: fn(SocketAddr) -> io::Result<S>,
-) -> S {
+pub fn bound<S: Send>(ns: &Namespace, address: SocketAddr, bind: fn(SocketAddr) -> io::Result<S>) -> S {
     let mut socket = None;
     until(&format!("{address} can be bound"), || match ns.enter(|| bind(address)) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => false,

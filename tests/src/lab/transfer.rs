@@ -112,8 +112,7 @@ fn echo(mut stream: TcpStream) -> io::Result<()> {
 /// Opens one connection, sends `bytes` each way at the same time, and compares what arrives byte by byte.
 /// Panics if it differs, or if nothing moves for [`PATIENCE`].
 pub fn transfer(client: &Namespace, server: &Namespace, address: SocketAddr, bytes: usize) {
-    let listener =
-        server.enter(|| TcpListener::bind(address)).unwrap_or_else(|e| panic!("binding {address}: {e}"));
+    let listener = bound(server, address, TcpListener::bind);
     let connect = || TcpStream::connect_timeout(&address, PATIENCE);
     let near = client.enter(connect).unwrap_or_else(|e| panic!("connecting to {address}: {e}"));
     let (far, _) = listener.accept().expect("a connection");

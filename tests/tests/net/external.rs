@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use etherparse::IpNumber;
 use netd_tests::lab::{
     Capture, Container, Datagram, Family, Lab, Namespace, PATIENCE, Packet, Ping, RawSocket, TcpEcho,
-    UdpEcho, ask, at, connect, ping, set_offloads, transfer, udp, until,
+    UdpEcho, ask, at, bound, connect, ping, set_offloads, transfer, udp, until,
 };
 
 /// An address of the uplink's own prefix that nobody has.
@@ -444,7 +444,7 @@ fn t64_a_network_leaves_by_the_address_that_was_chosen() {
         assert_eq!(ask(&sockets[0], echo.address, b"still"), b"still");
         assert_eq!(echo.peers().last(), Some(&at(chosen, 45_000)));
         // The host, which has the address, keeps what is its own.
-        let own = lab.host.ns.enter(|| std::net::UdpSocket::bind(at(chosen, 46_000))).expect("binding");
+        let own = bound(&lab.host.ns, at(chosen, 46_000), std::net::UdpSocket::bind);
         own.set_read_timeout(Some(PATIENCE)).expect("a socket's timeout");
         let theirs = udp(&a.ns, family, 46_000);
         for _ in 0..2 {

@@ -3,9 +3,11 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
 
 use netd_tests::lab::{
-    Container, DUAL, Family, Host, Lab, Namespace, PATIENCE, TcpEcho, UdpEcho, ask, at, connect, udp, until,
+    Container, DUAL, Family, Host, Lab, Namespace, PATIENCE, TcpEcho, UdpEcho, ask, at, close, connect, udp,
+    until,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -186,13 +188,22 @@ fn an_address_that_comes_and_goes_is_the_hosts_while_it_is_there() {
     until("the address is not the host's any more", || connect(&lab.host.ns, 0, to).is_err());
 }
 
+/// Binds a socket that may be refused, and closes it.
+fn try_bind<S: AsFd + Send>(
+    ns: &Namespace,
+    address: SocketAddr,
+    bind: fn(SocketAddr) -> io::Result<S>,
+) -> io::Result<()> {
+    ns.enter(|| bind(address)).map(|socket| close(ns, socket))
+}
+
 #[test]
 fn t62_nat51_a_published_port_cannot_be_bound() {
     let lab = Lab::new();
     let a = lab.container("a");
     let ns = &lab.host.ns;
-    let stream = |address: SocketAddr| ns.enter(|| TcpListener::bind(address)).map(drop);
-    let datagram = |address: SocketAddr| ns.enter(|| UdpSocket::bind(address)).map(drop);
+    let stream = |address: SocketAddr| try_bind(ns, address, TcpListener::bind);
+    let datagram = |address: SocketAddr| try_bind(ns, address, UdpSocket::bind);
     let in_use = |what: &str, result: io::Result<()>| {
         let error = result.err().unwrap_or_else(|| panic!("{what} was bound"));
         assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE), "{what}: {error}");
@@ -228,11 +239,14 @@ fn t62_what_overlaps_is_what_bind_says() {
     let lab = Lab::new();
     let a = lab.container("a");
     let ns = &lab.host.ns;
-    let stream = |address: SocketAddr| ns.enter(|| TcpListener::bind(address)).map(drop);
+    let stream = |address: SocketAddr| try_bind(ns, address, TcpListener::bind);
     let only6 = |only: bool| {
         let socket = ns.enter(|| Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)))?;
         socket.set_only_v6(only)?;
-        socket.bind(&Family::V6.any(8080).into())
+        socket.bind(&Family::V6.any(8080).into())?;
+        socket.listen(1)?;
+        close(ns, socket);
+        io::Result::Ok(())
     };
     // At one address of IPv4, the others are free, and all addresses are not.
     publish(&lab.host, &a, "127.0.0.1:8080:80");

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use netd_tests::lab::{
     Capture, Container, Datagram, Family, Lab, Losses, Namespace, Ping, RawSocket, TcpEcho, UdpEcho,
-    UdpStream, ping, set_offloads, transfer,
+    UdpStream, bound, ping, set_offloads, transfer,
 };
 
 /// Two namespaces on a bridge of the kernel's, in a third.
@@ -74,7 +74,7 @@ fn fragments_written_by_hand_are_put_together() {
     let (_switch, [a, b]) = bridged();
     for family in Family::BOTH {
         let (from, to) = (SocketAddr::new(a.address(family), 4000), SocketAddr::new(b.address(family), 4001));
-        let server = b.ns.enter(|| std::net::UdpSocket::bind(to)).expect("binding");
+        let server = bound(&b.ns, to, std::net::UdpSocket::bind);
         let data: Vec<u8> = (0..4000_u32).map(|i| (i % 251) as u8).collect();
         let raw = RawSocket::new(&a.ns, to.ip());
         let datagram = Datagram::udp(from, to, &data);

@@ -8,7 +8,7 @@ use std::thread;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType, rdata::A};
-use netd_tests::lab::{Container, Family, Lab, Namespace, ask, at, connect, udp, until};
+use netd_tests::lab::{Container, Family, Lab, Namespace, ask, at, bound, connect, udp, until};
 
 /// The gateways of [`netd_tests::lab::DUAL`].
 const GATEWAYS: [(Family, &str); 2] = [(Family::V4, "172.30.0.1"), (Family::V6, "fd00:30::1")];
@@ -65,7 +65,7 @@ impl Outside {
 
     /// One that says so of a name, with an address where it is no error.
     fn saying(ns: &Namespace, address: IpAddr, code: impl Fn(&str) -> ResponseCode + Send + 'static) -> Self {
-        let socket = ns.enter(|| std::net::UdpSocket::bind(at(address, 53))).expect("binding port 53");
+        let socket = bound(ns, at(address, 53), std::net::UdpSocket::bind);
         let asked = Arc::new(Mutex::new(Vec::new()));
         let record = asked.clone();
         thread::spawn(move || {

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use netd_tests::lab::{
-    Capture, Container, Family, Lab, Namespace, TcpEcho, UdpEcho, ask, at, close, connect, udp,
+    Capture, Container, Family, Lab, Namespace, TcpEcho, UdpEcho, ask, at, bound, close, connect, udp,
 };
 
 /// Publishes ports of a container.
@@ -344,7 +344,7 @@ fn datagrams_without_an_answer_go_on() {
     let a = lab.container("a");
     publish(&lab, &a, "5140:514/udp");
     for family in Family::BOTH {
-        let sink = a.ns.enter(|| UdpSocket::bind(family.any(514))).expect("binding");
+        let sink = bound(&a.ns, family.any(514), UdpSocket::bind);
         sink.set_read_timeout(Some(netd_tests::lab::PATIENCE)).expect("a socket's timeout");
         let client = udp(&lab.outside, family, 5003);
         for _ in 0..3 {

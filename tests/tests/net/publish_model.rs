@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::{env, thread};
 
-use netd_tests::lab::{DUAL, Family, Lab, Namespace, at, connect};
+use netd_tests::lab::{DUAL, Family, Lab, Namespace, at, bound, connect};
 use socket2::SockRef;
 
 /// Where the next sequence of steps comes from; NETD_SEED in the environment for another.
@@ -42,7 +42,7 @@ struct Name {
 
 impl Name {
     fn new(ns: &Namespace, name: u8) -> Self {
-        let listener = ns.enter(|| TcpListener::bind(Family::V6.any(80))).expect("a server of both families");
+        let listener = bound(ns, Family::V6.any(80), TcpListener::bind);
         let listener = Arc::new(listener);
         let accepting = listener.clone();
         let server = thread::spawn(move || {

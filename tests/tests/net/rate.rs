@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netd_tests::lab::{Container, Family, Lab, Namespace, at, connect, udp};
+use netd_tests::lab::{Container, Family, Lab, Namespace, at, bound, connect, udp};
 use socket2::SockRef;
 
 /// What may go at once has gone by then.
@@ -66,8 +66,7 @@ impl Flow<'_> {
 
     /// One stream.
     fn tcp(&self) -> f64 {
-        let listener = self.to.enter(|| TcpListener::bind(self.family().any(self.address.port())));
-        let listener = listener.unwrap_or_else(|e| panic!("{}: {e}", self.way));
+        let listener = bound(self.to, self.family().any(self.address.port()), TcpListener::bind);
         let mut near = connect(self.from, 0, self.address).unwrap_or_else(|e| panic!("{}: {e}", self.way));
         let (mut far, _) = listener.accept().expect("a connection");
         far.set_nonblocking(true).expect("a socket's mode");

@@ -3,7 +3,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 
-use netd_tests::lab::{Container, DUAL, Family, Lab, PATIENCE, at, connect};
+use netd_tests::lab::{Container, DUAL, Family, Lab, PATIENCE, at, bound, connect};
 use socket2::{Domain, Socket, Type};
 
 /// The kinds of errors that a client and a server hear when both are told.
@@ -17,8 +17,7 @@ struct Served<'a> {
 
 impl<'a> Served<'a> {
     fn new(lab: &'a Lab, container: &Container, address: SocketAddr) -> Self {
-        let listener = container.ns.enter(|| TcpListener::bind(address));
-        Self { lab, listener: listener.unwrap_or_else(|e| panic!("binding {address}: {e}")) }
+        Self { lab, listener: bound(&container.ns, address, TcpListener::bind) }
     }
 
     /// Both ends of a new connection, the client's first.
