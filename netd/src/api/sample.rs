@@ -67,7 +67,7 @@ pub(crate) fn state() -> State {
     let networks = [default, n1, dev, network(4, "host", Driver::Host), network(5, "none", Driver::Null)];
     State {
         networks: networks.into_iter().map(|network| (network.id, network)).collect(),
-        endpoints: BTreeMap::from([(web.id, web.into())]),
+        endpoints: [web].into_iter().collect(),
         ..State::default()
     }
 }

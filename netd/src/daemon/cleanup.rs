@@ -11,7 +11,7 @@ use crate::{
     datapath::Datapath,
     engine::{release, stop_forwarding},
     link::{Grace, Links},
-    plan,
+    plan::{self, Touched},
     store::{self, Lock},
 };
 
@@ -60,7 +60,7 @@ async fn remove_links(state_dir: &Path) -> anyhow::Result<()> {
     release(&stored.state.reserved)?;
     stop_forwarding(&stored.state.forwards)?;
     let mut names = stored.journal;
-    let world = plan::desired(&stored.state, |_| true, |_| true);
+    let world = plan::desired(&stored.state, &Touched::all(&stored.state));
     let (adopted, made): (BTreeMap<_, _>, BTreeMap<_, _>) =
         world.bridges.into_iter().partition(|(_, bridge)| bridge.adopted);
     names.extend(world.veths.into_keys().chain(made.into_keys()));

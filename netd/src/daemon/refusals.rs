@@ -41,7 +41,7 @@ async fn follow(engine: &Engine, ring: RingBuf<MapData>) -> std::io::Result<()> 
 
 fn describe(engine: &Engine, refused: &Refused, count: u64) -> String {
     let state = engine.state();
-    let endpoint = state.endpoints.values().find(|endpoint| endpoint.slot == refused.endpoint);
+    let endpoint = state.endpoints.at_slot(refused.endpoint);
     let who = endpoint.map_or_else(|| "the host".to_owned(), |endpoint| endpoint.far_end.to_string());
     let remote: IpAddr = if refused.family == AF_INET {
         Ipv4Addr::from(Ipv4(refused.remote[0])).into()

@@ -1,7 +1,9 @@
 //! Word of new endpoints to their neighbours, who may remember somebody else under their addresses.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -11,28 +13,32 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use super::lock;
 use crate::{
     apply::Host,
     datapath::IfIndex,
-    model::{Advertise, Endpoint},
+    model::{Advertise, Endpoint, Id},
 };
 
 /// For how many intervals a repetition waits for a quiet moment.
 const PATIENCE: u32 = 60;
 
-/// When it is said again where an endpoint is.
+/// When it is said where an endpoint is.
 ///
-/// The first word goes out at once. To carry one to each port of a full bridge takes milliseconds of a processor, and whoever joins or
-/// leaves next would wait for it: so repetitions wait until nobody has for as long as their interval, take turns, and leave as much
-/// time as they took.
+/// The first word goes out at once where somebody may be remembered under its address. To carry one to each port of a full bridge
+/// takes milliseconds of a processor, and whoever joins or leaves next would wait for it: so all others wait until nobody has for as
+/// long as their interval, take turns, and leave as much time as they took.
 pub(super) struct Announcer {
     changed: Mutex<Instant>,
     turn: tokio::sync::Mutex<()>,
+    /// By network that this daemon has made, the addresses that somebody has had there. Of others' pasts it knows nothing.
+    had: Mutex<BTreeMap<Id, BTreeSet<IpAddr>>>,
 }
 
 impl Announcer {
     pub(super) fn new() -> Self {
-        Self { changed: Mutex::new(Instant::now()), turn: tokio::sync::Mutex::default() }
+        let (turn, had) = Default::default();
+        Self { changed: Mutex::new(Instant::now()), turn, had }
     }
 
     /// Says where the endpoint is, as often as it is to be said. Takes seconds; ends early with the port.
@@ -41,8 +47,10 @@ impl Announcer {
         let link_local = endpoint.link_local.iter().map(IpNet::addr);
         let addresses: Vec<_> = endpoint.addresses().chain(link_local).collect();
         let interval = Duration::from_millis(advertise.interval.into());
+        let is_urgent = self.is_remembered(endpoint.network, &addresses);
         for message in 0..advertise.messages {
-            let _turn = if message > 0 { Some(self.turn(interval).await) } else { None };
+            let waits = message > 0 || !is_urgent;
+            let _turn = if waits { Some(self.turn(interval).await) } else { None };
             let (datapath, addresses) = (host.datapath.clone(), addresses.clone());
             let tell =
                 move || addresses.iter().try_for_each(|&at| datapath.advertise(port, endpoint.mac, at));
@@ -51,15 +59,34 @@ impl Announcer {
                 log::debug!("{error}");
                 return;
             }
-            if message > 0 {
+            if waits {
                 sleep(begun.elapsed()).await;
             }
         }
     }
 
+    /// A network begins, without a past.
+    pub(super) fn begin(&self, network: Id) {
+        lock(&self.had).insert(network, BTreeSet::new());
+    }
+
+    /// A network is no more.
+    pub(super) fn end(&self, network: Id) {
+        lock(&self.had).remove(&network);
+    }
+
+    /// Whether a neighbour may remember somebody under one of these addresses, which somebody has from now on.
+    fn is_remembered(&self, network: Id, addresses: &[IpAddr]) -> bool {
+        lock(&self.had).get_mut(&network).is_none_or(|had| {
+            let again = addresses.iter().any(|address| had.contains(address));
+            had.extend(addresses);
+            again
+        })
+    }
+
     /// Somebody joins or leaves, or what leads to him changes.
     pub(super) fn change(&self) {
-        *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *lock(&self.changed) = Instant::now();
     }
 
     /// Waits for the next repetition's turn.
@@ -67,7 +94,7 @@ impl Announcer {
         sleep(interval).await;
         for _ in 0..PATIENCE {
             let turn = self.turn.lock().await;
-            let quiet = self.changed.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+            let quiet = lock(&self.changed).elapsed();
             if quiet >= interval {
                 return turn;
             }
@@ -85,6 +112,24 @@ mod tests {
     use super::*;
 
     const INTERVAL: Duration = Duration::from_secs(1);
+
+    #[tokio::test]
+    async fn who_has_had_an_address_may_be_remembered() {
+        let announcer = Announcer::new();
+        let (new, old) = (Id::new([1; 32]), Id::new([2; 32]));
+        let [one, two]: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+        announcer.begin(new);
+        let remembered = |network, addresses: &[IpAddr]| announcer.is_remembered(network, addresses);
+        assert_eq!(
+            [remembered(new, &[one]), remembered(new, &[two]), remembered(new, &[one])],
+            [false, false, true]
+        );
+        // A network from before the daemon's start, or one that began anew.
+        assert!(remembered(old, &[one]));
+        announcer.end(new);
+        announcer.begin(new);
+        assert!(!remembered(new, &[one, two]));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_repetition_comes_an_interval_later() {

@@ -1,11 +1,15 @@
 //! Sandboxes that join networks, and leave them.
 
-use std::{collections::BTreeSet, io, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use netd_common::limits;
 
-use super::{Action, Engine, Writer, endpoint::Asked, internal, lowest_free, random};
+use super::{Action, Engine, Writer, endpoint::Asked, internal, random};
 use crate::{
     ipam,
     link::{Links, Namespace},
@@ -13,7 +17,7 @@ use crate::{
         Bridge, Driver, Endpoint, Error, FarEnd, Id, MacAddress, Network, Pool, Port, Reserver, Sandbox,
         State, Timestamp, request,
     },
-    plan::{self, Room},
+    plan::{self, Room, Touched},
     store::Change,
 };
 
@@ -57,12 +61,11 @@ impl Engine {
         network: &Network,
         endpoint: Endpoint,
     ) -> Result<Endpoint, Error> {
-        // Which of a sandbox's endpoints carries its default route may change with this one.
         let far_end = endpoint.far_end.clone();
         let mut changes = vec![Change::PutEndpoint(endpoint.clone())];
         changes.extend(in_turn(network, &endpoint).map(Change::PutNetwork));
-        self.change(writer, changes, |other| other.id == network.id, |other| other.far_end.is_same(&far_end))
-            .await?;
+        let touched = Touched { networks: [network.id].into(), endpoints: self.beside(&endpoint) };
+        self.change(writer, changes, touched).await?;
         if let (Some(_), Some(bridge)) = (endpoint.far_end.sandbox(), &network.bridge) {
             let announcer = self.0.announcer.clone();
             tokio::spawn(announcer.announce(self.0.host.clone(), endpoint.clone(), bridge.advertise));
@@ -90,9 +93,8 @@ impl Engine {
         };
         let network = network?;
         // It may have joined by another of its names.
-        let is_same = |joined: &Sandbox| sandbox.as_ref().is_some_and(|it| it.inode == joined.inode);
         let by_sandbox =
-            || state.endpoints_of(network.id).find(|other| other.far_end.sandbox().is_some_and(is_same));
+            || state.endpoints.in_sandbox(sandbox.as_ref()?).find(|other| other.network == network.id);
         let Some(endpoint) = endpoint.or_else(by_sandbox) else {
             return Err(if request.force {
                 Error::not_found(format!("endpoint {container} not found"))
@@ -119,7 +121,10 @@ impl Engine {
         let far_end = &endpoint.far_end;
         let alive = far_end.sandbox().is_some_and(|sandbox| sandbox.open().is_some());
         // With the namespace gone there is no default route to move to another endpoint.
-        let touched = |other: &Endpoint| other.id == endpoint.id || alive && other.far_end.is_same(far_end);
+        let touched = Touched {
+            endpoints: if alive { self.beside(endpoint) } else { [endpoint.id].into() },
+            ..Touched::default()
+        };
         let state = self.state();
         let before = state.departed.get(&network.id).copied().unwrap_or_default();
         let departed = before + self.total_of(endpoint).await;
@@ -128,15 +133,23 @@ impl Engine {
             let endpoint = [Change::RemoveEndpoint(endpoint.id), Change::Depart(network.id, departed)];
             externals.chain(endpoint).collect()
         };
-        if let Err(error) = self.change(writer, gone(), |_| false, touched).await {
+        if let Err(error) = self.change(writer, gone(), touched.clone()).await {
             // A namespace that ends takes the veth along, and may have done so under our hands: then there is less to do.
             if self.has_veth(endpoint).await? {
                 return Err(error);
             }
-            self.change(writer, gone(), |_| false, touched).await?;
+            self.change(writer, gone(), touched).await?;
         }
         self.tell(Action::Disconnect, network, Some(far_end.to_string()));
         Ok(())
+    }
+
+    /// An endpoint and the others of its sandbox: which of them carries its default route may change with this one.
+    fn beside(&self, endpoint: &Endpoint) -> BTreeSet<Id> {
+        let state = self.state();
+        let sandbox = endpoint.far_end.sandbox();
+        let others = sandbox.into_iter().flat_map(|sandbox| state.endpoints.in_sandbox(sandbox));
+        others.map(|other| other.id).chain([endpoint.id]).collect()
     }
 
     /// Whether the host's end of an endpoint's veth is there.
@@ -149,11 +162,11 @@ impl Engine {
     /// kernel soon gives to another one.
     pub(super) async fn forget_ghosts(&self, writer: &mut Writer, sandbox: &Sandbox) -> Result<(), Error> {
         let state = self.state();
-        let ghosts = state.endpoints.values().filter(|endpoint| {
-            let joined = endpoint.far_end.sandbox();
-            joined.is_some_and(|joined| joined.is_mistakable_for(sandbox) && joined.open().is_none())
-        });
-        for ghost in ghosts {
+        let mistakable = state.endpoints.at_path(&sandbox.path).chain(state.endpoints.in_sandbox(sandbox));
+        let is_ghost =
+            |endpoint: &&Endpoint| endpoint.far_end.sandbox().is_some_and(|it| it.open().is_none());
+        let ghosts: BTreeMap<_, _> = mistakable.filter(is_ghost).map(|ghost| (ghost.id, ghost)).collect();
+        for ghost in ghosts.into_values() {
             log::warn!("the namespace that joined as {} is no more: its endpoint is removed", ghost.far_end);
             self.drop_endpoint(writer, &state.networks[&ghost.network], ghost).await?;
         }
@@ -227,9 +240,7 @@ impl Engine {
             let address = address.filter(|_| !network.internal)?.addr();
             network.ipam.pools.iter().find(|pool| pool.subnet.contains(&address))?.way_out()
         };
-        let slot = lowest_free(state.endpoints.values().map(|endpoint| endpoint.slot), limits::ENDPOINTS);
-        let slot = slot
-            .ok_or_else(|| Error::forbidden(format!("there are {} endpoints already", limits::ENDPOINTS)))?;
+        let slot = slot(state)?;
         let segment = segment(state, network, bridge, &asked.port)?;
         let interface = interface(&sandbox, bridge, asked.interface).await?;
         Ok(Endpoint {
@@ -293,6 +304,12 @@ fn bridge(network: &Network) -> Result<&Bridge, Error> {
             "container cannot be connected to multiple networks with one of the networks in private (none) mode",
         )),
     }
+}
+
+/// A place in the datapath's tables.
+pub(super) fn slot(state: &State) -> Result<u32, Error> {
+    let slot = state.endpoints.free_slot();
+    slot.ok_or_else(|| Error::forbidden(format!("there are {} endpoints already", limits::ENDPOINTS)))
 }
 
 /// Where in the network there is room for one more such port.
@@ -394,7 +411,7 @@ pub(super) fn host_interface(state: &State) -> Result<String, Error> {
     loop {
         let digits = u32::from_ne_bytes(random()?) >> 4;
         let name = format!("veth{digits:07x}");
-        if !state.endpoints.values().any(|endpoint| endpoint.host_interface == name) {
+        if state.endpoints.at_link(&name).is_none() {
             return Ok(name);
         }
     }

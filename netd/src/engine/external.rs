@@ -9,6 +9,7 @@ use super::{Engine, Writer, internal, spec};
 use crate::{
     ipam,
     model::{Endpoint, Error, External, Network, Publication, State, Target, Timestamp, prefix},
+    plan::Touched,
     store::Change,
 };
 
@@ -65,8 +66,14 @@ impl Engine {
         what: &External,
         change: Change,
     ) -> Result<(), Error> {
-        let network = |network: &Network| what.target == Target::Network(network.id);
-        self.change(writer, vec![change], network, |endpoint| what.is_of(endpoint)).await
+        let touched = match what.target {
+            Target::Endpoint(id) => Touched::endpoint(id),
+            Target::Network(id) => Touched {
+                networks: [id].into(),
+                endpoints: self.state().endpoints_of(id).map(|endpoint| endpoint.id).collect(),
+            },
+        };
+        self.change(writer, vec![change], touched).await
     }
 
     /// Whoever has the host's own address, has the host's own traffic; and whoever has its router's, all that is for others.
@@ -282,8 +289,6 @@ fn shown(net: IpNet) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::model::{Bridge, Driver, ErrorKind, HostPorts, MacAddress, Protocol, Reserver, sample};
 
@@ -304,7 +309,7 @@ mod tests {
         let networks = [one, network(2, "four", &["10.6.0.0/16"]), inner, host];
         State {
             networks: networks.into_iter().map(|network| (network.id, network)).collect(),
-            endpoints: [(web.id, web.into())].into(),
+            endpoints: [web].into_iter().collect(),
             ..State::default()
         }
     }
@@ -361,9 +366,9 @@ mod tests {
             container: 8080,
             reserved_by: Reserver::Netd,
         };
-        for endpoint in state.endpoints.values_mut() {
-            Arc::make_mut(endpoint).publications.push(published);
-        }
+        let mut web = state.endpoints.values().next().map(|web| Endpoint::clone(web)).unwrap();
+        web.publications.push(published);
+        state.endpoints.insert(web);
         let taken = |external| text(free(&state, net(external)));
         assert_eq!(
             taken("198.51.100.9/32"),

@@ -10,9 +10,7 @@ use std::{
     path::PathBuf,
 };
 
-use netd_common::limits;
-
-use super::{Action, Engine, Writer, attach, bridge, lowest_free, options, random, rate};
+use super::{Action, Engine, Writer, attach, bridge, options, random, rate};
 use crate::{
     ipam,
     link::Namespace,
@@ -20,6 +18,7 @@ use crate::{
         Endpoint, EndpointOrder, Error, FarEnd, Handover, Id, Ipam, Network, NetworkOrder, Pool, PoolOrder,
         Reserver, State, Timestamp, request,
     },
+    plan::Touched,
     store::Change,
 };
 
@@ -140,7 +139,7 @@ impl Engine {
             }
             // It went with the container: there is nothing on the host to get ready.
             let left = Change::PutEndpoint(placed(endpoint, None));
-            engine.change(&mut writer, vec![left], |_| false, |_| false).await
+            engine.change(&mut writer, vec![left], Touched::default()).await
         })
         .await
     }
@@ -209,9 +208,8 @@ impl Engine {
     }
 
     async fn put_endpoint(&self, writer: &mut Writer, endpoint: &Endpoint) -> Result<(), Error> {
-        let id = endpoint.id;
-        self.change(writer, vec![Change::PutEndpoint(endpoint.clone())], |_| false, |other| other.id == id)
-            .await
+        let changes = vec![Change::PutEndpoint(endpoint.clone())];
+        self.change(writer, changes, Touched::endpoint(endpoint.id)).await
     }
 
     /// The network that an engine asks for, complete and valid.
@@ -321,9 +319,7 @@ fn hand_over(state: &State, network: &Network, order: EndpointOrder) -> Result<E
     check_address(state, network, network.pool4(), ipv4)?;
     check_address(state, network, network.pool6(), ipv6)?;
     let way_out = |pool: Option<&Pool>| pool.filter(|_| !network.internal)?.way_out();
-    let slot = lowest_free(state.endpoints.values().map(|endpoint| endpoint.slot), limits::ENDPOINTS);
-    let slot =
-        slot.ok_or_else(|| Error::forbidden(format!("there are {} endpoints already", limits::ENDPOINTS)))?;
+    let slot = attach::slot(state)?;
     let host_interface = attach::host_interface(state)?;
     options::only_endpoints(&order.options)?;
     if order.options.contains_key(request::PUBLISH) {

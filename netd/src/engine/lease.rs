@@ -13,6 +13,7 @@ use super::{Engine, Writer, attach, spec};
 use crate::{
     ipam,
     model::{Error, LeaseOrder, LeasedPool, Pool, State},
+    plan::Touched,
     store::Change,
 };
 
@@ -92,7 +93,7 @@ impl Engine {
         let id = id.to_owned();
         self.act(move |engine, mut writer| async move {
             find(&engine.state(), &id)?;
-            engine.change(&mut writer, vec![Change::RemovePool(id)], |_| false, |_| false).await
+            engine.change(&mut writer, vec![Change::RemovePool(id)], Touched::default()).await
         })
         .await
     }
@@ -162,7 +163,7 @@ impl Engine {
     }
 
     async fn put_pool(&self, writer: &mut Writer, leased: LeasedPool) -> Result<(), Error> {
-        self.change(writer, vec![Change::PutPool(leased)], |_| false, |_| false).await
+        self.change(writer, vec![Change::PutPool(leased)], Touched::default()).await
     }
 }
 

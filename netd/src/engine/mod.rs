@@ -25,7 +25,7 @@ mod uplinks;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use ipnet::IpNet;
@@ -39,7 +39,7 @@ use crate::{
     datapath::{Datapath, UplinkEntry},
     ipam::Pools,
     model::{Endpoint, Id, Network, PortSet, State, request},
-    plan::{self, World},
+    plan::{self, Touched, World},
     store::{self, Change, Store},
 };
 use announcement::Announcer;
@@ -69,6 +69,8 @@ struct Inner {
     pools: Pools,
     host: Host,
     announcer: Arc<Announcer>,
+    /// Links that netd takes away, until the kernel says that they are gone.
+    removed: Mutex<BTreeSet<String>>,
     /// Inode of the daemon's own network namespace.
     own_netns: u64,
     state: RwLock<Arc<State>>,
@@ -184,14 +186,11 @@ impl Engine {
 
     /// Brings about `changes`: on the host, then in the store, then in the state that everyone sees. On failure all three
     /// are as before.
-    ///
-    /// `networks` and `endpoints` tell what of the host is touched.
     async fn change(
         &self,
         writer: &mut Writer,
         mut changes: Vec<Change>,
-        networks: impl Fn(&Network) -> bool,
-        endpoints: impl Fn(&Endpoint) -> bool,
+        mut touched: Touched,
     ) -> Result<(), Error> {
         self.0.announcer.change();
         let old = self.state();
@@ -200,29 +199,24 @@ impl Engine {
             change.clone().make(&mut new);
         }
         // A segment comes with its first endpoint and goes with the last.
-        let on_segments: BTreeSet<_> = changes
-            .iter()
-            .filter_map(|change| change.endpoint(&old)?.segment())
-            .map(|it| it.network)
-            .collect();
-        let networks = |network: &Network| networks(network) || on_segments.contains(&network.id);
-        let mut known = plan::desired(&old, networks, &endpoints);
-        let mut wanted = plan::desired(&new, networks, &endpoints);
+        let on_segments = changes.iter().filter_map(|change| change.endpoint(&old)?.segment());
+        touched.networks.extend(on_segments.map(|segment| segment.network));
+        let mut known = plan::desired(&old, &touched);
+        let mut wanted = plan::desired(&new, &touched);
         let host = &self.0.host;
         let mut seen = host.observe_part(&with_adopted(&known, &wanted)).await.map_err(internal)?;
         // A bridge that somebody has taken away comes back with all of its ports.
         let is_lost = |name: &String| known.bridges.contains_key(name) && !seen.bridges.contains_key(name);
         let lost: BTreeSet<_> = wanted.bridges.keys().filter(|name| is_lost(name)).cloned().collect();
         if !lost.is_empty() {
-            let is_lost = |network: &Network| {
+            log::warn!("{lost:?} are no more: they are made anew");
+            let is_lost = |network: &&Network| {
                 network.bridge.as_ref().is_some_and(|bridge| lost.contains(&bridge.interface))
             };
-            let on_lost = |endpoint: &Endpoint| {
-                endpoints(endpoint) || new.networks.get(&endpoint.network).is_some_and(is_lost)
-            };
-            log::warn!("{lost:?} are no more: they are made anew");
-            known = plan::desired(&old, networks, on_lost);
-            wanted = plan::desired(&new, networks, on_lost);
+            let on_lost = new.networks.values().filter(is_lost).flat_map(|it| new.endpoints_of(it.id));
+            touched.endpoints.extend(on_lost.map(|endpoint| endpoint.id));
+            known = plan::desired(&old, &touched);
+            wanted = plan::desired(&new, &touched);
             seen = host.observe_part(&with_adopted(&known, &wanted)).await.map_err(internal)?;
         }
         let links = new_links(&known, &wanted);
@@ -230,6 +224,8 @@ impl Engine {
 
         let journal = links.clone();
         writer.store(move |store| store.begin(&journal)).await?;
+        let removed = steps.iter().flat_map(plan::Step::removed).map(str::to_owned);
+        lock(&self.0.removed).extend(removed);
         let taken = host.apply(steps).await;
         let mut reservation = None;
         let stored = match &taken {
@@ -320,6 +316,10 @@ fn internal(error: impl std::error::Error) -> Error {
         cause = error.source();
     }
     Error::internal(message)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `N` random bytes.

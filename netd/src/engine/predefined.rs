@@ -1,6 +1,6 @@
 //! The networks that are always there: `bridge`, `host`, `none`.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use netd_common::limits;
@@ -268,8 +268,8 @@ fn drop_default(state: &mut State, network: &Network) -> Result<(), Error> {
 
 /// Keeps the endpoints of the default network where they are, with its new gateway, prefix length and MTU.
 fn move_endpoints(state: &mut State, network: &Network) -> Result<(), Error> {
-    for endpoint in state.endpoints.values_mut().filter(|endpoint| endpoint.network == network.id) {
-        let endpoint = Arc::make_mut(endpoint);
+    let present: Vec<_> = state.endpoints_of(network.id).cloned().collect();
+    for mut endpoint in present {
         let misplaced = |address: IpAddr, pool: Option<&Pool>| {
             pool.is_none_or(|pool| ipam::claim(pool, &Default::default(), address).is_err())
         };
@@ -305,6 +305,7 @@ fn move_endpoints(state: &mut State, network: &Network) -> Result<(), Error> {
             });
         }
         endpoint.mtu = network.bridge.as_ref().map_or(endpoint.mtu, |bridge| bridge.mtu);
+        state.endpoints.insert(endpoint);
     }
     Ok(())
 }

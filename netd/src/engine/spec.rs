@@ -16,6 +16,7 @@ use crate::{
         Bridge, Driver, Error, GatewayMode, Id, Ipam, MacAddress, Network, Pool, State, Timestamp,
         is_predefined, request,
     },
+    plan::Touched,
     store::Change,
 };
 
@@ -40,9 +41,9 @@ impl Engine {
 
     /// Makes a network that is complete, and says what the user should know.
     pub(super) async fn add_network(&self, writer: &mut Writer, network: &Network) -> Result<String, Error> {
-        let id = network.id;
-        self.change(writer, vec![Change::PutNetwork(network.clone())], |other| other.id == id, |_| false)
-            .await?;
+        let changes = vec![Change::PutNetwork(network.clone())];
+        self.change(writer, changes, Touched::network(network.id)).await?;
+        self.0.announcer.begin(network.id);
         self.refresh_trusted().await?;
         self.tell(Action::Create, network, None);
         Ok(match self.forward(writer, network).await {
@@ -94,7 +95,8 @@ impl Engine {
         let (id, state) = (network.id, self.state());
         let prefix = state.external_prefix(network).map(|it| Change::RemoveExternal(it.external));
         let changes = prefix.into_iter().chain([Change::RemoveNetwork(id)]).collect();
-        self.change(writer, changes, |other| other.id == id, |_| false).await?;
+        self.change(writer, changes, Touched::network(id)).await?;
+        self.0.announcer.end(id);
         self.refresh_trusted().await?;
         // Docker tells of the making of a configuration network, and not of its end.
         if !network.config_only {

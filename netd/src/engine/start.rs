@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use tokio::sync::broadcast;
@@ -15,7 +15,7 @@ use crate::{
     ipam::Pools,
     link::{Device, Grace, Links, Namespace},
     model::{Endpoint, Error, FarEnd, State},
-    plan,
+    plan::{self, Touched},
     store::{Change, Store, Stored},
 };
 
@@ -50,6 +50,7 @@ impl Engine {
             config,
             host,
             announcer: Arc::new(Announcer::new()),
+            removed: Mutex::default(),
             own_netns: Namespace::current().map_err(internal)?.inode(),
             writer: Arc::new(tokio::sync::Mutex::new(Writer {
                 store: Arc::new(store),
@@ -99,17 +100,13 @@ impl Engine {
         let old = self.state();
         let mut new = State::clone(&old);
         let devices = self.0.host.links.devices().await.map_err(internal)?;
-        new.endpoints.retain(|_, endpoint| {
-            let alive = match &endpoint.far_end {
-                FarEnd::Sandbox(sandbox) => sandbox.open().is_some(),
-                FarEnd::Engine(handover) => handover.joined.is_none() || is_away(endpoint, &devices),
-            };
-            if !alive {
-                log::warn!("{} is no more: its endpoint is removed", endpoint.far_end);
-            }
-            alive
-        });
-        for endpoint in old.endpoints.values().filter(|endpoint| !new.endpoints.contains_key(&endpoint.id)) {
+        let is_alive = |endpoint: &Endpoint| match &endpoint.far_end {
+            FarEnd::Sandbox(sandbox) => sandbox.open().is_some(),
+            FarEnd::Engine(handover) => handover.joined.is_none() || is_away(endpoint, &devices),
+        };
+        for endpoint in old.endpoints.values().filter(|endpoint| !is_alive(endpoint)) {
+            log::warn!("{} is no more: its endpoint is removed", endpoint.far_end);
+            new.endpoints.remove(&endpoint.id);
             let departed = new.departed.entry(endpoint.network).or_default();
             *departed = *departed + self.total_of(endpoint).await;
         }
@@ -120,8 +117,8 @@ impl Engine {
         new.externals.retain(|external, _| !gone.contains(external));
 
         let host = &self.0.host;
-        let known = plan::desired(&old, |_| true, |_| true);
-        let wanted = plan::desired(&new, |_| true, |_| true);
+        let known = plan::desired(&old, &Touched::all(&old));
+        let wanted = plan::desired(&new, &Touched::all(&new));
         // A bridge of a wanted name is taken over, as Docker does with docker0.
         let mut named = known.clone();
         for (name, bridge) in &wanted.bridges {
@@ -176,7 +173,7 @@ fn changes(old: &State, new: &State) -> Vec<Change> {
             changes.push(Change::PutNetwork(network.clone()));
         }
     }
-    for (id, endpoint) in &new.endpoints {
+    for (id, endpoint) in new.endpoints.iter() {
         if old.endpoints.get(id) != Some(endpoint) {
             changes.push(Change::PutEndpoint(Endpoint::clone(endpoint)));
         }

@@ -3,17 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     iter, mem,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::Duration,
 };
 
 use netd_common::{addr::IfIndex, policy::Trusted};
 use tokio::sync::Notify;
 
-use super::{Engine, Writer, internal, spec::bridges};
+use super::{Engine, Writer, internal, lock, spec::bridges};
 use crate::{
     link::{Address, Changes, Device, Route, Uplink, Watch, uplinks},
-    model::{Endpoint, Error, Segment},
+    model::{Error, Segment},
 };
 
 /// Changes come in bursts: how long to wait after looking at what came of one, before looking again.
@@ -71,7 +71,9 @@ impl Engine {
     /// Without the comings and goings of netd's own links, which are no way out: to look at all that there is takes the longer
     /// the more endpoints there are, and whoever joins next waits for it.
     fn of_others(&self, mut changes: Changes) -> Changes {
-        changes.links.retain(|name| !self.is_own(name));
+        let mut removed = lock(&self.0.removed);
+        changes.links.retain(|name| !removed.contains(name) && !self.is_own(name));
+        changes.gone.retain(|name| !removed.remove(name) && !self.is_own(name));
         changes
     }
 
@@ -93,11 +95,7 @@ impl Engine {
     /// Whether a link is a bridge or veth of netd's.
     pub(super) fn is_own(&self, name: &str) -> bool {
         let state = self.state();
-        let is_end = |endpoint: &Endpoint| {
-            endpoint.host_interface == name
-                || endpoint.far_end.handover().is_some() && endpoint.interface == name
-        };
-        state.endpoints.values().any(|endpoint| is_end(endpoint))
+        state.endpoints.at_link(name).is_some()
             || state
                 .networks
                 .values()
@@ -165,8 +163,4 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,55 +3,111 @@
 use std::{
     fs,
     io::{self, Read as _, Seek as _, Write as _},
+    os::fd::{AsRawFd as _, OwnedFd},
 };
 
 use netd_common::nat::PortRange;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::{Doing as _, Error};
 use crate::model::PortSet;
 
-/// Reads a setting, for instance `ipv4/ip_forward`. `None` where the kernel has no such setting.
-pub fn read(name: &str) -> Result<Option<String>, Error> {
-    match fs::read_to_string(format!("/proc/sys/net/{name}")) {
-        Ok(text) => Ok(Some(text.trim().to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).doing(|| format!("read net/{name}")),
+/// The settings, as one mount of procfs shows them.
+pub struct Tree {
+    /// /proc, if absent.
+    mount: Option<OwnedFd>,
+}
+
+/// What everybody uses.
+const SHARED: Tree = Tree { mount: None };
+
+impl Tree {
+    /// A mount that nobody else uses, for a namespace that is one of many. A mount remembers each name of each namespace that was
+    /// asked for by it and looks through all of them, which with a thousand namespaces takes milliseconds.
+    /// <https://github.com/torvalds/linux/blob/v6.18/fs/proc/proc_sysctl.c>, `proc_sys_compare`
+    pub fn own() -> Self {
+        let mount = || {
+            let proc = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            fsconfig_create(&proc)?;
+            fsmount(&proc, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        };
+        // Who may not mount has the other one still.
+        Self { mount: mount().ok() }
     }
-}
 
-/// Writes a setting unless it has the value already: some do more than take the value when written.
-pub fn write(name: &str, value: &str) -> Result<(), Error> {
-    set(name, value).doing(|| format!("set net/{name} to {value}"))
-}
-
-/// Opens it once: the kernel looks for the name among those of all namespaces.
-fn set(name: &str, value: &str) -> io::Result<()> {
-    let path = format!("/proc/sys/net/{name}");
-    let mut file = match fs::File::options().read(true).write(true).open(&path) {
-        // What cannot be written may have the value already.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-            ) =>
-        {
-            return if fs::read_to_string(path)?.trim() == value { Ok(()) } else { Err(error) };
+    fn path(&self, name: &str) -> String {
+        match &self.mount {
+            Some(mount) => format!("/proc/self/fd/{}/sys/net/{name}", mount.as_raw_fd()),
+            None => format!("/proc/sys/net/{name}"),
         }
-        opened => opened?,
-    };
-    if io::read_to_string(&file)?.trim() == value {
-        return Ok(());
     }
-    file.rewind()?;
-    file.write_all(value.as_bytes())
+
+    /// Reads a setting, for instance `ipv4/ip_forward`. `None` where the kernel has no such setting.
+    pub fn read(&self, name: &str) -> Result<Option<String>, Error> {
+        match fs::read_to_string(self.path(name)) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).doing(|| format!("read net/{name}")),
+        }
+    }
+
+    /// Writes a setting unless it has the value already: some do more than take the value when written.
+    pub fn write(&self, name: &str, value: &str) -> Result<(), Error> {
+        self.set(name, value).doing(|| format!("set net/{name} to {value}"))
+    }
+
+    /// The same, of a setting that the kernel may not have.
+    fn write_if_there(&self, name: &str, value: &str) -> Result<(), Error> {
+        match self.set(name, value) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.doing(|| format!("set net/{name} to {value}")),
+        }
+    }
+
+    /// Opens it once: to find it takes longer than to read and write it.
+    fn set(&self, name: &str, value: &str) -> io::Result<()> {
+        let path = self.path(name);
+        let mut file = match fs::File::options().read(true).write(true).open(&path) {
+            // What cannot be written may have the value already.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                return if fs::read_to_string(path)?.trim() == value { Ok(()) } else { Err(error) };
+            }
+            opened => opened?,
+        };
+        if io::read_to_string(&file)?.trim() == value {
+            return Ok(());
+        }
+        file.rewind()?;
+        file.write_all(value.as_bytes())
+    }
+
+    /// Whether a link has IPv6.
+    pub fn has_ipv6(&self, link: &str) -> Result<bool, Error> {
+        Ok(self.read(&disable_ipv6(link))?.as_deref() == Some("0"))
+    }
+
+    /// Gives a link IPv6, or takes it away. A kernel without IPv6 has nothing to take away.
+    pub fn set_ipv6(&self, link: &str, on: bool) -> Result<(), Error> {
+        let name = disable_ipv6(link);
+        if on { self.write(&name, "0") } else { self.write_if_there(&name, "1") }
+    }
 }
 
-/// The same, of a setting that the kernel may not have.
-fn write_if_there(name: &str, value: &str) -> Result<(), Error> {
-    match set(name, value) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.doing(|| format!("set net/{name} to {value}")),
-    }
+fn disable_ipv6(link: &str) -> String {
+    format!("ipv6/conf/{link}/disable_ipv6")
+}
+
+fn read(name: &str) -> Result<Option<String>, Error> {
+    SHARED.read(name)
+}
+
+fn write(name: &str, value: &str) -> Result<(), Error> {
+    SHARED.write(name, value)
 }
 
 /// The ports that the host's own sockets are given.
@@ -159,20 +215,14 @@ fn accept_ra(link: &str) -> String {
     format!("ipv6/conf/{link}/accept_ra")
 }
 
-/// Whether a link has IPv6.
-pub fn has_ipv6(link: &str) -> Result<bool, Error> {
-    Ok(read(&format!("ipv6/conf/{link}/disable_ipv6"))?.as_deref() == Some("0"))
-}
-
-/// Gives a link IPv6, or takes it away. A kernel without IPv6 has nothing to take away.
+/// Gives a link of the host's IPv6, or takes it away, as [`Tree::set_ipv6`] does.
 pub fn set_ipv6(link: &str, on: bool) -> Result<(), Error> {
-    let name = format!("ipv6/conf/{link}/disable_ipv6");
-    if on { write(&name, "0") } else { write_if_there(&name, "1") }
+    SHARED.set_ipv6(link, on)
 }
 
 /// Makes a link deaf to router advertisements: a container could send them.
 pub fn refuse_router_advertisements(link: &str) -> Result<(), Error> {
-    write_if_there(&accept_ra(link), "0")
+    SHARED.write_if_there(&accept_ra(link), "0")
 }
 
 #[cfg(test)]
@@ -183,8 +233,10 @@ mod tests {
     fn what_cannot_be_written_may_be_so_already() {
         // The kernel lets nobody write this one.
         let name = "ipv4/conf/lo/mc_forwarding";
-        assert_eq!(read(name).unwrap().as_deref(), Some("0"));
-        write(name, "0").unwrap();
-        assert_eq!(write(name, "1").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        for tree in [SHARED, Tree::own()] {
+            assert_eq!(tree.read(name).unwrap().as_deref(), Some("0"));
+            tree.write(name, "0").unwrap();
+            assert_eq!(tree.write(name, "1").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        }
     }
 }

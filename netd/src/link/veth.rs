@@ -78,12 +78,13 @@ impl Links {
         let name = device.name.clone();
         let wanted_sysctls = wanted.sysctls.clone();
         let inside = move || -> Result<_, Error> {
+            let tree = sysctl::Tree::own();
             let holds = |sysctl: &Sysctl| {
-                let value = sysctl::read(&sysctl.path(&name))?;
+                let value = tree.read(&sysctl.path(&name))?;
                 Ok(value.map(|value| Sysctl { value, ..sysctl.clone() }))
             };
             let sysctls: Vec<_> = wanted_sysctls.iter().map(holds).collect::<Result<_, Error>>()?;
-            Ok((sysctl::has_ipv6(&name)?, sysctls.into_iter().flatten().collect()))
+            Ok((tree.has_ipv6(&name)?, sysctls.into_iter().flatten().collect()))
         };
         let (ipv6, sysctls) = namespace.run(inside).await??;
         let queues = if wanted.queue.is_some() { links.queues().await? } else { BTreeMap::new() };
@@ -299,14 +300,14 @@ impl Links {
         // Its owner may have renamed it, so the name comes from the kernel.
         let device = self.device_at(index).await?;
         let name = device.map_or_else(|| to.name.clone(), |device| device.name);
-        if from.ipv6 != to.ipv6 {
-            let (link, on) = (name.clone(), to.ipv6);
-            namespace.run(move || sysctl::set_ipv6(&link, on)).await??;
-        }
-        if from.sysctls != to.sysctls {
-            let (link, sysctls) = (name.clone(), to.sysctls.clone());
+        let ipv6 = (from.ipv6 != to.ipv6).then_some(to.ipv6);
+        let sysctls = if from.sysctls == to.sysctls { BTreeSet::new() } else { to.sysctls.clone() };
+        if ipv6.is_some() || !sysctls.is_empty() {
+            let link = name.clone();
             let set = move || {
-                sysctls.iter().try_for_each(|sysctl| sysctl::write(&sysctl.path(&link), &sysctl.value))
+                let tree = sysctl::Tree::own();
+                ipv6.map(|on| tree.set_ipv6(&link, on)).transpose()?;
+                sysctls.iter().try_for_each(|sysctl| tree.write(&sysctl.path(&link), &sysctl.value))
             };
             namespace.run(set).await??;
         }

@@ -7,8 +7,8 @@ use rtnetlink::{
     MulticastGroup,
     packet_core::NetlinkPayload,
     packet_route::{
-        RouteNetlinkMessage,
-        link::LinkAttribute,
+        AddressFamily, RouteNetlinkMessage,
+        link::{LinkAttribute, LinkMessage},
         route::{RouteMessage, RouteType},
     },
 };
@@ -35,8 +35,10 @@ pub struct Watch {
 /// What has changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// The links that came, changed or went, by name.
+    /// The links that came or changed, by name.
     pub links: BTreeSet<String>,
+    /// Those that went.
+    pub gone: BTreeSet<String>,
     /// Whether anything else did.
     pub others: bool,
 }
@@ -64,12 +66,13 @@ impl Watch {
 impl Changes {
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
-        self.links.is_empty() && !self.others
+        self.links.is_empty() && self.gone.is_empty() && !self.others
     }
 
     /// Adds what changed later.
     pub fn extend(&mut self, later: Self) {
         self.links.extend(later.links);
+        self.gone.extend(later.gone);
         self.others |= later.others;
     }
 
@@ -84,17 +87,25 @@ impl Changes {
             // The kernel's own, of each link that comes up: no packet that netd sends on goes by it.
             return;
         }
-        let name = match message {
-            NetlinkPayload::InnerMessage(
-                RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link),
-            ) => link.attributes.iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name),
+        let name = |link: &LinkMessage| {
+            link.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name.clone()),
                 _ => None,
-            }),
-            _ => None,
+            })
+        };
+        let (links, name) = match message {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => (&mut self.links, name(link)),
+            // Of a bridge's family it says that a port has left, which may stay.
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
+                if link.header.interface_family == AddressFamily::Bridge =>
+            {
+                (&mut self.links, name(link))
+            }
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => (&mut self.gone, name(link)),
+            _ => (&mut self.links, None),
         };
         match name {
-            Some(name) => _ = self.links.insert(name.clone()),
+            Some(name) => _ = links.insert(name),
             None => self.others = true,
         }
     }
@@ -102,8 +113,6 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
-    use rtnetlink::packet_route::link::LinkMessage;
-
     use super::*;
 
     #[test]
@@ -122,14 +131,19 @@ mod tests {
             NetlinkPayload::from(RouteNetlinkMessage::NewLink(link(&["veth0"]))),
             NetlinkPayload::from(RouteNetlinkMessage::DelLink(link(&["eth0"]))),
         ];
-        let named = Changes { links: ["eth0", "veth0"].map(String::from).into(), others: false };
+        let one = |name: &str| BTreeSet::from([name.to_owned()]);
+        let named = Changes { links: one("veth0"), gone: one("eth0"), others: false };
         assert_eq!(noted(links), named);
+        let mut port = link(&["veth0"]);
+        port.header.interface_family = AddressFamily::Bridge;
+        let left = noted(vec![NetlinkPayload::from(RouteNetlinkMessage::DelLink(port))]);
+        assert_eq!(left, Changes { links: one("veth0"), ..Changes::default() });
         for other in [
             NetlinkPayload::from(RouteNetlinkMessage::NewLink(link(&[]))),
             NetlinkPayload::from(RouteNetlinkMessage::DelRoute(RouteMessage::default())),
             NetlinkPayload::Overrun(Default::default()),
         ] {
-            assert_eq!(noted(vec![other]), Changes { links: BTreeSet::new(), others: true });
+            assert_eq!(noted(vec![other]), Changes { others: true, ..Changes::default() });
         }
         let mut multicast = RouteMessage::default();
         multicast.header.kind = RouteType::Multicast;

@@ -69,6 +69,12 @@ impl Endpoint {
         self.segment.map(|number| Segment { network: self.network, isolated, number })
     }
 
+    /// Its links in the host's namespace: the host's end, and the far end that an engine takes from there.
+    pub fn links(&self) -> impl Iterator<Item = &str> {
+        let far_end = self.far_end.handover().map(|_| &*self.interface);
+        [&*self.host_interface].into_iter().chain(far_end)
+    }
+
     /// Its addresses in its subnets, IPv4's first.
     pub fn nets(&self) -> impl Iterator<Item = IpNet> + use<> {
         self.ipv4.map(IpNet::from).into_iter().chain(self.ipv6.map(IpNet::from))

@@ -36,14 +36,6 @@ impl FarEnd {
         }
     }
 
-    /// Whether both are of one sandbox, however that is named, or the same engine's.
-    pub fn is_same(&self, other: &Self) -> bool {
-        match (self.sandbox(), other.sandbox()) {
-            (Some(one), Some(other)) => one.inode == other.inode,
-            _ => self == other,
-        }
-    }
-
     /// The engine's part, if it is an engine's.
     pub const fn handover(&self) -> Option<&Handover> {
         match self {

@@ -15,6 +15,11 @@ pub struct Id([u8; 32]);
 pub struct InvalidId(String);
 
 impl Id {
+    /// Before all others in their order.
+    pub(super) const FIRST: Self = Self([0; 32]);
+    /// Behind all others.
+    pub(super) const LAST: Self = Self([u8::MAX; 32]);
+
     /// The id with these bytes, which should be random.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)

@@ -61,11 +61,6 @@ impl Sandbox {
         Ok(Self { kind, path, inode: 0 })
     }
 
-    /// Whether one of the two could be taken for the other, by where it is or by what it is.
-    pub fn is_mistakable_for(&self, other: &Self) -> bool {
-        self.path == other.path || self.inode == other.inode
-    }
-
     /// The endpoint's name: NAME, the pid, or the path's last part.
     pub fn name(&self) -> String {
         let part = match self.kind {

@@ -4,15 +4,17 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{Endpoint, Error, External, Forwards, Id, LeasedPool, Network, PortSet, Sandbox, Total};
+use super::{
+    Endpoint, Endpoints, Error, External, Forwards, Id, LeasedPool, Network, PortSet, Sandbox, Total,
+};
 
 /// All that the store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// By id.
     pub networks: BTreeMap<Id, Network>,
-    /// By id. Shared, for each change begins with a copy of the state, and there are thousands.
-    pub endpoints: BTreeMap<Id, Arc<Endpoint>>,
+    /// By id, and by what else they are found.
+    pub endpoints: Endpoints,
     /// By id.
     pub pools: BTreeMap<String, LeasedPool>,
     /// By what the outside sees.
@@ -82,9 +84,13 @@ impl State {
     /// # Errors
     /// `endpoint X not found`.
     pub fn endpoint_of_engine(&self, network: Id, id: &str) -> Result<&Endpoint, Error> {
-        let is_it =
-            |endpoint: &&Endpoint| endpoint.far_end.handover().is_some_and(|handover| handover.id == id);
-        let found = self.endpoints_of(network).find(is_it);
+        let is_it = |endpoint: &&Endpoint| {
+            endpoint.network == network
+                && endpoint.far_end.handover().is_some_and(|handover| handover.id == id)
+        };
+        // The engine's id is netd's own, unless that was taken.
+        let own = id.parse().ok().and_then(|id: Id| self.endpoints.get(&id)).map(Arc::as_ref).filter(is_it);
+        let found = own.or_else(|| self.endpoints_of(network).find(is_it));
         found.ok_or_else(|| Error::not_found(format!("endpoint {id} not found")))
     }
 

@@ -23,36 +23,58 @@ use super::{
     Station, Trunk, Veth, VlanMembership, Vlans, World,
 };
 use crate::model::{
-    self, Bridge, BridgeSettings, DEFAULT_VLAN, Dependence, Endpoint, External, GatewayMode, HostPorts,
+    self, Bridge, BridgeSettings, DEFAULT_VLAN, Dependence, Endpoint, External, GatewayMode, HostPorts, Id,
     Network, Pool, Port, Ports, Rate, Reserver, Sandbox, Segment, State, Target,
 };
 
-/// What `state` asks of the host for those of its networks and endpoints that are asked about.
-pub fn desired(
-    state: &State,
-    networks: impl Fn(&Network) -> bool,
-    endpoints: impl Fn(&Endpoint) -> bool,
-) -> World {
+/// What of a state is asked about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// These networks,
+    pub networks: BTreeSet<Id>,
+    /// and these endpoints, in whatever networks.
+    pub endpoints: BTreeSet<Id>,
+}
+
+impl Touched {
+    /// All that there is.
+    pub fn all(state: &State) -> Self {
+        let (networks, endpoints) = (state.networks.keys(), state.endpoints.keys());
+        Self { networks: networks.copied().collect(), endpoints: endpoints.copied().collect() }
+    }
+
+    /// A network without its endpoints.
+    pub fn network(id: Id) -> Self {
+        Self { networks: [id].into(), ..Self::default() }
+    }
+
+    /// An endpoint without its network.
+    pub fn endpoint(id: Id) -> Self {
+        Self { endpoints: [id].into(), ..Self::default() }
+    }
+}
+
+/// What `state` asks of the host for what of it is touched; what is not there asks for nothing.
+pub fn desired(state: &State, touched: &Touched) -> World {
     let mut world = World::default();
-    for network in state.networks.values().filter(|network| networks(network)) {
+    for network in touched.networks.iter().filter_map(|id| state.networks.get(id)) {
         if let Some(bridge) = &network.bridge {
             add_network(&mut world, network, bridge);
             add_segments(&mut world, state, network, bridge);
         }
     }
-    let routes = default_routes(state);
-    for endpoint in state.endpoints.values().filter(|endpoint| endpoints(endpoint)) {
+    for endpoint in touched.endpoints.iter().filter_map(|id| state.endpoints.get(id)) {
         let network = &state.networks[&endpoint.network];
         if let Some(bridge) = &network.bridge {
-            add_endpoint(&mut world, network, bridge, endpoint, &routes);
+            add_endpoint(&mut world, state, network, bridge, endpoint);
             for external in state.externals.values().filter(|external| external.is_of(endpoint)) {
                 add_external_flag(&mut world, endpoint, external);
             }
         }
     }
     let touched = |external: &&External| match external.target {
-        Target::Endpoint(id) => state.endpoints.get(&id).is_some_and(|endpoint| endpoints(endpoint)),
-        Target::Network(id) => state.networks.get(&id).is_some_and(&networks),
+        Target::Endpoint(id) => touched.endpoints.contains(&id),
+        Target::Network(id) => touched.networks.contains(&id),
     };
     for external in state.externals.values().filter(touched) {
         world.externals.extend(external.internal(state).map(|internal| (external.external, internal)));
@@ -177,15 +199,9 @@ fn add_segments(world: &mut World, state: &State, network: &Network, bridge: &Br
     }
 }
 
-fn add_endpoint(
-    world: &mut World,
-    network: &Network,
-    bridge: &Bridge,
-    endpoint: &Endpoint,
-    routes: &Routes<'_>,
-) {
+fn add_endpoint(world: &mut World, state: &State, network: &Network, bridge: &Bridge, endpoint: &Endpoint) {
     let far_end = match &endpoint.far_end {
-        model::FarEnd::Sandbox(sandbox) => FarEnd::Sandbox(interface(network, endpoint, sandbox, routes)),
+        model::FarEnd::Sandbox(sandbox) => FarEnd::Sandbox(interface(state, network, endpoint, sandbox)),
         model::FarEnd::Engine(_) => FarEnd::Engine { name: endpoint.interface.clone(), mac: endpoint.mac },
     };
     // One that an engine has not taken yet, or has brought back, is in the host's namespace, where the kernel drops what
@@ -319,9 +335,8 @@ fn reach(network: &Network, bridge: &Bridge, port: &Port) -> (u32, u16) {
 }
 
 /// A sandbox's end of the veth, as netd keeps it.
-fn interface(network: &Network, endpoint: &Endpoint, sandbox: &Sandbox, routes: &Routes<'_>) -> Interface {
-    let carries = |route: Option<&&Endpoint>| route.is_some_and(|carrier| carrier.id == endpoint.id);
-    let (route4, route6) = routes.get(&sandbox.inode).copied().unwrap_or_default();
+fn interface(state: &State, network: &Network, endpoint: &Endpoint, sandbox: &Sandbox) -> Interface {
+    let carries = |ipv6: bool| carrier(state, sandbox, ipv6).is_some_and(|carrier| carrier.id == endpoint.id);
     let addresses = endpoint.nets().chain(endpoint.link_local.iter().copied());
     Interface {
         sandbox: sandbox.clone(),
@@ -333,8 +348,8 @@ fn interface(network: &Network, endpoint: &Endpoint, sandbox: &Sandbox, routes: 
         ipv6: network.enable_ipv6,
         addresses: addresses.collect(),
         sysctls: endpoint.sysctls.iter().cloned().collect(),
-        gateway4: endpoint.gateway4.filter(|_| carries(route4.as_ref())),
-        gateway6: endpoint.gateway6.filter(|_| carries(route6.as_ref())),
+        gateway4: endpoint.gateway4.filter(|_| carries(false)),
+        gateway6: endpoint.gateway6.filter(|_| carries(true)),
         routes: endpoint.routes.iter().copied().collect(),
     }
 }
@@ -347,33 +362,20 @@ fn add_external_flag(world: &mut World, endpoint: &Endpoint, external: &External
 
 /// The endpoint that carries a sandbox's default route; if two do, the one of IPv4.
 pub fn gateway_endpoint<'a>(state: &'a State, sandbox: &Sandbox) -> Option<&'a Endpoint> {
-    let (route4, route6) = default_routes(state).remove(&sandbox.inode)?;
-    route4.or(route6)
+    [false, true].into_iter().find_map(|ipv6| carrier(state, sandbox, ipv6))
 }
 
-/// The endpoints that carry each sandbox's default routes, IPv4 and IPv6; a sandbox, however it is named, is its inode.
-type Routes<'a> = BTreeMap<u64, (Option<&'a Endpoint>, Option<&'a Endpoint>)>;
-
-/// The highest priority wins, among equals the network whose name comes first, and in one network who came first.
-fn default_routes(state: &State) -> Routes<'_> {
-    let mut routes = Routes::new();
-    let rank = |endpoint: &Endpoint| {
+/// The endpoint that carries a sandbox's default route of a family: that of the highest priority, among equals that of the network
+/// whose name comes first, and in one network who came first.
+fn carrier<'a>(state: &'a State, sandbox: &Sandbox, ipv6: bool) -> Option<&'a Endpoint> {
+    let leads = |endpoint: &&Endpoint| {
+        if ipv6 { endpoint.gateway6.is_some() } else { endpoint.gateway4.is_some() }
+    };
+    let rank = |endpoint: &&'a Endpoint| {
         let name = &state.networks[&endpoint.network].name;
         (Reverse(endpoint.gateway_priority), name, endpoint.created)
     };
-    for endpoint in state.endpoints.values() {
-        // The routes of an engine's sandboxes are the engine's.
-        let Some(sandbox) = endpoint.far_end.sandbox() else { continue };
-        let (route4, route6) = routes.entry(sandbox.inode).or_default();
-        let better = |route: &Option<&Endpoint>| route.is_none_or(|route| rank(endpoint) < rank(route));
-        if endpoint.gateway4.is_some() && better(route4) {
-            *route4 = Some(endpoint);
-        }
-        if endpoint.gateway6.is_some() && better(route6) {
-            *route6 = Some(endpoint);
-        }
-    }
-    routes
+    state.endpoints.in_sandbox(sandbox).filter(leads).min_by_key(rank)
 }
 
 fn ipv4(address: std::net::IpAddr) -> Option<Ipv4Addr> {

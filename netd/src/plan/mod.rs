@@ -10,7 +10,7 @@ mod segment;
 mod step;
 mod world;
 
-pub use desired::{desired, gateway_endpoint};
+pub use desired::{Touched, desired, gateway_endpoint};
 pub use queue::Queue;
 pub use segment::{Room, place};
 pub use step::{Step, steps};

@@ -121,6 +121,23 @@ impl Step {
         Self::Veth { name: name.to_owned(), from: from.map(boxed), to: to.map(boxed) }
     }
 
+    /// The links in the host's namespace that it takes away.
+    pub fn removed(&self) -> Vec<&str> {
+        match self {
+            Self::Discard { link } => vec![link],
+            Self::Bridge { name, from: Some(from), to: None } if !from.adopted => vec![name],
+            Self::Veth { name, from: Some(from), to: None } => {
+                let far_end = match &from.far_end {
+                    FarEnd::Sandbox(_) => None,
+                    FarEnd::Engine { name, .. } => Some(&**name),
+                    FarEnd::Trunk(trunk) => Some(&*trunk.name),
+                };
+                [&**name].into_iter().chain(far_end).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// The step that takes this one back.
     pub fn inverse(self) -> Option<Self> {
         Some(match self {

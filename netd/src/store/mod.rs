@@ -107,8 +107,8 @@ impl Change {
                 state.networks.remove(&id);
                 state.departed.remove(&id);
             }
-            Self::PutEndpoint(endpoint) => drop(state.endpoints.insert(endpoint.id, Arc::new(endpoint))),
-            Self::RemoveEndpoint(id) => drop(state.endpoints.remove(&id)),
+            Self::PutEndpoint(endpoint) => state.endpoints.insert(endpoint),
+            Self::RemoveEndpoint(id) => state.endpoints.remove(&id),
             Self::Depart(network, total) => drop(state.departed.insert(network, total)),
             Self::PutPool(pool) => drop(state.pools.insert(pool.id.clone(), pool)),
             Self::RemovePool(id) => drop(state.pools.remove(&id)),
@@ -185,7 +185,7 @@ impl Store {
         Ok(Stored {
             state: State {
                 networks: networks.into_iter().map(|network| (network.id, network)).collect(),
-                endpoints: endpoints.into_iter().map(|endpoint| (endpoint.id, Arc::new(endpoint))).collect(),
+                endpoints: endpoints.into_iter().collect(),
                 pools: pools.into_iter().map(|pool| (pool.id.clone(), pool)).collect(),
                 externals: externals.into_iter().map(|external| (external.external, external)).collect(),
                 departed: departed.into_iter().collect(),

@@ -2,10 +2,7 @@
 
 mod nat;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use netd_common::{
     addr::IfIndex,
@@ -126,22 +123,16 @@ fn interface_name(host: &HostView, index: IfIndex) -> String {
     host.interfaces.get(&index).cloned().unwrap_or_else(|| index.0.to_string())
 }
 
-/// The endpoints as the datapath numbers them.
-fn by_slot(state: &Model) -> HashMap<u32, &Endpoint> {
-    state.endpoints.values().map(|endpoint| (endpoint.slot, endpoint.as_ref())).collect()
-}
-
 /// The name of the network that `endpoint` is in.
 fn network_name(state: &Model, endpoint: &Endpoint) -> String {
     state.networks.get(&endpoint.network).map(|network| network.name.clone()).unwrap_or_default()
 }
 
 pub(super) fn fdb(state: &Model, stations: Vec<(FdbKey, u32)>) -> Vec<Station> {
-    let endpoints = by_slot(state);
     let mut stations: Vec<Station> = stations
         .into_iter()
         .filter_map(|(key, slot)| {
-            let endpoint = endpoints.get(&slot)?;
+            let endpoint = state.endpoints.at_slot(slot)?;
             Some(Station {
                 network: network_name(state, endpoint),
                 mac: MacAddress::from(key.mac).to_string(),

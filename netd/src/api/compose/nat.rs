@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{by_slot, network_name};
+use super::network_name;
 use crate::{
     api::view::{self, Binding, External, Nat, Rule, RuleUplink},
     datapath::FlowView,
@@ -106,7 +106,6 @@ fn sources(network: &Network, host: &HostView, uplink: &link::Uplink, ipv6: bool
 }
 
 pub(in crate::api) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) -> Nat {
-    let endpoints = by_slot(state);
     let mut rules: Vec<Rule> = state
         .networks
         .values()
@@ -136,7 +135,7 @@ pub(in crate::api) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) 
     let mut bindings: Vec<Binding> = flows
         .into_iter()
         .map(|flow| {
-            let endpoint = flow.endpoint.and_then(|slot| endpoints.get(&slot));
+            let endpoint = flow.endpoint.and_then(|slot| state.endpoints.at_slot(slot));
             Binding {
                 protocol: protocol_name(flow.protocol),
                 local: flow.local,

@@ -27,7 +27,7 @@ use crate::{
         attachment::{Address, Attach, Attachment, Key, Link, Prune, Pruned},
         request,
     },
-    plan,
+    plan::{self, Touched},
     store::Change,
 };
 
@@ -101,8 +101,8 @@ impl Engine {
             let network = state.network_named(&network).ok_or_else(missing)?;
             let found = state.find_attachment(network.id, &key.container, &key.interface);
             let endpoint = found.ok_or_else(missing)?;
-            let wanted =
-                plan::desired(&state, |other| other.id == network.id, |other| other.id == endpoint.id);
+            let touched = Touched { networks: [network.id].into(), endpoints: [endpoint.id].into() };
+            let wanted = plan::desired(&state, &touched);
             let seen = engine.0.host.observe_whole(&wanted).await.map_err(internal)?;
             let faults: Vec<_> = plan::steps(&seen, &wanted).iter().map(fault).collect();
             if !faults.is_empty() {
@@ -265,8 +265,8 @@ impl Engine {
         network.enable_ipv4 |= more.iter().any(|pool| pool.subnet.addr().is_ipv4());
         network.enable_ipv6 |= more.iter().any(|pool| pool.subnet.addr().is_ipv6());
         network.ipam.pools.extend(more);
-        let (id, changed) = (network.id, vec![Change::PutNetwork(network.clone())]);
-        self.change(writer, changed, |other| other.id == id, |_| false).await?;
+        let changes = vec![Change::PutNetwork(network.clone())];
+        self.change(writer, changes, Touched::network(network.id)).await?;
         self.forward(writer, &network).await
     }
 

@@ -10,7 +10,7 @@ use super::{Engine, Writer, external, internal};
 use crate::{
     link::sysctl,
     model::{Endpoint, Error, Network, PortSpec, Ports, Protocol, Publication, Reserver, State, request},
-    plan,
+    plan::{self, Touched},
     store::Change,
 };
 
@@ -77,8 +77,8 @@ impl Engine {
     }
 
     async fn set_publications(&self, writer: &mut Writer, endpoint: Endpoint) -> Result<(), Error> {
-        let id = endpoint.id;
-        self.change(writer, vec![Change::PutEndpoint(endpoint)], |_| false, |other| other.id == id).await
+        let touched = Touched::endpoint(endpoint.id);
+        self.change(writer, vec![Change::PutEndpoint(endpoint)], touched).await
     }
 
     /// The ports that a new endpoint's options ask for.

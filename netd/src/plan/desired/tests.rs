@@ -45,9 +45,13 @@ fn endpoint(network: &Network, slot: u32, sandbox: &str, priority: i64) -> Endpo
 fn state(networks: &[&Network], endpoints: &[&Endpoint]) -> State {
     State {
         networks: networks.iter().map(|&network| (network.id, network.clone())).collect(),
-        endpoints: endpoints.iter().map(|&endpoint| (endpoint.id, endpoint.clone().into())).collect(),
+        endpoints: endpoints.iter().map(|&endpoint| endpoint.clone()).collect(),
         ..State::default()
     }
+}
+
+fn whole(state: &State) -> World {
+    desired(state, &Touched::all(state))
 }
 
 #[test]
@@ -60,7 +64,7 @@ fn an_engines_end_is_its_own_and_takes_the_short_way_only_from_another_namespace
     };
     for (joined, flags) in [(None, 0), (Some("/run/docker/netns/0"), PEER_IN_OTHER_NETNS)] {
         handed.far_end = taken(joined);
-        let world = desired(&state(&[&network], &[&handed]), |_| true, |_| true);
+        let world = whole(&state(&[&network], &[&handed]));
         let far_end = FarEnd::Engine { name: "eth0".into(), mac: handed.mac };
         assert_eq!((&world.veths["veth0"].far_end, world.endpoints[&0].flags), (&far_end, flags));
     }
@@ -73,14 +77,14 @@ fn an_engines_end_is_its_own_and_takes_the_short_way_only_from_another_namespace
 fn a_network_is_a_bridge_a_row_and_its_prefixes() {
     let mut network = network(3, "n");
     network.internal = true;
-    let world = desired(&state(&[&network], &[]), |_| true, |_| true);
+    let world = whole(&state(&[&network], &[]));
     let bridge = &world.bridges["br3"];
     let addresses: Vec<_> = bridge.addresses.iter().map(ToString::to_string).collect();
     assert_eq!((addresses, bridge.mtu), (vec!["10.3.0.1/16".into(), "fd00:3::1/64".into()], 1400));
     let row = &world.networks[&3];
     assert_eq!((row.flags, row.gateway4), (INTERNAL | ICC | NAMES, Some([10, 3, 0, 1].into())));
     assert_eq!(world.subnets.values().collect::<Vec<_>>(), [&3, &3]);
-    assert_eq!(desired(&state(&[&network], &[]), |_| false, |_| true), World::default());
+    assert_eq!(desired(&state(&[&network], &[]), &Touched::default()), World::default());
 }
 
 /// Whom a bridge is told of, and in which VLAN.
@@ -99,7 +103,7 @@ fn a_bridge_is_told_of_whom_it_does_not_hear() {
     unguarded.port.mac_spoof_check = false;
     let segment = far.segment().unwrap();
     let seen = |network: &Network, near: &Endpoint| {
-        let world = desired(&state(&[network], &[near, &far, &unguarded]), |_| true, |_| true);
+        let world = whole(&state(&[network], &[near, &far, &unguarded]));
         assert!(world.stations.iter().all(|station| world.has_port_of(station)));
         [at(&world, "br1"), at(&world, &segment.bridge())]
     };
@@ -131,7 +135,7 @@ fn a_segment_is_a_bridge_and_its_trunk_for_as_long_as_it_has_endpoints() {
     (far.segment, far.port.vlan) = (Some(3), Some(7));
     let mut alone = endpoint(&network, 1, "alone", 0);
     (alone.segment, alone.port.isolated) = (Some(3), true);
-    let world = desired(&state(&[&network], &[&far, &alone]), |_| true, |_| true);
+    let world = whole(&state(&[&network], &[&far, &alone]));
     let (far, alone) = (far.segment().unwrap(), alone.segment().unwrap());
     assert_eq!(world.veths["veth0"].bridge, Some(far.bridge()));
     assert_eq!(world.veths["veth1"].bridge, Some(alone.bridge()));
@@ -153,13 +157,13 @@ fn a_segment_is_a_bridge_and_its_trunk_for_as_long_as_it_has_endpoints() {
             assert_eq!(port.vlans.as_ref().unwrap().keys().copied().collect::<Vec<_>>(), vlans);
         }
     }
-    let world = desired(&state(&[&network], &[]), |_| true, |_| true);
+    let world = whole(&state(&[&network], &[]));
     assert_eq!((world.bridges.len(), world.veths.len(), world.segments.len()), (1, 0, 0));
 }
 
 /// The veths that carry a sandbox's default routes, IPv4 and IPv6.
 fn carriers(networks: &[&Network], endpoints: &[&Endpoint]) -> (Vec<String>, Vec<String>) {
-    let world = desired(&state(networks, endpoints), |_| true, |_| true);
+    let world = whole(&state(networks, endpoints));
     let names = |carries: fn(&Interface) -> bool| {
         world
             .veths
@@ -202,7 +206,7 @@ fn a_limited_endpoint_has_a_queue_at_each_end_that_is_netds() {
         (model::FarEnd::Engine(handover), None, 0),
     ] {
         let limited = Endpoint { far_end, ..limited.clone() };
-        let world = desired(&state(&[&network], &[&limited]), |_| true, |_| true);
+        let world = whole(&state(&[&network], &[&limited]));
         let veth = &world.veths["veth0"];
         assert_eq!(veth.queue, Some(Queue::new(ingress, 1400)));
         assert_eq!(veth.far_end.interface().and_then(|interface| interface.queue), inner);
@@ -226,14 +230,14 @@ fn an_external_address_is_a_row_and_a_flag() {
     let row = |world: &World, external: &str| {
         world.externals.get(&external.parse().unwrap()).map(ToString::to_string)
     };
-    let world = desired(&state, |_| true, |_| true);
+    let world = whole(&state);
     assert_eq!(row(&world, "203.0.113.9/32").unwrap(), "10.1.0.2/32");
     assert_eq!(row(&world, "2001:db8:1::/64").unwrap(), "fd00:1::/64");
     let flags = |slot| world.endpoints[&slot].flags & (EXTERNAL4 | EXTERNAL6);
     assert_eq!((flags(0), flags(1)), (EXTERNAL4 | EXTERNAL6, EXTERNAL6));
     // What is not asked about is not touched.
-    let part = desired(&state, |_| false, |it| it.id == other.id);
+    let part = desired(&state, &Touched::endpoint(other.id));
     assert_eq!(part.externals.len(), 0);
-    let part = desired(&state, |_| false, |it| it.id == web.id);
+    let part = desired(&state, &Touched::endpoint(web.id));
     assert_eq!(part.externals.keys().map(ToString::to_string).collect::<Vec<_>>(), ["203.0.113.9/32"]);
 }
