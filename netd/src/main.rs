@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
     if netd::cni::is_called() {
         return netd::cni::execute();
@@ -23,5 +21,6 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn serve() -> anyhow::Result<ExitCode> {
-    netd::cli::execute(netd::cli::Cli::parse()).await
+    let cli = netd::cli::Cli::read(std::env::args_os().collect());
+    netd::cli::execute(cli.unwrap_or_else(|error| error.exit())).await
 }

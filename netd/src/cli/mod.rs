@@ -11,9 +11,9 @@ mod run;
 mod show;
 mod tls;
 
-use std::{env, path::Path, process::ExitCode};
+use std::{env, ffi::OsString, path::Path, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use self::client::{Client, Server};
 use crate::{
@@ -27,6 +27,7 @@ pub(crate) const DEFAULT_HOST: &str = "unix:///run/netd/netd.sock";
 /// Container networking with the packet path in eBPF
 #[derive(Debug, Parser)]
 #[command(name = "netd", version, arg_required_else_help = true)]
+#[command(after_help = "A command's options may stand before it, as docker has them: netd -H URL network ls")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -147,6 +148,24 @@ struct Output {
     json: bool,
 }
 
+impl Cli {
+    /// Reads the command line, the program's name first.
+    ///
+    /// # Errors
+    /// If it is none, or asks for help.
+    pub fn read(mut line: Vec<OsString>) -> Result<Self, clap::Error> {
+        // What stands before the command is the command's: clap cannot be told, since a client's `--host` is another option than
+        // the daemon's.
+        if line.get(1).is_some_and(|first| first.as_encoded_bytes().starts_with(b"-")) {
+            let cli = Self::command();
+            if let Some(at) = line.iter().position(|word| cli.find_subcommand(word).is_some()) {
+                line[1..=at].rotate_right(1);
+            }
+        }
+        Self::try_parse_from(line)
+    }
+}
+
 /// Does what the command line says, and returns the process's exit status.
 ///
 /// # Errors
@@ -204,8 +223,6 @@ pub(crate) fn reach(url: &str, tls: Option<tls::Tls>) -> Result<Client, String> 
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -219,8 +236,10 @@ mod tests {
             "netd network --host tcp://a:1 ls",
             "netd network ls --host tcp://a:1",
             "netd nat ls -H tcp://a:1",
+            "netd -H tcp://a:1 network ls",
+            "netd --tls --host=tcp://a:1 nat ls --json",
         ] {
-            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            let cli = Cli::read(line.split(' ').map(OsString::from).collect()).unwrap();
             let host = match cli.command {
                 Command::Network { daemon, .. } | Command::Nat { daemon, .. } => daemon.host,
                 other => panic!("{other:?}"),

@@ -58,7 +58,7 @@ impl<'a> Zone<'a> {
             return Answer::Elsewhere;
         }
         let addresses: BTreeSet<IpAddr> = endpoints.into_iter().flat_map(Endpoint::addresses).collect();
-        let records = addresses.into_iter().map(rdata).filter(|data| data.record_type() == kind);
+        let records = addresses.into_iter().map(rdata).filter(|data| asks_for(kind, data.record_type()));
         Answer::Known(records.map(|data| record(name, data)).collect())
     }
 
@@ -69,8 +69,14 @@ impl<'a> Zone<'a> {
         let Some(owner) = self.endpoints().find(|endpoint| endpoint.has(address)) else {
             return Answer::Nobody;
         };
-        let owner = Name::from_ascii(format!("{}.{}.", owner.name, self.network.name));
-        let record = owner.ok().filter(|_| kind == RecordType::PTR);
+        let mut known: Vec<_> = names(owner).collect();
+        // An attachment's own name is its container's id, which its runtime alone knows, and which may be too long for a label.
+        if owner.container.is_some() {
+            known.rotate_left(1);
+        }
+        let name_of = |known: &str| Name::from_ascii(format!("{known}.{}.", self.network.name)).ok();
+        let owner = known.into_iter().find_map(name_of);
+        let record = owner.filter(|_| asks_for(kind, RecordType::PTR));
         Answer::Known(record.map(|owner| record_of(name, owner)).into_iter().collect())
     }
 
@@ -82,6 +88,11 @@ impl<'a> Zone<'a> {
 /// What an endpoint is called in its network.
 pub fn names(endpoint: &Endpoint) -> impl Iterator<Item = &str> {
     std::iter::once(&endpoint.name).chain(&endpoint.aliases).map(String::as_str)
+}
+
+/// Whether a question of one type wants records of another: ANY wants all that there is (RFC 8482), which is never much.
+fn asks_for(kind: RecordType, there: RecordType) -> bool {
+    kind == RecordType::ANY || kind == there
 }
 
 /// A name as people write it: lower case (RFC 4343), no dot at its end.
@@ -135,6 +146,7 @@ mod tests {
     #[test]
     fn another_type_of_a_known_name_is_empty_and_not_unknown() {
         assert_eq!(ask("n1", "web.", RecordType::MX), Answer::Known(Vec::new()));
+        assert_eq!(data(ask("n1", "web.", RecordType::ANY)), ["10.5.1.2", "fd00:5::2"], "RFC 8482");
         assert_eq!(ask("n1", "c2.", RecordType::A), Answer::Elsewhere);
         assert_eq!(ask("bridge", "web.", RecordType::A), Answer::Elsewhere, "another network's name");
         assert_eq!(ask("n1", "web.example.org.", RecordType::A), Answer::Elsewhere);
@@ -142,7 +154,9 @@ mod tests {
 
     #[test]
     fn addresses_of_the_network_have_names_or_nobody() {
-        assert_eq!(data(ask("n1", "2.1.5.10.in-addr.arpa.", RecordType::PTR)), ["web.n1."]);
+        for kind in [RecordType::PTR, RecordType::ANY] {
+            assert_eq!(data(ask("n1", "2.1.5.10.in-addr.arpa.", kind)), ["web.n1."]);
+        }
         let six = "2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.5.0.0.0.0.0.d.f.ip6.arpa.";
         assert_eq!(data(ask("n1", six, RecordType::PTR)), ["web.n1."]);
         assert_eq!(ask("n1", "8.0.5.10.in-addr.arpa.", RecordType::PTR), Answer::Nobody);
