@@ -21,6 +21,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::model::publishable;
+
 use self::settings::{Invalid, Settings};
 pub use self::{
     address_pool::AddressPool,
@@ -232,7 +234,10 @@ fn metrics_addr(settings: &Settings) -> Result<Option<SocketAddr>, Invalid> {
 
 fn publish_address(settings: &Settings) -> Result<Option<IpAddr>, Invalid> {
     let Some(text) = settings.text("ip")? else { return Ok(None) };
-    text.parse().map(Some).map_err(|_| Invalid::value("ip", format!("invalid IP address: {text}")))
+    let invalid = |why: String| Invalid::value("ip", why);
+    let address = text.parse().map_err(|_| invalid(format!("invalid IP address: {text}")))?;
+    publishable(address).map_err(invalid)?;
+    Ok(Some(address))
 }
 
 #[cfg(test)]
@@ -371,6 +376,8 @@ mod tests {
         assert_eq!(config.group, Group::Named("wheel".into()));
         assert_eq!(read(r#"{"group": ""}"#).unwrap().group, Group::Own);
         assert_eq!(read(r#"{"ip": "x"}"#).unwrap_err(), "invalid value for `ip`: invalid IP address: x");
+        let reason = read(r#"{"ip": "ff02::1"}"#).unwrap_err();
+        assert_eq!(reason, "invalid value for `ip`: cannot publish ports at ff02::1: it is nobody's own");
         assert!(read(r#"{"metrics-addr": "9323"}"#).is_err());
     }
 

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    net::IpAddr,
     num::{IntErrorKind, ParseIntError},
     ops::RangeInclusive,
     str::FromStr,
 };
 
 use super::{masquerade, rate};
-use crate::model::{Advertise, Bridge, Error, GatewayMode, request::PUBLISH};
+use crate::model::{Advertise, Bridge, Error, GatewayMode, publishable, request::PUBLISH};
 
 /// What all options of netd's own begin with.
 const OWN: &str = "netd.";
@@ -86,7 +87,7 @@ pub(super) fn read(
         gateway_mode6,
         host4: address(options, HOST4)?,
         host6: address(options, HOST6)?,
-        host_binding: address(options, HOST_BINDING)?.or(bridge.host_binding),
+        host_binding: host_binding(options)?.or(bridge.host_binding),
         trusted_interfaces: trusted_interfaces.map(str::to_owned).collect(),
         inhibit_ipv4: boolean(options, INHIBIT_IPV4)?.unwrap_or(bridge.inhibit_ipv4),
         prefix,
@@ -172,6 +173,14 @@ pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(
 fn address<T: FromStr>(options: &BTreeMap<String, String>, name: &str) -> Result<Option<T>, Error> {
     let Some(value) = options.get(name) else { return Ok(None) };
     value.parse().map(Some).map_err(|_| unreadable(name, value, "nil ip"))
+}
+
+fn host_binding(options: &BTreeMap<String, String>) -> Result<Option<IpAddr>, Error> {
+    let binding = address(options, HOST_BINDING)?;
+    binding
+        .map_or(Ok(()), publishable)
+        .map_err(|why| unreadable(HOST_BINDING, &options[HOST_BINDING], why))?;
+    Ok(binding)
 }
 
 /// Reads a truth value as Go does, with Docker's text if it is none.

@@ -48,7 +48,7 @@ pub use order::{AddressSpace, EndpointOrder, LeaseOrder, NetworkOrder, PoolOrder
 pub use port::{DEFAULT_VLAN, InvalidVlan, Port, VlanRange, vlan};
 pub use port_set::PortSet;
 pub use prefix::prefix;
-pub use publish::{HostPorts, PortSpec, Ports, Protocol, Publication, Reserver};
+pub use publish::{HostPorts, PortSpec, Ports, Protocol, Publication, Reserver, publishable};
 pub use rate::{Bits, InvalidBits, Rate, Rates};
 pub use route::Route;
 pub use sandbox::{Sandbox, SandboxKind};

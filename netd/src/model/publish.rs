@@ -1,6 +1,10 @@
 //! Published ports: what is asked for, as Docker writes it, and what is in force.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -127,8 +131,25 @@ impl PortSpec {
         }
         // An IPv4 address may be written as a socket of IPv6 shows it.
         let address = address.map(|address| address.to_canonical());
+        address.map_or(Ok(()), publishable).map_err(Error::invalid)?;
         Ok(Self { address, host, container, protocol })
     }
+}
+
+/// Whether ports can be published at an address, if it is one of the host's.
+///
+/// # Errors
+/// Why not.
+pub fn publishable(address: IpAddr) -> Result<(), String> {
+    let why = match address {
+        IpAddr::V6(address) if address.is_unicast_link_local() => {
+            "a link-local address is that of one interface, which cannot be said here"
+        }
+        IpAddr::V4(Ipv4Addr::BROADCAST) => "it is nobody's own",
+        address if address.is_multicast() => "it is nobody's own",
+        _ => return Ok(()),
+    };
+    Err(format!("cannot publish ports at {address}: {why}"))
 }
 
 impl FromStr for PortSpec {
@@ -352,6 +373,13 @@ mod tests {
             ("8000-8005:80-90", "invalid ranges specified for container and host Ports: 80-90 and 8000-8005"),
             ("8000:80-90", "invalid ranges specified for container and host Ports: 80-90 and 8000"),
             ("80/icmp", "invalid proto: icmp"),
+            ("224.0.0.1:80:80", "cannot publish ports at 224.0.0.1: it is nobody's own"),
+            ("[ff02::1]:80:80", "cannot publish ports at ff02::1: it is nobody's own"),
+            ("255.255.255.255::80", "cannot publish ports at 255.255.255.255: it is nobody's own"),
+            (
+                "[fe80::1]:80:80",
+                "cannot publish ports at fe80::1: a link-local address is that of one interface, which cannot be said here",
+            ),
         ] {
             assert_eq!(spec(text), Err(message.to_owned()), "{text}");
         }
@@ -400,6 +428,7 @@ mod tests {
             container in 1u16..,
             protocol in 0usize..3,
         ) {
+            let address = address.filter(|address| publishable(address.to_canonical()).is_ok());
             let host = host.map(|(first, more)| Ports { first, last: first.saturating_add(more) });
             let container = Ports { first: container, last: container };
             let spec = PortSpec::new(address, host, container, Protocol::ALL[protocol]).unwrap();
