@@ -18,7 +18,7 @@ mod result;
 mod version;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     ffi::OsStr,
     io::{self, Read as _, Write as _},
@@ -185,8 +185,11 @@ impl Plugin<'_> {
     /// What ADD asks of the daemon.
     fn request(&self, given: Option<&Outcome>) -> Result<Attach, Error> {
         let (config, environment) = (self.config, self.environment);
+        // A runtime may ask for one address in several ways.
         let mut requested = environment.args.ips.clone();
         requested.extend(config.requested()?);
+        let mut seen = BTreeSet::new();
+        requested.retain(|address| seen.insert(*address));
         let addresses = given.map(|given| {
             let address = |ip: &result::Ip| Address {
                 address: ip.address,
@@ -228,8 +231,8 @@ impl Plugin<'_> {
                 });
             }
         }
-        let mut aliases = config.aliases();
-        aliases.extend(environment.args.name.clone());
+        let mut aliases: Vec<_> = environment.args.name.iter().cloned().collect();
+        aliases.extend(config.aliases());
         let mut driver_opts = BTreeMap::new();
         let ports = config.ports()?;
         if !ports.is_empty() {
@@ -348,6 +351,18 @@ impl Plugin<'_> {
         for ip in previous.ips.iter().filter(|ip| ip.interface.is_none_or(|index| index == own)) {
             if !attachment.addresses.iter().any(|address| address.address == ip.address) {
                 return changed(format!("it does not have the address {} of prevResult", ip.address));
+            }
+        }
+        // Routes to other places, and in other tables, are those of plugins that follow.
+        for route in previous.routes.iter().filter(|route| route.table.is_none()) {
+            let own = attachment.routes.iter().filter(|own| own.destination == route.dst.trunc());
+            let own: Vec<_> = own.collect();
+            let is_it = |own: &&Route| {
+                (route.gw.is_none() || own.gateway == route.gw)
+                    && (route.priority == 0 || own.metric == route.priority)
+            };
+            if !own.is_empty() && !own.iter().any(is_it) {
+                return changed(format!("its route to {} is another one than that of prevResult", route.dst));
             }
         }
         Ok(())

@@ -145,7 +145,7 @@ impl Engine {
     }
 
     /// An endpoint and the others of its sandbox: which of them carries its default route may change with this one.
-    fn beside(&self, endpoint: &Endpoint) -> BTreeSet<Id> {
+    pub(super) fn beside(&self, endpoint: &Endpoint) -> BTreeSet<Id> {
         let state = self.state();
         let sandbox = endpoint.far_end.sandbox();
         let others = sandbox.into_iter().flat_map(|sandbox| state.endpoints.in_sandbox(sandbox));

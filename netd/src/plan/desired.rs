@@ -238,10 +238,23 @@ fn add_endpoint(world: &mut World, state: &State, network: &Network, bridge: &Br
     };
     world.endpoints.insert(endpoint.slot, row);
     let row = |container, reserved_by| PublicationRow { slot: endpoint.slot, container, reserved_by };
-    let at_host = endpoint.publications.iter().filter(|publication| !endpoint.has(publication.host.address));
+    let at_host = endpoint
+        .publications
+        .iter()
+        .filter(|it| !endpoint.has(it.host.address) && is_led_to(state, endpoint, &it.host));
     world.publications.extend(at_host.map(|it| (it.host, row(it.container, it.reserved_by))));
     let own = own_ports(bridge, endpoint);
     world.publications.extend(own.into_iter().map(|host| (host, row(host.first, Reserver::Netd))));
+}
+
+/// Whether ports of the host that an endpoint has published lead to it. A runtime names a container's ports at each network that the
+/// container joins: they lead to the endpoint that carries its default route, by which the answers leave.
+fn is_led_to(state: &State, endpoint: &Endpoint, ports: &HostPorts) -> bool {
+    let sandbox = endpoint.far_end.sandbox();
+    let carrier = sandbox.and_then(|sandbox| carrier(state, sandbox, ports.address.is_ipv6()));
+    carrier.is_none_or(|carrier| {
+        carrier.id == endpoint.id || !carrier.publications.iter().any(|it| it.host == *ports)
+    })
 }
 
 /// The ports that are reached at the endpoint's own addresses: those that it has published where it is routed to, or from

@@ -556,7 +556,7 @@ fn runtimes_are_told_of_it_and_no_more() {
 }
 
 /// Has a word echoed over a new connection from the outside.
-fn talk(from: &Namespace, to: SocketAddr) {
+pub(crate) fn talk(from: &Namespace, to: SocketAddr) {
     let mut stream = connect(from, 0, to).expect("connecting");
     stream.write_all(b"hello").expect("sending");
     stream.read_exact(&mut [0; 5]).expect("the echo");

@@ -6,6 +6,7 @@
 mod binding;
 mod bridge;
 mod cni;
+mod cni_again;
 mod cni_ipam;
 mod connections;
 mod daemon;

@@ -27,7 +27,12 @@ fn read(answer: &[u8]) -> (ResponseCode, Vec<String>) {
 }
 
 /// Asks by UDP.
-fn resolve(ns: &Namespace, server: SocketAddr, name: &str, kind: RecordType) -> (ResponseCode, Vec<String>) {
+pub(crate) fn resolve(
+    ns: &Namespace,
+    server: SocketAddr,
+    name: &str,
+    kind: RecordType,
+) -> (ResponseCode, Vec<String>) {
     let family = if server.is_ipv4() { Family::V4 } else { Family::V6 };
     read(&ask(&udp(ns, family, 0), server, &query(name, kind)))
 }

@@ -181,20 +181,10 @@ fn given(used: &BTreeMap<IpAddr, &Endpoint>, request: &Attach, ipv6: bool) -> Re
 
 /// Routes as the kernel takes them: by the gateway of the endpoint's subnet, unless they say by whom.
 pub(super) fn routes(network: &Network, wanted: &[Route], endpoint: &Endpoint) -> Result<Vec<Route>, Error> {
-    let address = |ipv4| {
-        let (own4, own6) = (endpoint.ipv4.map(IpNet::from), endpoint.ipv6.map(IpNet::from));
-        if ipv4 { own4 } else { own6 }
-    };
-
     let mut routes = Vec::new();
     for route in wanted {
         let ipv4 = route.destination.addr().is_ipv4();
-        let Some(address) = address(ipv4) else {
-            return Err(Error::invalid(format!(
-                "invalid route to {}: the interface has no address of that family",
-                route.destination
-            )));
-        };
+        let address = address_towards(route.destination, endpoint)?;
         if route.gateway.is_some_and(|gateway| gateway.is_ipv4() != ipv4) {
             return Err(Error::invalid(format!(
                 "invalid route to {}: its gateway is of the other family",
@@ -208,4 +198,16 @@ pub(super) fn routes(network: &Network, wanted: &[Route], endpoint: &Endpoint) -
         }
     }
     Ok(routes)
+}
+
+/// The endpoint's address of the family that a route is of, without which it can have no such route.
+pub(super) fn address_towards(destination: IpNet, endpoint: &Endpoint) -> Result<IpNet, Error> {
+    let own = match destination {
+        IpNet::V4(_) => endpoint.ipv4.map(IpNet::from),
+        IpNet::V6(_) => endpoint.ipv6.map(IpNet::from),
+    };
+    own.ok_or_else(|| {
+        let why = "the interface has no address of that family";
+        Error::invalid(format!("invalid route to {destination}: {why}"))
+    })
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 
 use self::{
-    address::{addresses, pools, range, routes},
+    address::{address_towards, addresses, pools, range, routes},
     fault::fault,
 };
 use super::{
@@ -147,6 +147,9 @@ impl Engine {
             let reserver = Reserver::Runtime;
             endpoint.publications = self.resolve(writer, &state, network, &endpoint, specs, reserver).await?;
             if let Some(said) = &request.default_routes {
+                for route in said {
+                    address_towards(*route, &endpoint)?;
+                }
                 let leads = |ipv6: bool| said.iter().any(|route| route.addr().is_ipv6() == ipv6);
                 endpoint.gateway4 = endpoint.gateway4.filter(|_| leads(false));
                 endpoint.gateway6 = endpoint.gateway6.filter(|_| leads(true));

@@ -25,10 +25,11 @@ pub(in crate::engine) type Cursor = BTreeMap<Protocol, u16>;
 pub(super) struct Taken(BTreeMap<(Protocol, IpAddr), PortSet>);
 
 impl Taken {
-    pub(super) fn of(state: &State) -> Self {
+    /// The ports of the endpoints that are asked about.
+    pub(super) fn of(state: &State, endpoints: impl Fn(&Endpoint) -> bool) -> Self {
         let mut taken = Self::default();
-        for publication in state.endpoints.values().flat_map(|endpoint| &endpoint.publications) {
-            taken.add(&publication.host);
+        for endpoint in state.endpoints.values().filter(|endpoint| endpoints(endpoint)) {
+            endpoint.publications.iter().for_each(|publication| taken.add(&publication.host));
         }
         taken
     }

@@ -77,7 +77,8 @@ impl Engine {
     }
 
     async fn set_publications(&self, writer: &mut Writer, endpoint: Endpoint) -> Result<(), Error> {
-        let touched = Touched::endpoint(endpoint.id);
+        // Another endpoint of the sandbox may have the same ports.
+        let touched = Touched { endpoints: self.beside(&endpoint), ..Touched::default() };
         self.change(writer, vec![Change::PutEndpoint(endpoint)], touched).await
     }
 
@@ -118,8 +119,15 @@ impl Engine {
         }
         // An address that has just come is the host's already.
         self.refresh_locals(writer).await?;
+        // A runtime names a container's ports anew at each network that the container joins.
+        let beside = self.beside(endpoint);
+        let is_its_own = |other: &Endpoint| {
+            reserved_by == Reserver::Runtime
+                && other.container == endpoint.container
+                && beside.contains(&other.id)
+        };
         let mut allocator = Allocator {
-            taken: Taken::of(state),
+            taken: Taken::of(state, |other| !is_its_own(other)),
             cursor: writer.ports.clone(),
             range: sysctl::local_port_range().map(|range| Ports { first: range.first, last: range.last }),
             endpoint: endpoint.clone(),
