@@ -104,9 +104,9 @@ fn version_of(input: &[u8]) -> SpecVersion {
 fn answer(environment: &Environment, input: Vec<u8>) -> Result<String, Error> {
     if environment.verb == Verb::Version {
         let supported = SpecVersion::ALL.map(SpecVersion::text);
-        return Ok(
-            json!({"cniVersion": SpecVersion::LATEST.text(), "supportedVersions": supported}).to_string()
-        );
+        // In the version that is asked in, where that is said.
+        let spoken = if input.is_empty() { SpecVersion::LATEST } else { version_of(&input) };
+        return Ok(json!({"cniVersion": spoken.text(), "supportedVersions": supported}).to_string());
     }
     let config = Config::read(input)?;
     let since = match environment.verb {

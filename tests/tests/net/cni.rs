@@ -116,6 +116,8 @@ fn t74_faults_have_their_codes() {
     let version = cni.call("VERSION", Call::default()).expect("VERSION");
     let all = json!(["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]);
     assert_eq!((&version["cniVersion"], &version["supportedVersions"]), (&json!("1.1.0"), &all));
+    let version = cni.with(json!({"cniVersion": "1.0.0"})).call("VERSION", Call::default()).expect("VERSION");
+    assert_eq!((&version["cniVersion"], &version["supportedVersions"]), (&json!("1.0.0"), &all));
     assert_eq!(cni.call("STATUS", Call::default()), Ok(Value::Null));
 
     assert_eq!(code(cni.with(json!({"cniVersion": "0.9.9"})).call("ADD", call)), 1);

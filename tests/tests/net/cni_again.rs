@@ -54,6 +54,25 @@ fn the_ports_of_a_container_on_several_networks_are_where_its_default_route_is()
 }
 
 #[test]
+fn ports_that_are_named_at_an_internal_network_too_are_those_of_the_other() {
+    let lab = lab();
+    let ports = json!({"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}});
+    let inner = Cni::new(&lab.host, network("inner", "10.41.0.0/24"))
+        .with(json!({"internal": true}))
+        .with(ports.clone());
+    let outer = Cni::new(&lab.host, network("outer", "10.42.0.0/24")).with(ports);
+    let ns = Namespace::new("c");
+    let path = ns.path();
+    let netns = path.to_str().expect("UTF-8");
+    for (cni, interface) in [(&inner, "eth0"), (&outer, "eth1")] {
+        cni.call("ADD", Call { container: "c1", netns, interface, args: "" }).expect("ADD");
+    }
+    let _echo = TcpEcho::new(&ns, Family::V4.any(80));
+    talk(&lab.outside, at(Family::V4.host(), 8080));
+    assert_eq!(lab.host.netd_json("publish ls").as_array().map(Vec::len), Some(1));
+}
+
+#[test]
 fn an_address_that_is_asked_for_twice_is_one() {
     let lab = lab();
     let cni = Cni::new(&lab.host, network("pods", "10.41.0.0/24"))

@@ -141,7 +141,11 @@ impl Engine {
             let name = key.to_string();
             let container = Some(request.container.clone());
             let joining = Joining { sandbox, name, container, ipv4, ipv6, config };
-            let specs = Self::specs(&joining.config.driver_opts)?;
+            let mut specs = Self::specs(&joining.config.driver_opts)?;
+            // A runtime names a container's ports at each of its networks, those among them that nobody outside reaches.
+            if network.internal {
+                specs.clear();
+            }
             let mut endpoint = self.complete(&state, network, joining).await?;
             // As with the plugins that its runtime knows, which keep no port from anybody.
             let reserver = Reserver::Runtime;
