@@ -70,6 +70,11 @@ fn podman_runs_its_containers_on_netd() {
     let error = refused(&podman, "run --rm --ip 10.88.0.77 busybox sleep 0");
     assert!(error.contains("10.88.0.77"), "{error}");
 
+    // podman then asks for the address in two ways at once.
+    podman.ok("network reload web");
+    assert!(web.ip("address show dev eth0").contains("10.88.0.77/24"));
+    assert!(answers(&lab, &tcp, at(Family::V4.host(), 8080)));
+
     // netd comes and goes, and podman's containers with their ports stay.
     lab.host.kill();
     assert!(answers(&lab, &tcp, at(Family::V4.host(), 8080)));
