@@ -7,9 +7,11 @@ use netd_tests::lab::{Capture, Container, Family, Lab, Namespace, Ping, RawLink,
 
 const BRIEF: Ping = Ping { patience: Duration::from_millis(300), id: 7, size: 56 };
 
-/// The address that a frame asks for, if it is a question.
+/// The address that a frame asks for, if it is a question. One about the sender's own address is none but an announcement
+/// (RFC 5227 section 3), which comes when it comes.
 fn asked(frame: &[u8]) -> Option<IpAddr> {
     match (frame.get(12..14)?, frame.get(20..22)) {
+        ([8, 6], Some([0, 1])) if frame.get(28..32) == frame.get(38..42) => None,
         ([8, 6], Some([0, 1])) => Some(<[u8; 4]>::try_from(frame.get(38..42)?).ok()?.into()),
         ([0x86, 0xdd], _) if frame.get(20) == Some(&58) && frame.get(54) == Some(&135) => {
             Some(<[u8; 16]>::try_from(frame.get(62..78)?).ok()?.into())
