@@ -89,6 +89,28 @@ fn a_restart_repairs_what_was_changed_meanwhile() {
 }
 
 #[test]
+fn a_restart_gives_a_bridge_all_its_addresses_back() {
+    let lab = Lab::new();
+    lab.host.netd(
+        "network create --ipv6 --subnet fd00:31::/64 --opt com.docker.network.bridge.name=flushed flushed",
+    );
+    let a = lab.container_on("flushed", "a");
+    lab.host.netd(&format!("nat add 2001:db8::9 netns:{}", a.ns.name()));
+    lab.host.kill();
+    // What the host has learnt of its neighbours is forgotten, too.
+    lab.host.ns.ip("address flush dev flushed");
+    lab.host.ns.ip("neighbour flush dev flushed");
+    lab.host.start(&[]);
+    let external = "2001:db8::9".parse().expect("an address");
+    assert!(
+        ping(&lab.host.ns, external, Ping::default()),
+        "the host finds the container by its link-local address"
+    );
+    assert!(ping(&lab.outside, external, Ping::default()));
+    assert!(ping(&a.ns, a.gateway(Family::V6), Ping::default()));
+}
+
+#[test]
 fn a_bridge_that_was_taken_away_comes_back_with_all_its_ports() {
     let lab = Lab::new();
     let a = lab.container_on("bridge", "a");
