@@ -7,17 +7,15 @@ use std::{
 };
 
 use ipnet::IpNet;
-use netd_common::limits;
 
-use super::{Action, Engine, Writer, endpoint::Asked, internal, random};
+use super::{Action, Engine, Writer, choice, endpoint::Asked, internal, random};
 use crate::{
     ipam,
-    link::{Links, Namespace},
+    link::Namespace,
     model::{
-        Bridge, Driver, Endpoint, Error, FarEnd, Id, MacAddress, Network, Pool, Port, Reserver, Sandbox,
-        State, Timestamp, request,
+        Bridge, Driver, Endpoint, Error, FarEnd, Id, Network, Reserver, Sandbox, State, Timestamp, request,
     },
-    plan::{self, Room, Touched},
+    plan::Touched,
     store::Change,
 };
 
@@ -220,8 +218,8 @@ impl Engine {
         }
         let config = request.endpoint_config.unwrap_or_default();
         let asked = Asked::read(&config, network, bridge)?;
-        let ipv4 = address(state, network, network.pool4(), asked.ipv4.map(IpAddr::from))?;
-        let ipv6 = address(state, network, network.pool6(), asked.ipv6.map(IpAddr::from))?;
+        let ipv4 = choice::address(state, network, network.pool4(), asked.ipv4.map(IpAddr::from))?;
+        let ipv6 = choice::address(state, network, network.pool6(), asked.ipv6.map(IpAddr::from))?;
         self.complete(state, network, Joining { sandbox, name, container: None, ipv4, ipv6, config }).await
     }
 
@@ -235,14 +233,14 @@ impl Engine {
         let Joining { sandbox, name, container, ipv4, ipv6, config } = joining;
         let bridge = bridge(network)?;
         let asked = Asked::read(&config, network, bridge)?;
-        let mac = mac(state, network, bridge, &config.mac_address)?;
+        let mac = choice::mac(state, network, bridge, &config.mac_address)?;
         let way_out = |address: Option<IpNet>| {
             let address = address.filter(|_| !network.internal)?.addr();
             network.ipam.pools.iter().find(|pool| pool.subnet.contains(&address))?.way_out()
         };
-        let slot = slot(state)?;
-        let segment = segment(state, network, bridge, &asked.port)?;
-        let interface = interface(&sandbox, bridge, asked.interface).await?;
+        let slot = choice::slot(state)?;
+        let segment = choice::segment(state, network, bridge, &asked.port)?;
+        let interface = choice::interface(&sandbox, bridge, asked.interface).await?;
         Ok(Endpoint {
             id: Id::new(random()?),
             network: network.id,
@@ -253,7 +251,7 @@ impl Engine {
             mac,
             ipv4: ipv4.and_then(|net| if let IpNet::V4(net) = net { Some(net) } else { None }),
             ipv6: ipv6.and_then(|net| if let IpNet::V6(net) = net { Some(net) } else { None }),
-            host_interface: host_interface(state)?,
+            host_interface: choice::host_interface(state)?,
             interface,
             gateway4: way_out(ipv4).and_then(|way| if let IpAddr::V4(way) = way { Some(way) } else { None }),
             gateway6: way_out(ipv6).and_then(|way| if let IpAddr::V6(way) = way { Some(way) } else { None }),
@@ -303,116 +301,5 @@ fn bridge(network: &Network) -> Result<&Bridge, Error> {
         (None, _) => Err(Error::forbidden(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode",
         )),
-    }
-}
-
-/// A place in the datapath's tables.
-pub(super) fn slot(state: &State) -> Result<u32, Error> {
-    let slot = state.endpoints.free_slot();
-    slot.ok_or_else(|| Error::forbidden(format!("there are {} endpoints already", limits::ENDPOINTS)))
-}
-
-/// Where in the network there is room for one more such port.
-pub(super) fn segment(
-    state: &State,
-    network: &Network,
-    bridge: &Bridge,
-    port: &Port,
-) -> Result<Option<u8>, Error> {
-    plan::place(Room::of(bridge), state.endpoints_of(network.id), port.isolated)
-        .ok_or_else(|| Error::forbidden(format!("the bridges of network {} have no port left", network.name)))
-}
-
-/// The address asked for, or a random one that nobody in the network has.
-pub(super) fn mac(
-    state: &State,
-    network: &Network,
-    bridge: &Bridge,
-    wanted: &str,
-) -> Result<MacAddress, Error> {
-    let taken: BTreeSet<_> =
-        state.endpoints_of(network.id).map(|endpoint| endpoint.mac).chain([bridge.mac]).collect();
-    if !wanted.is_empty() {
-        let mac: MacAddress = wanted.parse().map_err(|error| Error::invalid(format!("{error}")))?;
-        if !mac.is_unicast() {
-            return Err(Error::invalid(format!(
-                "invalid MAC address {wanted}: one interface cannot bear it"
-            )));
-        }
-        if taken.contains(&mac) {
-            let name = &network.name;
-            return Err(Error::forbidden(format!(
-                "MAC address {wanted} is already in use in network {name}"
-            )));
-        }
-        return Ok(mac);
-    }
-    loop {
-        let mac = MacAddress::local(random()?);
-        if !taken.contains(&mac) {
-            return Ok(mac);
-        }
-    }
-}
-
-/// The address asked for, which the pool's subnet holds, or the next one that is free. `None` if the network has no such
-/// family.
-fn address(
-    state: &State,
-    network: &Network,
-    pool: Option<&Pool>,
-    wanted: Option<IpAddr>,
-) -> Result<Option<IpNet>, Error> {
-    let Some(pool) = pool else { return Ok(None) };
-    let used: BTreeSet<IpAddr> = addresses_in_use(state, network.id).collect();
-    if let Some(wanted) = wanted {
-        ipam::claim(pool, &used, wanted)?;
-        return Ok(Some(pool.sized(wanted)));
-    }
-    let free = if network.ipam.is_serial() {
-        ipam::next_free(pool, &used, pool.last)
-    } else {
-        ipam::lowest_free(pool, &used)
-    };
-    let address = free.map_err(|_| {
-        let family = if pool.subnet.addr().is_ipv4() { "IPv4" } else { "IPv6" };
-        Error::internal(format!(
-            "no available {family} addresses on this network's address pools: {} ({})",
-            network.name, network.id
-        ))
-    })?;
-    Ok(Some(pool.sized(address)))
-}
-
-/// The addresses of a network's endpoints.
-pub(super) fn addresses_in_use(state: &State, network: Id) -> impl Iterator<Item = IpAddr> {
-    state.endpoints_of(network).flat_map(Endpoint::addresses)
-}
-
-/// The interface's name: the one asked for, or the first of eth0, eth1, ... that the sandbox does not have.
-async fn interface(sandbox: &Sandbox, bridge: &Bridge, wanted: Option<String>) -> Result<String, Error> {
-    let namespace =
-        sandbox.open().ok_or_else(|| Error::not_found(format!("No such container: {sandbox}")))?;
-    let links = Links::within(&namespace).await.map_err(internal)?;
-    let names: BTreeSet<_> =
-        links.devices().await.map_err(internal)?.into_iter().map(|device| device.name).collect();
-    if let Some(wanted) = wanted {
-        if names.contains(&wanted) {
-            return Err(Error::forbidden(format!("interface {wanted} already exists in {sandbox}")));
-        }
-        return Ok(wanted);
-    }
-    let mut candidates = (0..).map(|number| format!("{}{number}", bridge.prefix));
-    Ok(candidates.find(|name| !names.contains(name)).expect("the numbers do not end"))
-}
-
-/// `veth` and seven random hexadecimal digits, other than any endpoint's.
-pub(super) fn host_interface(state: &State) -> Result<String, Error> {
-    loop {
-        let digits = u32::from_ne_bytes(random()?) >> 4;
-        let name = format!("veth{digits:07x}");
-        if state.endpoints.at_link(&name).is_none() {
-            return Ok(name);
-        }
     }
 }

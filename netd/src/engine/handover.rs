@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{Action, Engine, Writer, attach, bridge, options, random, rate};
+use super::{Action, Engine, Writer, bridge, choice, options, random, rate};
 use crate::{
     ipam,
     link::Namespace,
@@ -313,14 +313,14 @@ fn hand_over(state: &State, network: &Network, order: EndpointOrder) -> Result<E
         options::interface_name(name)?;
     }
     let mac = order.mac.map(|mac| mac.to_string()).unwrap_or_default();
-    let mac = attach::mac(state, network, bridge, &mac)?;
+    let mac = choice::mac(state, network, bridge, &mac)?;
     let ipv4 = order.ipv4.map(|net| (net.addr().into(), net.prefix_len()));
     let ipv6 = order.ipv6.map(|net| (net.addr().into(), net.prefix_len()));
     check_address(state, network, network.pool4(), ipv4)?;
     check_address(state, network, network.pool6(), ipv6)?;
     let way_out = |pool: Option<&Pool>| pool.filter(|_| !network.internal)?.way_out();
-    let slot = attach::slot(state)?;
-    let host_interface = attach::host_interface(state)?;
+    let slot = choice::slot(state)?;
+    let host_interface = choice::host_interface(state)?;
     options::only_endpoints(&order.options)?;
     if order.options.contains_key(request::PUBLISH) {
         return Err(Error::invalid(format!(
@@ -360,7 +360,7 @@ fn hand_over(state: &State, network: &Network, order: EndpointOrder) -> Result<E
         link_local: Vec::new(),
         aliases: Vec::new(),
         sysctls: Vec::new(),
-        segment: attach::segment(state, network, bridge, &port)?,
+        segment: choice::segment(state, network, bridge, &port)?,
         port,
         rates: rate::read(&order.options)?,
         publications: Vec::new(),
@@ -382,7 +382,7 @@ fn check_address(
             network.name
         )));
     };
-    let used: BTreeSet<IpAddr> = attach::addresses_in_use(state, network.id).collect();
+    let used: BTreeSet<IpAddr> = choice::addresses_in_use(state, network.id).collect();
     ipam::claim(pool, &used, address).map_err(|error| match error {
         ipam::Error::OutOfRange => {
             Error::invalid(format!("invalid address {address}: {} does not contain it", pool.subnet))

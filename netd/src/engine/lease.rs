@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{Engine, Writer, attach, spec};
+use super::{Engine, Writer, choice, spec};
 use crate::{
     ipam,
     model::{Error, LeaseOrder, LeasedPool, Pool, State},
@@ -125,7 +125,7 @@ impl Engine {
                 Some(address) => ipam::claim(&leased.pool, &used, address).map(|()| address)?,
                 None => {
                     // An engine that lost a lease may still have its endpoint.
-                    used.extend(networks.flat_map(|network| attach::addresses_in_use(&state, network.id)));
+                    used.extend(networks.flat_map(|network| choice::addresses_in_use(&state, network.id)));
                     let range = leased.pool.range.filter(|_| !gateway);
                     let pool = Pool { range, ..leased.pool.clone() };
                     if leased.serial && !gateway {

@@ -4,6 +4,7 @@ mod announcement;
 mod attach;
 mod attachment;
 mod bridge;
+mod choice;
 mod configuration;
 mod endpoint;
 mod event;

@@ -1,7 +1,6 @@
 //! What the stored networks and endpoints ask of the host.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
 };
@@ -20,7 +19,7 @@ use netd_common::{
 
 use super::{
     BridgeLink, BridgePort, EndpointRow, FarEnd, Interface, LinkRef, NetworkRow, PublicationRow, Queue,
-    Station, Trunk, Veth, VlanMembership, Vlans, World,
+    Station, Trunk, Veth, VlanMembership, Vlans, World, default_route::carrier,
 };
 use crate::model::{
     self, Bridge, BridgeSettings, DEFAULT_VLAN, Dependence, Endpoint, External, GatewayMode, HostPorts, Id,
@@ -371,24 +370,6 @@ fn add_external_flag(world: &mut World, endpoint: &Endpoint, external: &External
     if let Some(row) = world.endpoints.get_mut(&endpoint.slot) {
         row.flags |= if external.is_ipv6() { EXTERNAL6 } else { EXTERNAL4 };
     }
-}
-
-/// The endpoint that carries a sandbox's default route; if two do, the one of IPv4.
-pub fn gateway_endpoint<'a>(state: &'a State, sandbox: &Sandbox) -> Option<&'a Endpoint> {
-    [false, true].into_iter().find_map(|ipv6| carrier(state, sandbox, ipv6))
-}
-
-/// The endpoint that carries a sandbox's default route of a family: that of the highest priority, among equals that of the network
-/// whose name comes first, and in one network who came first.
-fn carrier<'a>(state: &'a State, sandbox: &Sandbox, ipv6: bool) -> Option<&'a Endpoint> {
-    let leads = |endpoint: &&Endpoint| {
-        if ipv6 { endpoint.gateway6.is_some() } else { endpoint.gateway4.is_some() }
-    };
-    let rank = |endpoint: &&'a Endpoint| {
-        let name = &state.networks[&endpoint.network].name;
-        (Reverse(endpoint.gateway_priority), name, endpoint.created)
-    };
-    state.endpoints.in_sandbox(sandbox).filter(leads).min_by_key(rank)
 }
 
 fn ipv4(address: std::net::IpAddr) -> Option<Ipv4Addr> {

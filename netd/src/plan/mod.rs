@@ -4,13 +4,15 @@
 //! caller uses it: a request plans from what the host has of one network or endpoint to what it should have, a restart
 //! from all that is seen to all that is stored.
 
+mod default_route;
 mod desired;
 mod queue;
 mod segment;
 mod step;
 mod world;
 
-pub use desired::{Touched, desired, gateway_endpoint};
+pub use default_route::gateway_endpoint;
+pub use desired::{Touched, desired};
 pub use queue::Queue;
 pub use segment::{Room, place};
 pub use step::{Step, steps};
