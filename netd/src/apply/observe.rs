@@ -32,13 +32,18 @@ impl Host {
         Ok(world)
     }
 
-    /// What the host has of what is `known`, when all of that was put in place by this daemon.
+    /// What the host has of what is `known`, when all of that was put in place by this daemon; of a veth that is not `wanted` any more,
+    /// whether it is there.
     ///
     /// The datapath's tables are netd's alone, so they are read only if a link that they refer to is gone.
-    pub async fn observe_part(&self, known: &World) -> Result<World, Error> {
+    pub async fn observe_part(&self, known: &World, wanted: &World) -> Result<World, Error> {
         // A few of many, most often.
         let devices = self.links.devices_named(link_names(known)).await?;
-        let mut world = self.observe_links(known, &devices).await?;
+        let (staying, going): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            known.veths.clone().into_iter().partition(|(name, _)| wanted.veths.contains_key(name));
+        let mut world = self.observe_links(&World { veths: staying, ..known.clone() }, &devices).await?;
+        let is_there = |name: &String| devices.iter().any(|it| it.name == *name && it.kind == Kind::Veth);
+        world.veths.extend(going.into_iter().filter(|(name, _)| is_there(name)));
         let all_there = known.veths.keys().all(|name| world.veths.contains_key(name))
             && known.bridges.keys().all(|name| world.bridges.contains_key(name));
         if all_there {

@@ -205,7 +205,7 @@ impl Engine {
         let mut known = plan::desired(&old, &touched);
         let mut wanted = plan::desired(&new, &touched);
         let host = &self.0.host;
-        let mut seen = host.observe_part(&with_adopted(&known, &wanted)).await.map_err(internal)?;
+        let mut seen = host.observe_part(&with_adopted(&known, &wanted), &wanted).await.map_err(internal)?;
         // A bridge that somebody has taken away comes back with all of its ports.
         let is_lost = |name: &String| known.bridges.contains_key(name) && !seen.bridges.contains_key(name);
         let lost: BTreeSet<_> = wanted.bridges.keys().filter(|name| is_lost(name)).cloned().collect();
@@ -218,7 +218,7 @@ impl Engine {
             touched.endpoints.extend(on_lost.map(|endpoint| endpoint.id));
             known = plan::desired(&old, &touched);
             wanted = plan::desired(&new, &touched);
-            seen = host.observe_part(&with_adopted(&known, &wanted)).await.map_err(internal)?;
+            seen = host.observe_part(&with_adopted(&known, &wanted), &wanted).await.map_err(internal)?;
         }
         let links = new_links(&known, &wanted);
         let steps = plan::steps(&seen, &wanted);
