@@ -144,10 +144,12 @@ fn a_flood_of_lone_fragments_harms_nobody_else() {
     lab.outside.sysctl("net.ipv4.ipfrag_high_thresh", "1000000000");
     let remote = at(Family::V4.outside(), 5300);
     let (_echo, socket) = (UdpEcho::new(&lab.outside, remote), udp(&a.ns, Family::V4, 5000));
-    let raw = RawSocket::new(&b.ns, remote.ip());
-    let source = at(b.ipv4, 6000);
+    // Not to the same address: fragments that come from one address to one other under one id are one datagram there (RFC 4963), and all
+    // come from the host's.
+    let (source, other) = (at(b.ipv4, 6000), at(Family::V4.outside_other(), 5300));
+    let raw = RawSocket::new(&b.ns, other.ip());
     for id in 0..20_000 {
-        raw.send(&Datagram::udp(source, remote, &data()).fragments(1400, id)[0], remote.ip());
+        raw.send(&Datagram::udp(source, other, &data()).fragments(1400, id)[0], other.ip());
         if id % 1000 == 0 {
             assert_eq!(ask(&socket, remote, &data()), data());
         }
