@@ -142,6 +142,13 @@ impl Engine {
         Ok(())
     }
 
+    /// Brings about what an endpoint has come to be like.
+    pub(super) async fn put_endpoint(&self, writer: &mut Writer, endpoint: &Endpoint) -> Result<(), Error> {
+        // Another endpoint of the sandbox may have the same ports.
+        let touched = Touched { endpoints: self.beside(endpoint), ..Touched::default() };
+        self.change(writer, vec![Change::PutEndpoint(endpoint.clone())], touched).await
+    }
+
     /// An endpoint and the others of its sandbox: which of them carries its default route may change with this one.
     pub(super) fn beside(&self, endpoint: &Endpoint) -> BTreeSet<Id> {
         let state = self.state();

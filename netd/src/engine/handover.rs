@@ -207,11 +207,6 @@ impl Engine {
         Ok(placed)
     }
 
-    async fn put_endpoint(&self, writer: &mut Writer, endpoint: &Endpoint) -> Result<(), Error> {
-        let changes = vec![Change::PutEndpoint(endpoint.clone())];
-        self.change(writer, changes, Touched::endpoint(endpoint.id)).await
-    }
-
     /// The network that an engine asks for, complete and valid.
     async fn ordered(&self, state: &State, order: &NetworkOrder) -> Result<Network, Error> {
         // What the engine has leased for this very network is not in its way.

@@ -237,21 +237,22 @@ fn add_endpoint(world: &mut World, state: &State, network: &Network, bridge: &Br
     };
     world.endpoints.insert(endpoint.slot, row);
     let row = |container, reserved_by| PublicationRow { slot: endpoint.slot, container, reserved_by };
+    let carrier = |ipv6| endpoint.far_end.sandbox().and_then(|sandbox| carrier(state, sandbox, ipv6));
+    let carriers = [carrier(false), carrier(true)];
     let at_host = endpoint
         .publications
         .iter()
-        .filter(|it| !endpoint.has(it.host.address) && is_led_to(state, endpoint, &it.host));
+        .filter(|it| !endpoint.has(it.host.address) && is_led_to(endpoint, &it.host, carriers));
     world.publications.extend(at_host.map(|it| (it.host, row(it.container, it.reserved_by))));
     let own = own_ports(bridge, endpoint);
     world.publications.extend(own.into_iter().map(|host| (host, row(host.first, Reserver::Netd))));
 }
 
 /// Whether ports of the host that an endpoint has published lead to it. A runtime names a container's ports at each network that the
-/// container joins: they lead to the endpoint that carries its default route, by which the answers leave.
-fn is_led_to(state: &State, endpoint: &Endpoint, ports: &HostPorts) -> bool {
-    let sandbox = endpoint.far_end.sandbox();
-    let carrier = sandbox.and_then(|sandbox| carrier(state, sandbox, ports.address.is_ipv6()));
-    carrier.is_none_or(|carrier| {
+/// container joins: they lead to the endpoint that carries its default route, by which the answers leave. There is one of IPv4, and one
+/// of IPv6.
+fn is_led_to(endpoint: &Endpoint, ports: &HostPorts, carriers: [Option<&Endpoint>; 2]) -> bool {
+    carriers[usize::from(ports.address.is_ipv6())].is_none_or(|carrier| {
         carrier.id == endpoint.id || !carrier.publications.iter().any(|it| it.host == *ports)
     })
 }

@@ -202,10 +202,7 @@ pub(super) fn routes(network: &Network, wanted: &[Route], endpoint: &Endpoint) -
 
 /// The endpoint's address of the family that a route is of, without which it can have no such route.
 pub(super) fn address_towards(destination: IpNet, endpoint: &Endpoint) -> Result<IpNet, Error> {
-    let own = match destination {
-        IpNet::V4(_) => endpoint.ipv4.map(IpNet::from),
-        IpNet::V6(_) => endpoint.ipv6.map(IpNet::from),
-    };
+    let own = endpoint.nets().find(|own| own.addr().is_ipv4() == destination.addr().is_ipv4());
     own.ok_or_else(|| {
         let why = "the interface has no address of that family";
         Error::invalid(format!("invalid route to {destination}: {why}"))

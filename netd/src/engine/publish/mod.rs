@@ -10,8 +10,7 @@ use super::{Engine, Writer, external, internal};
 use crate::{
     link::sysctl,
     model::{Endpoint, Error, Network, PortSpec, Ports, Protocol, Publication, Reserver, State, request},
-    plan::{self, Touched},
-    store::Change,
+    plan,
 };
 
 pub(super) use allocator::Cursor;
@@ -35,7 +34,7 @@ impl Engine {
             let mut changed = endpoint.clone();
             changed.publications.extend(added.iter().copied());
             changed.publications.sort_unstable();
-            engine.set_publications(&mut writer, changed).await?;
+            engine.put_endpoint(&mut writer, &changed).await?;
             Ok(added)
         })
         .await
@@ -70,16 +69,10 @@ impl Engine {
             let is_meant =
                 |publication: &mut Publication| specs.iter().any(|spec| is_meant_by(publication, spec));
             let removed = changed.publications.extract_if(.., is_meant).collect();
-            engine.set_publications(&mut writer, changed).await?;
+            engine.put_endpoint(&mut writer, &changed).await?;
             Ok(removed)
         })
         .await
-    }
-
-    async fn set_publications(&self, writer: &mut Writer, endpoint: Endpoint) -> Result<(), Error> {
-        // Another endpoint of the sandbox may have the same ports.
-        let touched = Touched { endpoints: self.beside(&endpoint), ..Touched::default() };
-        self.change(writer, vec![Change::PutEndpoint(endpoint)], touched).await
     }
 
     /// The ports that a new endpoint's options ask for.
