@@ -13,18 +13,24 @@ pub const fn fold(sum: u32) -> u16 {
     sum as u16
 }
 
+/// Folds carries until 32 bits are left: of up to 2^32 words that were added up in 64 bits, which is cheaper than a carry each.
+#[inline(always)]
+const fn wrap(sum: u64) -> u32 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    (sum + (sum >> 32)) as u32
+}
+
 /// One's complement addition in 32 bits.
 #[inline(always)]
 pub const fn add(a: u32, b: u32) -> u32 {
-    let (sum, carry) = a.overflowing_add(b);
-    sum + carry as u32
+    wrap(a as u64 + b as u64)
 }
 
 /// The sum of an address's words.
 #[inline(always)]
 pub fn sum<A: Address>(address: A) -> u32 {
-    let [a, b, c, d] = address.words();
-    add(add(a, b), add(c, d))
+    let [a, b, c, d] = address.words().map(u64::from);
+    wrap(a + b + c + d)
 }
 
 /// The sum of a fresh IPv4 header without options: its first two bytes, its length, and TTL and protocol as they stand in
@@ -41,6 +47,9 @@ pub fn sum_header(
     add(first, add(sum(source), sum(destination)))
 }
 
+/// What data gains that stays as it is, as [`delta`] has it.
+pub const NOTHING: u32 = u32::MAX;
+
 /// What a checksum's data gains when `from` becomes `to`: the `diff` that `bpf_l4_csum_replace` takes with size 0.
 #[inline(always)]
 pub const fn delta(from: u32, to: u32) -> u32 {
@@ -51,6 +60,32 @@ pub const fn delta(from: u32, to: u32) -> u32 {
 #[inline(always)]
 pub const fn apply(checksum: u16, delta: u32) -> u16 {
     !fold(add(!checksum as u32 & 0xffff, delta))
+}
+
+/// Of what kind a packet's checksum is, which the kernel knows and does not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// The sum of the pseudo header alone, not complemented: a device is to add the rest (CHECKSUM_PARTIAL), ports and all.
+    Unfinished,
+    /// As it goes over the wire.
+    Finished,
+    /// What was seen does not tell.
+    Unknown,
+}
+
+impl Checksum {
+    /// Of what kind a checksum is that `bpf_l4_csum_replace` made `after` of `before` when it was told that an address has gained
+    /// `delta`. It takes from one kind what it adds to the other.
+    #[inline(always)]
+    pub const fn seen(before: u16, after: u16, delta: u32) -> Self {
+        let finished = apply(before, delta);
+        let unfinished = fold(add(before as u32, delta));
+        match (after == finished, after == unfinished) {
+            (true, false) => Self::Finished,
+            (false, true) => Self::Unfinished,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +121,20 @@ mod tests {
             words[at * 2] = u16::from_ne_bytes([bytes[0], bytes[1]]);
             words[at * 2 + 1] = u16::from_ne_bytes([bytes[2], bytes[3]]);
             prop_assert_eq!(apply(before, delta(from, to)), checksum(&words));
+        }
+
+        #[test]
+        fn a_checksum_shows_its_kind(before: u16, delta: u32) {
+            let finished = Checksum::seen(before, apply(before, delta), delta);
+            let unfinished = Checksum::seen(before, fold(add(before.into(), delta)), delta);
+            // Nothing is seen of what changes nothing, and of UDP's absent checksum.
+            if delta % 0xffff == 0 {
+                prop_assert_ne!(finished, Checksum::Unfinished);
+                prop_assert_ne!(unfinished, Checksum::Finished);
+            } else {
+                prop_assert_eq!((finished, unfinished), (Checksum::Finished, Checksum::Unfinished));
+                prop_assert_eq!(Checksum::seen(before, before, delta), Checksum::Unknown);
+            }
         }
 
         #[test]

@@ -358,7 +358,8 @@ fn enter_one<F: Quoted>(skb: *mut __sk_buff, is_routed: bool, l3: u32) -> i64 {
             translation.ttl = ip.ttl;
             rewrite::ip::<F>(packet, &translation)?;
         } else {
-            rewrite::frame_and_ip::<F>(packet, &translation, network.mac, endpoint.mac)?;
+            rewrite::ip::<F>(packet, &translation)?;
+            rewrite::frame::<F>(packet, network.mac, endpoint.mac)?;
         }
         stats::took(Path::ExternalIn);
         Ok(slot)

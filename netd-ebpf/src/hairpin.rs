@@ -29,7 +29,7 @@ use crate::{
         l4::{self, L4Kind},
     },
     publish::{self, Publish},
-    redirect, rewrite, stats,
+    redirect, rewrite, stats, translation,
     verdict::{Outcome, Verdict},
 };
 
@@ -220,7 +220,7 @@ fn turn<F: Hairpin>(skb: *mut __sk_buff, flow: i64) -> i64 {
         return failure(DropReason::NoBackend);
     };
     // SAFETY: the flow points into an array map.
-    match nat::other_end::<F>(packet, unsafe { &*found.flow }, OUTBOUND) {
+    match translation::other_end::<F>(packet, unsafe { &*found.flow }, OUTBOUND) {
         Ok(()) => F::answer(packet, index),
         Err(reason) => failure(reason),
     }
@@ -321,7 +321,7 @@ fn answer<F: Hairpin>(skb: *mut __sk_buff, index: u32) -> Outcome {
     let flow = unsafe { &*found.flow };
     conntrack::tally(found.flow, OUTBOUND, packet.len());
     if !ip.fragment.later && ip.protocol == flow.protocol {
-        rewrite::transport::<F>(packet, ip.l4, ip.protocol, &nat::to_external(flow, 0))?;
+        rewrite::transport::<F>(packet, ip.l4, ip.protocol, &translation::to_external(flow, 0))?;
     }
     let endpoint = ENDPOINTS.get(flow.peer).ok_or(DropReason::UnknownEndpoint)?;
     let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
@@ -329,7 +329,8 @@ fn answer<F: Hairpin>(skb: *mut __sk_buff, index: u32) -> Outcome {
         return Err(DropReason::UnknownEndpoint);
     }
     let ttl = if ip.ttl > 1 { ip.ttl - 1 } else { 1 };
-    rewrite::frame_and_ip::<F>(packet, &nat::to_external(flow, ttl), network.mac, endpoint.mac)?;
+    rewrite::ip::<F>(packet, &translation::to_external(flow, ttl))?;
+    rewrite::frame::<F>(packet, network.mac, endpoint.mac)?;
     stats::took(Path::Hairpinned);
     stats::delivered(flow.peer, packet.len());
     Ok(redirect::into(packet, endpoint))

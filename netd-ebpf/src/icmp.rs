@@ -16,7 +16,7 @@ use crate::{
     family::{Family, V4, V6},
     fib,
     frag::Fragments,
-    nat::{self, Twice},
+    nat::{self, Restore},
     open::Open,
     packet::Packet,
     parse::{
@@ -24,7 +24,7 @@ use crate::{
         l4::{self, Ports},
     },
     rewrite::{self, End},
-    stats,
+    stats, translation,
     verdict::Outcome,
 };
 
@@ -47,7 +47,7 @@ pub struct Quote<A> {
 }
 
 /// Families whose quoted header can be read and changed.
-pub trait Quoted: Open + Fragments + Twice {
+pub trait Quoted: Open + Fragments + Restore {
     /// The flow of the packet that the error at `l4` quotes; [`NOT_OURS`] if there is none.
     fn quoted_flow(packet: &Packet, l4: usize, reporter: Reporter) -> i64;
     /// Translates one end of that packet: the flow's own, or the remote's. 0, or a failure.
@@ -357,7 +357,9 @@ pub fn error_in<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Option<Outco
     // SAFETY: the flow points into an array map.
     let flow = unsafe { &*found.flow };
     stats::took(Path::IcmpErrorIn);
-    Some(quoted::<F>(packet, ip.l4, flow, INBOUND).and_then(|()| nat::deliver::<F>(packet, ip, flow)))
+    Some(quoted::<F>(packet, ip.l4, flow, INBOUND).and_then(|()| {
+        nat::deliver::<F>(packet, ip, flow, |ttl| rewrite::ip::<F>(packet, &translation::to_local(flow, ttl)))
+    }))
 }
 
 /// Tells an ICMPv6 checksum of the outer address, which is in its pseudo header (RFC 4443 section 2.3); ICMP has none.
@@ -410,7 +412,7 @@ pub fn error_out<F: Quoted>(
     let ttl = if from == Sender::Stack { ip.ttl } else { ip.ttl - 1 };
     Some(
         quoted::<F>(packet, ip.l4, flow, OUTBOUND)
-            .and_then(|()| rewrite::ip::<F>(packet, &nat::to_external(flow, ttl)))
+            .and_then(|()| rewrite::ip::<F>(packet, &translation::to_external(flow, ttl)))
             .and_then(|()| send(flow)),
     )
 }

@@ -38,6 +38,7 @@ mod rewrite;
 mod socket;
 mod stats;
 mod trace;
+mod translation;
 mod verdict;
 
 use aya_ebpf::{

@@ -5,14 +5,14 @@ use netd_common::{
     addr::{Address, IfIndex},
     drop::DropReason,
     endpoint::{NO_GATEWAY, VIA_BRIDGE},
-    nat::{Flow, HOST, OUTSIDE, THROUGH_STACK, TWICE},
+    nat::{Flow, HOST, OUTSIDE, THROUGH_STACK},
     stats::Path,
     tuple::{INBOUND, OUTBOUND},
 };
 
 use crate::{
     conntrack,
-    family::{V4, V6},
+    family::{Family, V4, V6},
     maps::{ENDPOINTS, NETWORKS, UPLINKS},
     packet::Packet,
     parse::{
@@ -21,8 +21,9 @@ use crate::{
         l4::{self, L4, L4Kind},
     },
     redirect,
-    rewrite::{self, End, Rewrite, Translation},
+    rewrite::{self, Rewrite},
     stats,
+    translation::{Ends, other_end, to_local, translate},
     verdict::{Outcome, Verdict},
 };
 
@@ -37,36 +38,8 @@ pub fn fits<A>(packet: &Packet, ip: &Ip<A>, l4: Option<&L4>, mtu: u32) -> bool {
     size <= mtu
 }
 
-#[inline(always)]
-pub fn to_external<A: Address>(flow: &Flow<A>, ttl: u8) -> Translation<A> {
-    Translation {
-        end: End::Source,
-        from: flow.local,
-        to: flow.external,
-        from_port: flow.local_port,
-        to_port: flow.external_port,
-        ttl,
-    }
-}
-
-#[inline(always)]
-pub fn to_local<A: Address>(flow: &Flow<A>, ttl: u8) -> Translation<A> {
-    Translation {
-        end: End::Destination,
-        from: flow.external,
-        to: flow.local,
-        from_port: flow.external_port,
-        to_port: flow.local_port,
-        ttl,
-    }
-}
-
 /// The subprograms of this file, by family: global functions, see [`crate::open::Open`].
-pub trait Twice: Rewrite {
-    /// Translates the remote's end too. 0 once it is done.
-    fn other_end(packet: &Packet, index: u32, direction: u8) -> i64;
-    /// Gives the packet the external end of the flow at `index`, and leaves its TTL. 0, or a failure.
-    fn externalise(packet: &Packet, index: u32) -> i64;
+pub trait Restore: Ends {
     /// Restores the packet that has begun the flow at `index`, but for the remote's end. The verdict's number, or below all of
     /// those the reason of a drop.
     fn restore_first(packet: &Packet, index: u32) -> i64;
@@ -74,15 +47,7 @@ pub trait Twice: Rewrite {
     fn turn_back(packet: &Packet, index: u32) -> i64;
 }
 
-impl Twice for V4 {
-    #[inline(always)]
-    fn other_end(packet: &Packet, index: u32, direction: u8) -> i64 {
-        other_end4(packet.skb(), index, u32::from(direction), packet.l3 as u32)
-    }
-    #[inline(always)]
-    fn externalise(packet: &Packet, index: u32) -> i64 {
-        externalise4(packet.skb(), index, packet.l3 as u32)
-    }
+impl Restore for V4 {
     #[inline(always)]
     fn restore_first(packet: &Packet, index: u32) -> i64 {
         restore_first4(packet.skb(), index, packet.l3 as u32)
@@ -93,15 +58,7 @@ impl Twice for V4 {
     }
 }
 
-impl Twice for V6 {
-    #[inline(always)]
-    fn other_end(packet: &Packet, index: u32, direction: u8) -> i64 {
-        other_end6(packet.skb(), index, u32::from(direction), packet.l3 as u32)
-    }
-    #[inline(always)]
-    fn externalise(packet: &Packet, index: u32) -> i64 {
-        externalise6(packet.skb(), index, packet.l3 as u32)
-    }
+impl Restore for V6 {
     #[inline(always)]
     fn restore_first(packet: &Packet, index: u32) -> i64 {
         restore_first6(packet.skb(), index, packet.l3 as u32)
@@ -114,32 +71,8 @@ impl Twice for V6 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn other_end4(skb: *mut __sk_buff, index: u32, direction: u32, l3: u32) -> i64 {
-    i64::from(translate_other_end::<V4>(skb, index, direction as u8, l3).is_err())
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn other_end6(skb: *mut __sk_buff, index: u32, direction: u32, l3: u32) -> i64 {
-    i64::from(translate_other_end::<V6>(skb, index, direction as u8, l3).is_err())
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn externalise4(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
-    i64::from(externalise_one::<V4>(skb, index, l3).is_err())
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
 pub extern "C" fn restore_first4(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
     restore_opener::<V4>(skb, index, l3)
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn externalise6(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
-    i64::from(externalise_one::<V6>(skb, index, l3).is_err())
 }
 
 #[unsafe(no_mangle)]
@@ -165,7 +98,7 @@ const DROPPED: i64 = -2;
 
 /// The first packet of whoever came to a published port, or any of another container, to the container that the port leads to.
 #[inline(always)]
-pub fn restore_first<F: Twice>(packet: &Packet, index: u32) -> Outcome {
+pub fn restore_first<F: Restore>(packet: &Packet, index: u32) -> Outcome {
     if let Some(found) = conntrack::at::<F>(index) {
         // SAFETY: the flow points into an array map.
         other_end::<F>(packet, unsafe { &*found.flow }, INBOUND)?;
@@ -190,7 +123,7 @@ fn restore_opener<F: Rewrite>(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
             rewrite::transport::<F>(packet, ip.l4, ip.protocol, &to_local(record, 0))?;
         }
         stats::took(if record.peer == OUTSIDE { Path::Returned } else { Path::Hairpinned });
-        deliver::<F>(packet, &ip, record)
+        deliver::<F>(packet, &ip, record, |ttl| rewrite::ip::<F>(packet, &to_local(record, ttl)))
     });
     match restored {
         Ok(verdict) => verdict.number(),
@@ -198,65 +131,9 @@ fn restore_opener<F: Rewrite>(skb: *mut __sk_buff, index: u32, l3: u32) -> i64 {
     }
 }
 
-/// Translates the remote's end of a packet, in the few flows whose container knows the remote by another name.
-#[inline(always)]
-pub fn other_end<F: Twice>(
-    packet: &Packet,
-    flow: &Flow<F::Address>,
-    direction: u8,
-) -> Result<(), DropReason> {
-    if flow.flags & TWICE == 0 || F::other_end(packet, flow.index, direction) == 0 {
-        Ok(())
-    } else {
-        Err(DropReason::Rewrite)
-    }
-}
-
-#[inline(always)]
-fn translate_other_end<F: Rewrite>(
-    skb: *mut __sk_buff,
-    index: u32,
-    direction: u8,
-    l3: u32,
-) -> Result<(), DropReason> {
-    let context = TcContext::new(skb);
-    let packet = &Packet::with_l3(&context, l3);
-    let ip = F::parse(packet)?;
-    let found = conntrack::at::<F>(index).ok_or(DropReason::Rewrite)?;
-    // SAFETY: the flow points into an array map.
-    let flow = unsafe { &*found.flow };
-    let mut translation = if direction == INBOUND {
-        Translation {
-            end: End::Source,
-            from: flow.remote,
-            to: flow.seen,
-            from_port: flow.remote_port,
-            to_port: flow.seen_port,
-            ttl: ip.ttl,
-        }
-    } else {
-        Translation {
-            end: End::Destination,
-            from: flow.seen,
-            to: flow.remote,
-            from_port: flow.seen_port,
-            to_port: flow.remote_port,
-            ttl: ip.ttl,
-        }
-    };
-    if ip.protocol != flow.protocol {
-        // An ICMP error has no ports; those that it quotes are translated.
-        translation.to_port = translation.from_port;
-    }
-    if !ip.fragment.later {
-        rewrite::transport::<F>(packet, ip.l4, ip.protocol, &translation)?;
-    }
-    rewrite::ip::<F>(packet, &translation)
-}
-
 /// From a container to the outside in one pass, by what `send` does. `l4` is absent in later fragments.
 #[inline(always)]
-pub fn masquerade<F: Twice>(
+pub fn masquerade<F: Ends>(
     packet: &Packet,
     ip: &Ip<F::Address>,
     l4: Option<&L4>,
@@ -270,11 +147,7 @@ pub fn masquerade<F: Twice>(
         return Ok(Verdict::NEXT);
     }
     conntrack::tally(flow, OUTBOUND, packet.len());
-    let translation = to_external(record, ip.ttl - 1);
-    if l4.is_some() {
-        rewrite::transport::<F>(packet, ip.l4, ip.protocol, &translation)?;
-    }
-    rewrite::ip::<F>(packet, &translation)?;
+    translate::<F>(packet, flow, OUTBOUND, l4.map(|_| ip.l4), ip.ttl - 1)?;
     other_end::<F>(packet, record, OUTBOUND)?;
     stats::took(Path::Masqueraded);
     send(record)
@@ -282,7 +155,7 @@ pub fn masquerade<F: Twice>(
 
 /// What the stack lets out, translated over the same table. The TTL is the stack's business and done.
 #[inline(always)]
-pub fn masquerade_from_stack<F: Twice>(packet: &Packet, flow: *mut Flow<F::Address>) -> Outcome {
+pub fn masquerade_from_stack<F: Ends>(packet: &Packet, flow: *mut Flow<F::Address>) -> Outcome {
     // SAFETY: `flow` points into an array map.
     let record = unsafe { &*flow };
     conntrack::tally(flow, OUTBOUND, packet.len());
@@ -294,23 +167,9 @@ pub fn masquerade_from_stack<F: Twice>(packet: &Packet, flow: *mut Flow<F::Addre
     Ok(Verdict::NEXT)
 }
 
-#[inline(always)]
-fn externalise_one<F: Rewrite>(skb: *mut __sk_buff, index: u32, l3: u32) -> Result<(), DropReason> {
-    let context = TcContext::new(skb);
-    let packet = &Packet::with_l3(&context, l3);
-    let ip = F::parse(packet)?;
-    let found = conntrack::at::<F>(index).ok_or(DropReason::Rewrite)?;
-    // SAFETY: the flow points into an array map.
-    let translation = to_external(unsafe { &*found.flow }, ip.ttl);
-    if !ip.fragment.later {
-        rewrite::transport::<F>(packet, ip.l4, ip.protocol, &translation)?;
-    }
-    rewrite::ip::<F>(packet, &translation)
-}
-
 /// From the outside back to whoever began the flow.
 #[inline(always)]
-pub fn restore<F: Twice>(
+pub fn restore<F: Ends>(
     packet: &Packet,
     ip: &Ip<F::Address>,
     l4: Option<&L4>,
@@ -320,11 +179,8 @@ pub fn restore<F: Twice>(
     let record = unsafe { &*flow };
     conntrack::tally(flow, INBOUND, packet.len());
     other_end::<F>(packet, record, INBOUND)?;
-    if l4.is_some() {
-        rewrite::transport::<F>(packet, ip.l4, ip.protocol, &to_local(record, 0))?;
-    }
     stats::took(Path::Returned);
-    deliver::<F>(packet, ip, record)
+    deliver::<F>(packet, ip, record, |ttl| translate::<F>(packet, flow, INBOUND, l4.map(|_| ip.l4), ttl))
 }
 
 #[inline(always)]
@@ -358,7 +214,8 @@ fn turn_back<F: Rewrite>(skb: *mut __sk_buff, index: u32) -> Result<(), DropReas
         stats::delivered(to, packet.len());
         (network.mac, endpoint.mac)
     };
-    rewrite::frame_and_ip::<F>(packet, &to_local(record, ttl), source, destination)
+    rewrite::ip::<F>(packet, &to_local(record, ttl))?;
+    rewrite::frame::<F>(packet, source, destination)
 }
 
 /// Hands a packet that was turned back to whoever began its flow.
@@ -373,24 +230,29 @@ pub fn hand_over<A: Address>(packet: &Packet, flow: &Flow<A>) -> Outcome {
 
 /// Hands an answer to the endpoint of this host that opened the flow. Its TTL has been seen to.
 #[inline(always)]
-pub fn to_peer<A: Address>(packet: &Packet, flow: &Flow<A>) -> Outcome {
+pub fn to_peer<F: Family>(packet: &Packet, flow: &Flow<F::Address>) -> Outcome {
     let endpoint = ENDPOINTS.get(flow.peer).ok_or(DropReason::UnknownEndpoint)?;
     let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
     if endpoint.port.0 == 0 {
         return Err(DropReason::UnknownEndpoint);
     }
     if endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) == 0 {
-        rewrite::frame(packet, network.mac, endpoint.mac)?;
+        rewrite::frame::<F>(packet, network.mac, endpoint.mac)?;
         stats::delivered(flow.peer, packet.len());
     }
     Ok(redirect::into(packet, endpoint))
 }
 
-/// Turns the packet's destination back into the flow's own end, and hands it there.
+/// Hands a packet to the flow's own end, once `translate` has turned its destination back into that, with a TTL.
 #[inline(always)]
-pub fn deliver<F: Rewrite>(packet: &Packet, ip: &Ip<F::Address>, flow: &Flow<F::Address>) -> Outcome {
+pub fn deliver<F: Rewrite>(
+    packet: &Packet,
+    ip: &Ip<F::Address>,
+    flow: &Flow<F::Address>,
+    translate: impl FnOnce(u8) -> Result<(), DropReason>,
+) -> Outcome {
     if flow.endpoint == HOST {
-        rewrite::ip::<F>(packet, &to_local(flow, ip.ttl))?;
+        translate(ip.ttl)?;
         return Ok(Verdict::NEXT);
     }
     let endpoint = ENDPOINTS.get(flow.endpoint).ok_or(DropReason::UnknownEndpoint)?;
@@ -398,20 +260,23 @@ pub fn deliver<F: Rewrite>(packet: &Packet, ip: &Ip<F::Address>, flow: &Flow<F::
     if endpoint.port.0 == 0 {
         return Err(DropReason::UnknownEndpoint);
     }
+    let by_stack = endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0;
+    translate(match ip.ttl {
+        ttl if by_stack || flow.flags & THROUGH_STACK != 0 => ttl,
+        // The container is the last hop: a TTL that ends here has still arrived, and must not become 0.
+        0 | 1 => 1,
+        ttl => ttl - 1,
+    })?;
     if flow.flags & THROUGH_STACK != 0 {
         // Netfilter undoes what it has done. Where the uplink is a bridge it may have looked at the packet already, as it was, and
         // would not again at one that has not come in anew.
-        rewrite::ip::<F>(packet, &to_local(flow, ip.ttl))?;
         return Ok(redirect::in_by(packet, IfIndex(packet.ifindex())));
     }
-    if endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0 {
+    if by_stack {
         // The stack routes it to the bridge, as any other packet.
-        rewrite::ip::<F>(packet, &to_local(flow, ip.ttl))?;
         return Ok(Verdict::NEXT);
     }
-    // The container is the last hop: a TTL that ends here has still arrived, and must not become 0.
-    let ttl = if ip.ttl > 1 { ip.ttl - 1 } else { 1 };
-    rewrite::frame_and_ip::<F>(packet, &to_local(flow, ttl), network.mac, endpoint.mac)?;
+    rewrite::frame::<F>(packet, network.mac, endpoint.mac)?;
     stats::delivered(flow.endpoint, packet.len());
     Ok(redirect::into(packet, endpoint))
 }

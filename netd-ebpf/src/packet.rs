@@ -186,6 +186,25 @@ impl<'a> Packet<'a> {
         Ok(unsafe { &*(start as *const T) })
     }
 
+    /// As `read`, to change it: for [`crate::rewrite`] alone.
+    #[inline(always)]
+    pub fn write<T: Copy>(&self, offset: usize) -> Result<&'a mut T, DropReason> {
+        let start = self.ctx.data() + offset;
+        if start + size_of::<T>() > self.ctx.data_end() {
+            return Err(DropReason::Malformed);
+        }
+        // SAFETY: as in `read`; the caller holds no other reference into the packet, which is this CPU's alone.
+        Ok(unsafe { &mut *(start as *mut T) })
+    }
+
+    /// As `write`, at an offset that is not known at compile time. It fails further back than transport headers stand as a rule, for the
+    /// verifier wants a bound.
+    #[inline(always)]
+    pub fn write_near<T: Copy>(&self, offset: usize) -> Result<&'a mut T, DropReason> {
+        const NEAR: usize = 256;
+        if offset < NEAR { self.write(offset) } else { Err(DropReason::Malformed) }
+    }
+
     /// A copy from an offset that is not known at compile time.
     #[inline(always)]
     pub fn load<T: Copy>(&self, offset: usize) -> Result<T, DropReason> {

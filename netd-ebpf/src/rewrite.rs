@@ -1,7 +1,11 @@
 //! The only writer of packets. Every change comes with its checksums.
 //!
-//! The checksum helpers are used throughout, for they alone know whether the packet carries a checksum that is yet to be
-//! finished by a device (CHECKSUM_PARTIAL) and whether the receiving device summed it (CHECKSUM_COMPLETE).
+//! The checksum helpers are used for all transport headers, for they alone know whether the packet carries a checksum that is yet
+//! to be finished by a device (CHECKSUM_PARTIAL) and whether the receiving device summed it (CHECKSUM_COMPLETE); but what one did
+//! with an address says what another would do with a port.
+//!
+//! What stands at a known place is written without a helper. The kernel sees that a program does, and before each run that nobody
+//! else shares the packet's head.
 
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
@@ -10,8 +14,8 @@ use aya_ebpf::{
     },
 };
 use netd_common::{
-    addr::{Be16, Ipv4, Ipv6, Mac},
-    csum,
+    addr::{Address, Be16, Ipv4, Ipv6, Mac},
+    csum::{self, Checksum},
     drop::DropReason,
     tuple::protocol::{DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE},
 };
@@ -46,12 +50,12 @@ pub struct Translation<A> {
     pub ttl: u8,
 }
 
-/// Frame and IP header in one piece. Halves are all that the IP header is aligned to behind 14 bytes of Ethernet.
-#[derive(Clone, Copy)]
-#[repr(C, packed(2))]
-struct Headers<H> {
-    frame: Frame,
-    ip: H,
+impl<A: Address> Translation<A> {
+    /// What a sum over the address gains.
+    #[inline(always)]
+    fn gain(&self) -> u32 {
+        csum::delta(csum::sum(self.from), csum::sum(self.to))
+    }
 }
 
 /// An IP header that can be changed.
@@ -138,40 +142,21 @@ pub fn ends<F: Rewrite>(packet: &Packet) -> Result<[F::Address; 2], DropReason> 
 #[inline(always)]
 pub fn ip<F: Rewrite>(packet: &Packet, translation: &Translation<F::Address>) -> Result<(), DropReason> {
     tell_sum::<F>(packet, translation.ttl)?;
-    let mut header = *packet.read::<F::Header>(packet.l3)?;
-    header.replace(translation);
-    store(packet, packet.l3, &header)
+    packet.write::<F::Header>(packet.l3)?.replace(translation);
+    Ok(())
 }
 
-/// Replaces one end in the IP header, and both MACs. A packet that came without an Ethernet header gets one, which is the end
-/// of what its offsets were good for.
+/// Replaces both MACs. A packet that came without an Ethernet header gets one, which is the end of what its offsets were good for.
 #[inline(always)]
-pub fn frame_and_ip<F: Rewrite>(
-    packet: &Packet,
-    translation: &Translation<F::Address>,
-    source: Mac,
-    destination: Mac,
-) -> Result<(), DropReason> {
+pub fn frame<F: Family>(packet: &Packet, source: Mac, destination: Mac) -> Result<(), DropReason> {
     if packet.l3 == BARE {
-        ip::<F>(packet, translation)?;
         // SAFETY: a plain helper call on a valid context.
         check(unsafe { bpf_skb_change_head(packet.skb(), EthHdr::LEN as u32, 0) })?;
         return store(packet, 0, &Frame { destination, source, ethertype: F::ETHERTYPE });
     }
-    tell_sum::<F>(packet, translation.ttl)?;
-    let mut headers = *packet.read::<Headers<F::Header>>(0)?;
-    let mut header = headers.ip;
-    header.replace(translation);
-    headers.ip = header;
-    headers.frame.source = source;
-    headers.frame.destination = destination;
-    store(packet, 0, &headers)
-}
-
-/// Replaces both MACs.
-#[inline(always)]
-pub fn frame(packet: &Packet, source: Mac, destination: Mac) -> Result<(), DropReason> {
-    store(packet, 0, &[destination, source])
+    let frame = packet.write::<Frame>(0)?;
+    (frame.destination, frame.source) = (destination, source);
+    Ok(())
 }
 
 /// Prepares the sum of the whole packet, where the receiving device has made one, for a new TTL.
@@ -196,43 +181,90 @@ pub fn transport<F: Family>(
     let Some(field) = checksum_offset(protocol) else {
         return Ok(()); // SCTP: its CRC covers no address, and its ports are never changed.
     };
-    let field = (l4 + field) as u32;
-    // A UDP checksum of zero means none, and must neither be updated nor come to be (RFC 768).
-    let udp = if protocol == UDP { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
-    if protocol != ICMP && translation.from != translation.to {
-        let delta = u64::from(csum::delta(csum::sum(translation.from), csum::sum(translation.to)));
-        let flags = u64::from(BPF_F_PSEUDO_HDR) | udp;
-        // SAFETY: plain helper calls on a valid context.
-        let mut failed = unsafe {
-            bpf_l4_csum_replace(
-                packet.skb(),
-                field,
-                0,
-                delta,
-                flags | if F::AF == V6::AF { BPF_F_IPV6 } else { 0 },
-            )
-        };
-        if failed != 0 && F::AF == V6::AF {
-            // SAFETY: as above. Kernels before 6.16 refuse the flag that they do not know.
-            failed = unsafe { bpf_l4_csum_replace(packet.skb(), field, 0, delta, flags) };
-        }
-        check(failed)?;
+    let gain = translation.gain();
+    if protocol != ICMP && gain != csum::NOTHING {
+        replace_address::<F>(packet, l4 + field, protocol, gain)?;
     }
     let (from, to) = (translation.from_port, translation.to_port);
-    if from != to {
-        // SAFETY: a plain helper call on a valid context.
-        check(unsafe {
-            bpf_l4_csum_replace(
-                packet.skb(),
-                field,
-                u64::from(from.0),
-                u64::from(to.0),
-                udp | size_of::<Be16>() as u64,
-            )
-        })?;
-        store(packet, l4 + port_offset(protocol, translation.end), &to)?;
+    if from == to {
+        return Ok(());
     }
-    Ok(())
+    store(packet, l4 + port_offset(protocol, translation.end), &to)?;
+    replace_port(packet, l4 + field, protocol, from, to)
+}
+
+/// As `transport`, by more code and fewer calls: for where nearly every packet comes by.
+#[inline(always)]
+pub fn transport_fast<F: Family>(
+    packet: &Packet,
+    l4: usize,
+    protocol: u8,
+    translation: &Translation<F::Address>,
+) -> Result<(), DropReason> {
+    let Some(field) = checksum_offset(protocol) else { return Ok(()) };
+    let field = l4 + field;
+    let mut kind = Checksum::Unknown;
+    let gain = translation.gain();
+    if protocol != ICMP && gain != csum::NOTHING {
+        let before = packet.write_near::<u16>(field).map(|it| *it);
+        replace_address::<F>(packet, field, protocol, gain)?;
+        if let (Ok(before), Ok(after)) = (before, packet.write_near::<u16>(field)) {
+            kind = Checksum::seen(before, *after, gain);
+        }
+    }
+    let (from, to) = (translation.from_port, translation.to_port);
+    if from == to {
+        return Ok(());
+    }
+    let port = l4 + port_offset(protocol, translation.end);
+    match packet.write_near(port) {
+        Ok(it) => *it = to,
+        // Behind long headers it may lie outside the linear part.
+        Err(_) => store(packet, port, &to)?,
+    }
+    match (kind, packet.write_near::<u16>(field)) {
+        (Checksum::Unfinished, _) => Ok(()),
+        (Checksum::Finished, Ok(it)) => {
+            let checksum = csum::apply(*it, csum::delta(from.0.into(), to.0.into()));
+            *it = if protocol == UDP && checksum == 0 { !0 } else { checksum };
+            Ok(())
+        }
+        _ => replace_port(packet, field, protocol, from, to),
+    }
+}
+
+/// Tells the checksum at `field` of an address that it covers by the pseudo header.
+#[inline(always)]
+fn replace_address<F: Family>(
+    packet: &Packet,
+    field: usize,
+    protocol: u8,
+    delta: u32,
+) -> Result<(), DropReason> {
+    let replace = |flags| {
+        let flags = u64::from(BPF_F_PSEUDO_HDR) | if_any(protocol) | flags;
+        // SAFETY: a plain helper call on a valid context.
+        unsafe { bpf_l4_csum_replace(packet.skb(), field as u32, 0, delta.into(), flags) }
+    };
+    if F::AF != V6::AF {
+        return check(replace(0));
+    }
+    // Kernels before 6.16 refuse the flag that they do not know.
+    if replace(BPF_F_IPV6) == 0 { Ok(()) } else { check(replace(0)) }
+}
+
+/// Tells the checksum at `field` of a port.
+#[inline(always)]
+fn replace_port(packet: &Packet, field: usize, protocol: u8, from: Be16, to: Be16) -> Result<(), DropReason> {
+    let flags = if_any(protocol) | size_of::<Be16>() as u64;
+    // SAFETY: a plain helper call on a valid context.
+    check(unsafe { bpf_l4_csum_replace(packet.skb(), field as u32, from.0.into(), to.0.into(), flags) })
+}
+
+/// A UDP checksum of zero means none, and must neither be updated nor come to be (RFC 768).
+#[inline(always)]
+fn if_any(protocol: u8) -> u64 {
+    if protocol == UDP { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 }
 }
 
 /// Where the checksum stands in a transport header.

@@ -231,7 +231,7 @@ fn send<F: Translate>(packet: &Packet, error: Option<usize>, flow: &Flow<F::Addr
         return Ok(redirect::out(packet, &flow.next_hop));
     }
     if flow.flags & PEER != 0 {
-        return nat::to_peer(packet, flow);
+        return nat::to_peer::<F>(packet, flow);
     }
     external::enter::<F>(packet, error, From::Within)
 }

@@ -1,16 +1,15 @@
 //! What each program costs a packet: nanoseconds by BPF_PROG_TEST_RUN, which runs a program over and over on one packet.
 //!
-//! The packet is what the last run left, so each case is one whose result is again a hit: flows that translate back and
-//! forth. A container's source cannot change that way, for the guard would drop it; its port can, at the same number of
-//! checksum updates and one store more.
+//! The packet is what the last run left, so each case is one whose result is again a hit: flows that translate address and port
+//! back and forth.
 
 use std::mem::swap;
 use std::thread;
 
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData};
-use netd_common::addr::{Address, Be16, Ipv4, Ipv6};
-use netd_common::bridge::ICC;
+use netd_common::addr::{Address, Ipv4, Ipv6};
+use netd_common::endpoint::ANY_SOURCE;
 use netd_common::nat::Flow;
 use netd_common::tuple::Tuple;
 
@@ -20,6 +19,8 @@ use crate::prog::packet::{ACK, L4, external, frame, out, remote};
 /// Rounds that a figure is the median of.
 const ROUNDS: usize = 9;
 const PAYLOAD: [u8; 64] = [0; 64];
+/// The container's port, of those that masquerade changes.
+const OWN_PORT: u16 = 40000;
 
 /// What a packet costs.
 #[derive(Clone, Copy, Debug)]
@@ -71,14 +72,15 @@ fn bridged(v6: bool) -> f64 {
 
 fn masqueraded(v6: bool) -> f64 {
     let fixture = Fixture::new();
-    // Without masquerade the source stays, so that the packet stays the container's.
-    fixture.network(0, "br0", 17, ICC);
-    let packet = frame([A.mac, GATEWAY], A.address(v6), remote(v6), 255, L4::Tcp(5000, 80, ACK), &PAYLOAD);
+    // Every other run the source is the external address, which the guard would not let the container have.
+    fixture.endpoint(A, 0, ANY_SOURCE, 0);
+    let packet =
+        frame([A.mac, GATEWAY], A.address(v6), remote(v6), 255, L4::Tcp(OWN_PORT, 80, ACK), &PAYLOAD);
     fixture.assert_leaves(A, &packet);
     if v6 {
-        translate_ports::<Ipv6>(&fixture, "FLOWS6", "FLOW_KEYS6");
+        translate_back::<Ipv6>(&fixture, "FLOWS6", "FLOW_KEYS6");
     } else {
-        translate_ports::<Ipv4>(&fixture, "FLOWS4", "FLOW_KEYS4");
+        translate_back::<Ipv4>(&fixture, "FLOWS4", "FLOW_KEYS4");
     }
     // Each run takes one from the hop limit.
     let rounds = 2000;
@@ -88,31 +90,31 @@ fn masqueraded(v6: bool) -> f64 {
     median(&mut all)
 }
 
-/// The first flow's port becomes 6000; a second flow translates that back.
-fn translate_ports<A: Address>(fixture: &Fixture, flows: &str, keys: &str)
+/// A second flow translates back what the first one does.
+fn translate_back<A: Address>(fixture: &Fixture, flows: &str, keys: &str)
 where
     Flow<A>: Pod,
     Tuple<A>: Pod,
 {
-    let mut records = fixture.array::<Flow<A>>(flows);
-    let mut flow = records.get(&0, 0).expect("the flow");
-    flow.external_port = Be16::new(6000);
-    records.set(0, flow, 0).expect("writing the flow");
-    add_flow::<A>(fixture, flows, keys, |flow| swap(&mut flow.local_port, &mut flow.external_port));
+    let first = fixture.array::<Flow<A>>(flows).get(&0, 0).expect("the flow");
+    assert!(first.local != first.external && first.local_port != first.external_port, "both are changed");
+    add_flow::<A>(fixture, flows, keys, |flow| {
+        swap(&mut flow.local, &mut flow.external);
+        swap(&mut flow.local_port, &mut flow.external_port);
+    });
 }
 
 fn returned(v6: bool) -> f64 {
     let fixture = Fixture::new();
-    fixture.assert_leaves(A, &out(A, v6, L4::Tcp(5000, 80, ACK)));
-    let turn = |flow: &mut Flow<Ipv4>| swap(&mut flow.local, &mut flow.external);
-    let turn6 = |flow: &mut Flow<Ipv6>| swap(&mut flow.local, &mut flow.external);
+    fixture.assert_leaves(A, &out(A, v6, L4::Tcp(OWN_PORT, 80, ACK)));
+    let port = fixture.flow().external.port();
     if v6 {
-        add_flow(&fixture, "FLOWS6", "FLOW_KEYS6", turn6);
+        translate_back::<Ipv6>(&fixture, "FLOWS6", "FLOW_KEYS6");
     } else {
-        add_flow(&fixture, "FLOWS4", "FLOW_KEYS4", turn);
+        translate_back::<Ipv4>(&fixture, "FLOWS4", "FLOW_KEYS4");
     }
     // A hop limit of 1 stays.
-    let packet = frame([ROUTER, UPLINK], remote(v6), external(v6), 1, L4::Tcp(80, 5000, ACK), &PAYLOAD);
+    let packet = frame([ROUTER, UPLINK], remote(v6), external(v6), 1, L4::Tcp(80, port, ACK), &PAYLOAD);
     let cost = measure(&fixture, "from_uplink", "up0", &packet, 1_000_000);
     assert!(fixture.took("returned") >= 1_000_000 * ROUNDS as u64, "every run was a hit");
     cost

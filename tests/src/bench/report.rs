@@ -201,8 +201,8 @@ pub fn report_costs(empty: f64, costs: &[Cost]) -> String {
         "
 ## Nanoseconds a packet
 
-By BPF_PROG_TEST_RUN, over the {empty:.0} ns of a program that returns at once. Masquerade is measured with the port changed
-and not the address: the packet has to stay the container's from run to run.
+By BPF_PROG_TEST_RUN, over the {empty:.0} ns of a program that returns at once. Masquerade changes address and port of TCP; its
+packet comes from its external address every other time, so that the container is one that may send from any.
 
 "
     );
