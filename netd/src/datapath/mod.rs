@@ -29,14 +29,12 @@ mod status;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Mutex,
 };
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use netd_common::socket::Dialled;
 pub use netd_common::{
     addr::{IfIndex, Ipv4, Ipv6, Mac},
     bridge::{self, Network as NetworkEntry},
@@ -51,10 +49,7 @@ pub use netd_common::{
     stats::{EndpointTraffic, Traffic},
 };
 
-use self::{
-    advertise::Advertiser, connections::Connections, error::at, maps::Maps, programs::Programs,
-    publish::Publications,
-};
+use self::{advertise::Advertiser, error::at, maps::Maps, programs::Programs, publish::Publications};
 pub use self::{
     counters::Counters,
     error::Error,
@@ -63,7 +58,7 @@ pub use self::{
     sockets::netns_cookie,
     status::{LinkStatus, MapStatus, ProgramStatus, Status},
 };
-use crate::model::{Framing, HostPorts, Protocol, Reserver};
+use crate::model::{Framing, HostPorts, Reserver};
 
 /// The object that netd/build.rs made of netd-ebpf.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netd-ebpf"));
@@ -266,12 +261,6 @@ impl Datapath {
         self.maps().foreign()
     }
 
-    /// Has the host's own sockets call: those of all processes in a control group and below it, as far as they are in the network
-    /// namespace of whoever opened the datapath. Attaching twice is attaching once.
-    pub fn attach_sockets(&self, control_group: impl AsFd) -> Result<(), Error> {
-        self.programs().attach_calls(control_group)
-    }
-
     /// Tells that addresses are the host's own.
     pub fn put_local(&self, prefix: ipnet::IpNet) -> Result<(), Error> {
         self.maps().put_local(prefix)
@@ -382,34 +371,6 @@ impl Datapath {
             log::warn!("the host's own connections by ports that are published no more time out: {error}");
         }
         Ok(ended)
-    }
-
-    fn end_dialled(&self) -> Result<(), Error> {
-        if self.programs().attached_calls().next().is_none() {
-            return Ok(());
-        }
-        let failed = |source| Error::Connections { source };
-        let sockets = MapData::from_pin(self.pins.join("maps").join("SOCKETS"));
-        let sockets = sockets.map_err(object::failed("SOCKETS"))?;
-        let connections = Connections::open().map_err(failed)?;
-        for connection in connections.list(sockets.fd().as_fd()).map_err(failed)? {
-            if !self.leads(&connection.dialled)? && connections.end(&connection).map_err(failed)? {
-                log::debug!("ended a connection of the host's: {:?}", connection.dialled);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a published port of TCP that was dialled leads to the same port of a container still.
-    fn leads(&self, dialled: &Dialled) -> Result<bool, Error> {
-        let published =
-            lock(&self.publications).find(dialled.published, Protocol::Tcp, dialled.published_port)?;
-        match published {
-            Some(it) if it.container_port(dialled.published_port) == dialled.container_port => {
-                self.maps().has_address(it.endpoint, dialled.container)
-            }
-            _ => Ok(false),
-        }
     }
 
     /// Makes every flow look its route up again. Returns the new generation.

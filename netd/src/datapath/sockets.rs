@@ -1,4 +1,4 @@
-//! The programs that the host's own sockets call, at the root of the control groups.
+//! The host's own sockets: the programs that they call, at the root of the control groups, and their connections by published ports.
 
 use std::{
     fs, io,
@@ -7,10 +7,15 @@ use std::{
     path::Path,
 };
 
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink};
+use aya::{
+    maps::MapData,
+    programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
+};
 use bytemuck::{Pod, Zeroable};
+use netd_common::socket::Dialled;
 
-use super::{Error, at, programs::Programs};
+use super::{Datapath, Error, at, connections::Connections, lock, object, programs::Programs};
+use crate::model::Protocol;
 
 /// They need no other name than that of the call.
 pub(super) const CALLS: [&str; 10] = [
@@ -25,6 +30,43 @@ pub(super) const CALLS: [&str; 10] = [
     "bind4",
     "bind6",
 ];
+
+impl Datapath {
+    /// Has the host's own sockets call: those of all processes in a control group and below it, as far as they are in the network
+    /// namespace of whoever opened the datapath. Attaching twice is attaching once.
+    pub fn attach_sockets(&self, control_group: impl AsFd) -> Result<(), Error> {
+        self.programs().attach_calls(control_group)
+    }
+
+    /// Ends the host's own TCP connections by ports that lead elsewhere now.
+    pub(super) fn end_dialled(&self) -> Result<(), Error> {
+        if self.programs().attached_calls().next().is_none() {
+            return Ok(());
+        }
+        let failed = |source| Error::Connections { source };
+        let sockets = MapData::from_pin(self.pins.join("maps").join("SOCKETS"));
+        let sockets = sockets.map_err(object::failed("SOCKETS"))?;
+        let connections = Connections::open().map_err(failed)?;
+        for connection in connections.list(sockets.fd().as_fd()).map_err(failed)? {
+            if !self.leads(&connection.dialled)? && connections.end(&connection).map_err(failed)? {
+                log::debug!("ended a connection of the host's: {:?}", connection.dialled);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a published port of TCP that was dialled leads to the same port of a container still.
+    fn leads(&self, dialled: &Dialled) -> Result<bool, Error> {
+        let published =
+            lock(&self.publications).find(dialled.published, Protocol::Tcp, dialled.published_port)?;
+        match published {
+            Some(it) if it.container_port(dialled.published_port) == dialled.container_port => {
+                self.maps().has_address(it.endpoint, dialled.container)
+            }
+            _ => Ok(false),
+        }
+    }
+}
 
 impl Programs {
     /// Puts the new programs into the links that are pinned.
