@@ -14,7 +14,7 @@ use crate::{
     conntrack::{self, Found},
     family::{Family, V4, V6},
     fib, mapping,
-    open::{Open, Opened},
+    open::{Open, Opened, or_drop},
     packet::Packet,
     port_usage,
 };
@@ -87,13 +87,13 @@ pub extern "C" fn join6(index: u32) -> i64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn draw_binding4(index: u32) -> i64 {
-    draw::<V4>(index)
+    or_drop(draw::<V4>(index))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn draw_binding6(index: u32) -> i64 {
-    draw::<V6>(index)
+    or_drop(draw::<V6>(index))
 }
 
 #[unsafe(no_mangle)]
@@ -316,21 +316,14 @@ fn release_all<F: Family>(flow: &Flow<F::Address>, key: &mut Tuple<F::Address>) 
 }
 
 #[inline(always)]
-fn draw<F: Family>(index: u32) -> i64 {
-    let (Some(globals), Some(flow)) = (fib::globals(), F::flows().get_ptr_mut(index)) else {
-        return Opened::Drop(DropReason::FlowTableFull).encode();
-    };
+fn draw<F: Family>(index: u32) -> Result<i64, DropReason> {
+    let globals = fib::globals().ok_or(DropReason::FlowTableFull)?;
+    let flow = F::flows().get_ptr_mut(index).ok_or(DropReason::FlowTableFull)?;
     // SAFETY: a drawn record is nobody else's until its keys are in the table.
     let flow = unsafe { &*flow };
     let end = BoundEnd::of(flow);
-    let drawn = match conntrack::draw::<F>(end.endpoint, globals) {
-        Ok(drawn) => drawn,
-        Err(reason) => return Opened::Drop(reason).encode(),
-    };
-    let binding = match conntrack::blank::<F>(drawn) {
-        Ok(binding) => binding,
-        Err(reason) => return Opened::Drop(reason).encode(),
-    };
+    let drawn = conntrack::draw::<F>(end.endpoint, globals)?;
+    let binding = conntrack::blank::<F>(drawn)?;
     // SAFETY: as above.
     unsafe {
         (*binding).next_hop = flow.next_hop;
@@ -346,7 +339,7 @@ fn draw<F: Family>(index: u32) -> i64 {
         (*binding).peer = OUTSIDE;
         (*binding).flags = BINDING | flow.flags & CHOSEN;
     }
-    i64::from(drawn)
+    Ok(i64::from(drawn))
 }
 
 #[inline(always)]

@@ -23,7 +23,7 @@ use crate::{
     family::{Family, V4, V6},
     fib, mapping,
     maps::{ENDPOINTS, NETWORKS},
-    open::{Opened, STACK, TO_BIND},
+    open::{Opened, STACK, TO_BIND, or_drop},
     packet::Packet,
     parse::l4::{self, Ports},
     publish::{self, FULL, Publish},
@@ -76,20 +76,14 @@ pub extern "C" fn answer_first6(index: u32) -> i64 {
 #[inline(never)]
 pub extern "C" fn come_to_binding4(skb: *mut __sk_buff, l3: u32, client: u32) -> i64 {
     let context = TcContext::new(skb);
-    match come::<V4>(&Packet::with_l3(&context, l3), client) {
-        Ok(code) => code,
-        Err(reason) => Opened::Drop(reason).encode(),
-    }
+    or_drop(come::<V4>(&Packet::with_l3(&context, l3), client))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn come_to_binding6(skb: *mut __sk_buff, l3: u32, client: u32) -> i64 {
     let context = TcContext::new(skb);
-    match come::<V6>(&Packet::with_l3(&context, l3), client) {
-        Ok(code) => code,
-        Err(reason) => Opened::Drop(reason).encode(),
-    }
+    or_drop(come::<V6>(&Packet::with_l3(&context, l3), client))
 }
 
 /// Opens a flow for a packet that came unasked to a binding's port, if the port is open to all. `client`: the slot of the container

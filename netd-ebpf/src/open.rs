@@ -88,6 +88,15 @@ impl Opened {
     }
 }
 
+/// What a subprogram returns: the code that it has come to, or that of a drop.
+#[inline(always)]
+pub fn or_drop(code: Result<i64, DropReason>) -> i64 {
+    match code {
+        Ok(code) => code,
+        Err(reason) => Opened::Drop(reason).encode(),
+    }
+}
+
 /// The subprograms of this file, by family.
 ///
 /// They are global functions: the verifier walks each once, for any argument, and not once for each way that leads to a

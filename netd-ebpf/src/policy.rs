@@ -19,7 +19,7 @@ use crate::{
     family::{Family, V4, V6},
     fib, frag,
     maps::{ENDPOINTS, NETWORKS, TRUSTED},
-    open::{self, Opened},
+    open::{self, Opened, STACK, or_drop},
     packet::Packet,
     parse::{
         Ip,
@@ -134,11 +134,7 @@ pub fn open<F: Policy>(packet: &Packet, admitted: i64, peer: u32) -> Opened {
 fn judge<F: Family>(skb: *mut __sk_buff, peer: u32, l3: u32) -> i64 {
     let context = TcContext::new(skb);
     let packet = &Packet::with_l3(&context, l3);
-    match admit::<F>(packet, peer) {
-        Ok(Some(admitted)) => admitted,
-        Ok(None) => Opened::Stack.encode(),
-        Err(reason) => Opened::Drop(reason).encode(),
-    }
+    or_drop(admit::<F>(packet, peer).map(|admitted| admitted.unwrap_or(STACK)))
 }
 
 #[inline(always)]
@@ -200,10 +196,7 @@ fn service<F: Family>(packet: &Packet, ip: &Ip<F::Address>) -> Result<Service, D
 fn begin<F: Family>(skb: *mut __sk_buff, admitted: i64, peer: u32, l3: u32) -> i64 {
     let context = TcContext::new(skb);
     let packet = &Packet::with_l3(&context, l3);
-    match record::<F>(packet, admitted, peer) {
-        Ok(code) => code,
-        Err(reason) => Opened::Drop(reason).encode(),
-    }
+    or_drop(record::<F>(packet, admitted, peer))
 }
 
 #[inline(always)]
@@ -220,7 +213,7 @@ fn record<F: Family>(packet: &Packet, admitted: i64, peer: u32) -> Result<i64, D
     }
     let l4 = l4::parse(packet, &ip, F::L4, F::ICMP)?;
     if matches!(l4.kind, L4Kind::Icmp(kind) if kind != Kind::EchoRequest) {
-        return Ok(Opened::Stack.encode());
+        return Ok(STACK);
     }
     let Ports { source, destination } = l4.ports;
     let key = open::inbound(ip.source, ip.destination, source, destination, ip.protocol);
