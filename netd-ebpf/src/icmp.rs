@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netd_common::{
-    addr::{Be16, IfIndex, Ipv4, Ipv6},
+    addr::{Address, Be16, IfIndex, Ipv4, Ipv6},
     csum,
     drop::DropReason,
     nat::{Flow, TWICE},
@@ -18,6 +18,7 @@ use crate::{
     frag::Fragments,
     nat::{self, Restore},
     open::Open,
+    own_error::{own_error4, own_error6},
     packet::Packet,
     parse::{
         Ip, icmp, ip4, ip6,
@@ -29,17 +30,17 @@ use crate::{
 };
 
 /// Bytes of an ICMP error before the packet that it quotes.
-const ICMP_HEADER: usize = 8;
+pub const ICMP_HEADER: usize = 8;
 
 /// The packet that an error quotes.
 #[derive(Clone, Copy)]
 pub struct Quote<A> {
     source: A,
-    destination: A,
+    pub destination: A,
     protocol: u8,
-    ports: Ports,
+    pub ports: Ports,
     /// A later fragment: there are no ports, nor a transport header at all.
-    is_later: bool,
+    pub is_later: bool,
     /// Where the quoted IP header begins.
     l3: usize,
     /// Where the quoted transport header begins.
@@ -52,6 +53,8 @@ pub trait Quoted: Open + Fragments + Restore {
     fn quoted_flow(packet: &Packet, l4: usize, reporter: Reporter) -> i64;
     /// Translates one end of that packet: the flow's own, or the remote's. 0, or a failure.
     fn translate_quoted(packet: &Packet, l4: usize, index: u32, direction: u8, is_remote: bool) -> i64;
+    /// See [`crate::own_error`].
+    fn untranslate_quoted(packet: &Packet, l4: usize) -> i64;
     fn quote(packet: &Packet, at: usize) -> Result<Quote<Self::Address>, DropReason>;
     /// Writes `to` over one end of the quoted header. Returns what the ICMP checksum's data gained.
     fn rewrite(
@@ -70,6 +73,10 @@ impl Quoted for V4 {
     #[inline(always)]
     fn translate_quoted(packet: &Packet, l4: usize, index: u32, direction: u8, is_remote: bool) -> i64 {
         icmp_quoted4(packet.skb(), l4 as u32, index, u32::from(direction), u32::from(is_remote))
+    }
+    #[inline(always)]
+    fn untranslate_quoted(packet: &Packet, l4: usize) -> i64 {
+        own_error4(packet.skb(), l4 as u32)
     }
     #[inline(always)]
     fn quote(packet: &Packet, at: usize) -> Result<Quote<Ipv4>, DropReason> {
@@ -110,6 +117,10 @@ impl Quoted for V6 {
     #[inline(always)]
     fn translate_quoted(packet: &Packet, l4: usize, index: u32, direction: u8, is_remote: bool) -> i64 {
         icmp_quoted6(packet.skb(), l4 as u32, index, u32::from(direction), u32::from(is_remote))
+    }
+    #[inline(always)]
+    fn untranslate_quoted(packet: &Packet, l4: usize) -> i64 {
+        own_error6(packet.skb(), l4 as u32)
     }
     #[inline(always)]
     fn quote(packet: &Packet, at: usize) -> Result<Quote<Ipv6>, DropReason> {
@@ -158,7 +169,7 @@ fn quote_of<F: Family>(
 
 /// Translates one end of the quoted packet, and the ICMP checksum with it.
 #[inline(always)]
-fn translate<F: Quoted>(
+pub fn translate<F: Quoted>(
     packet: &Packet,
     icmp: usize,
     quote: &Quote<F::Address>,
@@ -225,7 +236,7 @@ pub enum Reporter {
 
 // One register back from a subprogram.
 pub const NOT_OURS: i64 = -1;
-const FAILED: i64 = -2;
+pub const FAILED: i64 = -2;
 
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -280,20 +291,25 @@ fn find_quoted<F: Quoted>(skb: *mut __sk_buff, l4: usize, reporter: u32, l3: u32
     if quote.is_later || quote.source != receiver || !(is_outside || quote.destination == sender) {
         return None;
     }
-    // What would answer the quoted packet.
-    let mut key = Tuple {
+    let mut key = answer_to(&quote, if reporter == Reporter::Container as u32 { OUTBOUND } else { INBOUND });
+    if reporter == Reporter::External as u32 {
+        key.source = F::internal(key.source)?.outward(key.source)?;
+    }
+    Some(conntrack::find::<F>(&key)?.index)
+}
+
+/// What would answer the quoted packet.
+#[inline(always)]
+pub fn answer_to<A: Address>(quote: &Quote<A>, direction: u8) -> Tuple<A> {
+    Tuple {
         source: quote.destination,
         destination: quote.source,
         source_port: quote.ports.destination,
         destination_port: quote.ports.source,
         protocol: quote.protocol,
-        direction: if reporter == Reporter::Container as u32 { OUTBOUND } else { INBOUND },
+        direction,
         pad: [0; 2],
-    };
-    if reporter == Reporter::External as u32 {
-        key.source = F::internal(key.source)?.outward(key.source)?;
     }
-    Some(conntrack::find::<F>(&key)?.index)
 }
 
 #[inline(always)]
@@ -342,7 +358,7 @@ pub fn quoted<F: Quoted>(
 }
 
 #[inline(always)]
-fn succeed(code: i64) -> Result<(), DropReason> {
+pub fn succeed(code: i64) -> Result<(), DropReason> {
     if code == 0 { Ok(()) } else { Err(DropReason::of((FAILED - code) as u32)) }
 }
 

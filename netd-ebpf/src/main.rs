@@ -26,6 +26,7 @@ mod maps;
 mod nat;
 mod nd;
 mod open;
+mod own_error;
 mod packet;
 mod parse;
 mod policy;

@@ -22,6 +22,7 @@ use crate::{
     maps::{NETWORKS, UPLINKS},
     nat, nd,
     open::{self, FIT, Opened, Request},
+    own_error,
     packet::{BARE, Packet},
     parse::{
         Ip, eth,
@@ -208,6 +209,9 @@ fn host<F: Translate + Filter>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome 
     }
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
     let Ok(l4) = l4::parse(packet, ip, F::L4, F::ICMP) else { return Ok(Verdict::NEXT) };
+    if l4.kind == L4Kind::Icmp(Kind::Error) {
+        return own_error::untranslate::<F>(packet, ip).map(|()| Verdict::NEXT);
+    }
     let is_echo = l4.kind == L4Kind::Icmp(Kind::EchoRequest);
     // SAFETY: a shared reference to a map value that only the daemon replaces.
     let uplink = unsafe { UPLINKS.get(IfIndex(packet.ifindex())) };

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netd_tests::lab::{Capture, Container, Family, Lab, Packet, Ping, at, ping, set_offloads, transfer};
+use netd_tests::lab::{Capture, Container, Family, Lab, Packet, Ping, at, ping, set_offloads, transfer, udp};
 
 const BYTES: usize = 10_000_000;
 
@@ -58,6 +58,34 @@ fn a_router_behind_says_what_it_takes() {
             "translated back, inside as well"
         );
         assert_eq!(learnt(&a, family.behind()), Some(1280));
+    }
+}
+
+#[test]
+fn the_outside_is_told_what_a_network_takes_that_the_stack_forwards_for() {
+    let lab = Lab::new();
+    lab.host.netd(
+        "network create --ipv6 --subnet 172.31.0.0/24 --subnet fd00:31::/64 \
+         --opt netd.bridge.fast_path=false --opt com.docker.network.driver.mtu=1300 narrow",
+    );
+    let a = lab.container_on("narrow", "a");
+    lab.host.netd(&format!("publish netns:{} 5300:53/udp", a.ns.name()));
+    for (family, external) in Family::BOTH.into_iter().zip(["203.0.113.9", "2001:db8::9"]) {
+        lab.host.netd(&format!("nat add {external} netns:{}", a.ns.name()));
+        let external: IpAddr = external.parse().expect("an address");
+        for to in [at(family.host(), 5300), at(external, 53)] {
+            let mut capture = Capture::new(&lab.outside, "eth0");
+            udp(&lab.outside, family, 0).send_to(&[7; 1400], to).expect("sending");
+            let error = capture.expect("a packet too big", |p| is_too_big(p, family.outside()));
+            assert_eq!((error.source, error.destination), (family.host(), family.outside()));
+            let error = error.icmp_error().expect("an error");
+            let port = error.about.ports().map(|(_, port)| port);
+            assert_eq!(
+                (error.mtu, error.about.destination, port),
+                (1300, to.ip(), Some(to.port())),
+                "the remote is told of its own packet, not of a container"
+            );
+        }
     }
 }
 

@@ -202,3 +202,27 @@ fn a_container_speaks_for_its_own_flows_alone() {
         fixture.assert_drops("to_uplink", "up0", &error, "icmp_unrelated");
     }
 }
+
+#[test]
+fn the_hosts_own_errors_are_about_what_the_remote_has_sent() {
+    let fixture = Fixture::new();
+    for v6 in [false, true] {
+        let (kind, word) = if v6 { ([2, 0], 1280) } else { ([3, 4], 1280) };
+        let host = |about: &[u8]| icmp_error([UPLINK, ROUTER], external(v6), remote(v6), kind, word, about);
+        // With the port kept, and with the port changed.
+        for port in [5000, 40000] {
+            let (_, outside) = left(&fixture, &out(A, v6, L4::Udp(port, 53)));
+            let sent = back(v6, L4::Udp(53, outside));
+            // Translated before the stack has seen that its next link does not take it.
+            let ran = fixture.leave(&host(&fixture.arrive(&sent).packet[L3..]));
+            let left = read_error(&ran.packet);
+            assert_eq!((ran.verdict, left.source, left.word), (NEXT, external(v6), word));
+            assert_eq!(left.quoted(), Read { ttl: 56, macs: [[0; 6]; 2], ..read(&sent) });
+        }
+        // About a packet of its own.
+        let own = host(&back(v6, L4::Udp(53, 123))[L3..]);
+        let ran = fixture.leave(&own);
+        assert!(ran.verdict == NEXT && ran.packet == own);
+    }
+    assert_eq!(fixture.took("icmp_error_out"), 4);
+}
