@@ -121,6 +121,17 @@ fn is_edge(subnet: IpNet, external: IpNet) -> bool {
     subnet.addr().is_ipv4() && ipam::reserved(subnet).any(|address| address == external.addr())
 }
 
+/// Whether an answer to the address finds its way there, and to one host alone.
+pub(super) fn is_routable(address: IpAddr) -> bool {
+    let is_hosts = match address {
+        IpAddr::V4(address) => {
+            address.octets()[0] != 0 && address.octets()[0] < 224 && !address.is_link_local()
+        }
+        IpAddr::V6(address) => !address.is_unicast_link_local() && address.to_ipv4_mapped().is_none(),
+    };
+    is_hosts && !address.is_multicast() && !address.is_loopback() && !address.is_unspecified()
+}
+
 /// Reads an address, or a prefix whose host bits are zero.
 fn read(text: &str) -> Result<IpNet, Error> {
     let invalid = |why: &str| Error::invalid(format!("invalid external address {text:?}: {why}"));
@@ -132,14 +143,7 @@ fn read(text: &str) -> Result<IpNet, Error> {
     if external != external.trunc() {
         return Err(invalid(&format!("its prefix is {}", external.trunc())));
     }
-    let address = external.addr();
-    let is_hosts = match address {
-        IpAddr::V4(address) => {
-            address.octets()[0] != 0 && address.octets()[0] < 224 && !address.is_link_local()
-        }
-        IpAddr::V6(address) => !address.is_unicast_link_local() && address.to_ipv4_mapped().is_none(),
-    };
-    if !is_hosts || address.is_multicast() || address.is_loopback() || address.is_unspecified() {
+    if !is_routable(external.addr()) {
         return Err(invalid("no router leads to such an address"));
     }
     match external {

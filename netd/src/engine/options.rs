@@ -9,7 +9,7 @@ use std::{
     str::FromStr,
 };
 
-use super::{masquerade, rate};
+use super::{external::is_routable, masquerade, rate};
 use crate::model::{Advertise, Bridge, Error, GatewayMode, publishable, request::PUBLISH};
 
 /// What all options of netd's own begin with.
@@ -85,8 +85,8 @@ pub(super) fn read(
         masquerade: boolean(options, MASQUERADE)?.unwrap_or(bridge.masquerade),
         gateway_mode4,
         gateway_mode6,
-        host4: address(options, HOST4)?,
-        host6: address(options, HOST6)?,
+        host4: source(options, HOST4)?,
+        host6: source(options, HOST6)?,
         host_binding: host_binding(options)?.or(bridge.host_binding),
         trusted_interfaces: trusted_interfaces.map(str::to_owned).collect(),
         inhibit_ipv4: boolean(options, INHIBIT_IPV4)?.unwrap_or(bridge.inhibit_ipv4),
@@ -173,6 +173,18 @@ pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(
 fn address<T: FromStr>(options: &BTreeMap<String, String>, name: &str) -> Result<Option<T>, Error> {
     let Some(value) = options.get(name) else { return Ok(None) };
     value.parse().map(Some).map_err(|_| unreadable(name, value, "nil ip"))
+}
+
+/// An address for others to answer to; the unspecified one stands for the uplink's.
+fn source<T: FromStr + Copy + Into<IpAddr>>(
+    options: &BTreeMap<String, String>,
+    name: &str,
+) -> Result<Option<T>, Error> {
+    let source: Option<T> = address(options, name)?;
+    if source.map(Into::into).is_some_and(|source| !source.is_unspecified() && !is_routable(source)) {
+        return Err(unreadable(name, &options[name], "no router leads to such an address"));
+    }
+    Ok(source)
 }
 
 fn host_binding(options: &BTreeMap<String, String>) -> Result<Option<IpAddr>, Error> {
@@ -317,6 +329,18 @@ mod tests {
         );
         for (name, value) in [(HOST4, "fd00::1"), (HOST6, ""), (HOST_BINDING, "localhost")] {
             assert_eq!(error(name, value), format!("failed to parse {name} value: {value} (nil ip)"));
+        }
+        let nobodys = [
+            (HOST4, "224.0.0.1"),
+            (HOST4, "255.255.255.255"),
+            (HOST4, "127.0.0.1"),
+            (HOST6, "ff02::1"),
+            (HOST6, "::1"),
+            (HOST6, "fe80::1"),
+        ];
+        for (name, value) in nobodys {
+            let why = "no router leads to such an address";
+            assert_eq!(error(name, value), format!("failed to parse {name} value: {value} ({why})"));
         }
     }
 
