@@ -121,6 +121,7 @@ mod tests {
             words[at * 2] = u16::from_ne_bytes([bytes[0], bytes[1]]);
             words[at * 2 + 1] = u16::from_ne_bytes([bytes[2], bytes[3]]);
             prop_assert_eq!(apply(before, delta(from, to)), checksum(&words));
+            prop_assert_eq!(delta(to, to), NOTHING);
         }
 
         #[test]

@@ -350,15 +350,12 @@ fn enter_one<F: Quoted>(skb: *mut __sk_buff, is_routed: bool, l3: u32) -> i64 {
         if endpoint.port.0 == 0 {
             return Err(DropReason::UnknownEndpoint);
         }
-        // The container is the last hop: a TTL that ends here has still arrived, and must not become 0.
-        let ttl = if is_routed || ip.ttl <= 1 { ip.ttl } else { ip.ttl - 1 };
-        let mut translation = translation(End::Destination, ip.destination, to, ttl);
-        if endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0 {
-            // The stack routes it to the bridge, as any other packet.
-            translation.ttl = ip.ttl;
-            rewrite::ip::<F>(packet, &translation)?;
-        } else {
-            rewrite::ip::<F>(packet, &translation)?;
+        // The stack routes it to the bridge, as any other packet.
+        let by_stack = endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0;
+        // Else the container is the last hop: a TTL that ends here has still arrived, and must not become 0.
+        let ttl = if by_stack || is_routed || ip.ttl <= 1 { ip.ttl } else { ip.ttl - 1 };
+        rewrite::ip::<F>(packet, &translation(End::Destination, ip.destination, to, ttl))?;
+        if !by_stack {
             rewrite::frame::<F>(packet, network.mac, endpoint.mac)?;
         }
         stats::took(Path::ExternalIn);

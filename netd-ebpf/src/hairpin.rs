@@ -328,8 +328,7 @@ fn answer<F: Hairpin>(skb: *mut __sk_buff, index: u32) -> Outcome {
     if endpoint.port.0 == 0 || endpoint.flags & VIA_BRIDGE != 0 {
         return Err(DropReason::UnknownEndpoint);
     }
-    let ttl = if ip.ttl > 1 { ip.ttl - 1 } else { 1 };
-    rewrite::ip::<F>(packet, &translation::to_external(flow, ttl))?;
+    rewrite::ip::<F>(packet, &translation::to_external(flow, nat::last_ttl(ip.ttl)))?;
     rewrite::frame::<F>(packet, network.mac, endpoint.mac)?;
     stats::took(Path::Hairpinned);
     stats::delivered(flow.peer, packet.len());

@@ -236,7 +236,16 @@ pub enum Reporter {
 
 // One register back from a subprogram.
 pub const NOT_OURS: i64 = -1;
-pub const FAILED: i64 = -2;
+const FAILED: i64 = -2;
+
+/// What [`succeed`] reads.
+#[inline(always)]
+pub fn code(done: Result<(), DropReason>) -> i64 {
+    match done {
+        Ok(()) => 0,
+        Err(reason) => FAILED - i64::from(reason as u32),
+    }
+}
 
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -259,10 +268,7 @@ pub extern "C" fn icmp_quoted4(
     direction: u32,
     is_remote: u32,
 ) -> i64 {
-    match translate_one::<V4>(skb, l4 as usize, index, direction as u8, is_remote != 0) {
-        Ok(()) => 0,
-        Err(reason) => FAILED - i64::from(reason as u32),
-    }
+    code(translate_one::<V4>(skb, l4 as usize, index, direction as u8, is_remote != 0))
 }
 
 #[unsafe(no_mangle)]
@@ -274,10 +280,7 @@ pub extern "C" fn icmp_quoted6(
     direction: u32,
     is_remote: u32,
 ) -> i64 {
-    match translate_one::<V6>(skb, l4 as usize, index, direction as u8, is_remote != 0) {
-        Ok(()) => 0,
-        Err(reason) => FAILED - i64::from(reason as u32),
-    }
+    code(translate_one::<V6>(skb, l4 as usize, index, direction as u8, is_remote != 0))
 }
 
 /// What is broken is not ours to judge: the stack drops it.

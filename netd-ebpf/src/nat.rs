@@ -200,7 +200,7 @@ fn turn_back<F: Rewrite>(skb: *mut __sk_buff, index: u32) -> Result<(), DropReas
         }
     }
     stats::took(Path::Returned);
-    let (ttl, to) = (if ip.ttl > 1 { ip.ttl - 1 } else { 1 }, record.endpoint);
+    let to = record.endpoint;
     let (source, destination) = if to == HOST {
         // SAFETY: the value is copied at once.
         let uplink = unsafe { UPLINKS.get(record.next_hop.uplink) }.ok_or(DropReason::NoUplink)?;
@@ -214,7 +214,7 @@ fn turn_back<F: Rewrite>(skb: *mut __sk_buff, index: u32) -> Result<(), DropReas
         stats::delivered(to, packet.len());
         (network.mac, endpoint.mac)
     };
-    rewrite::ip::<F>(packet, &to_local(record, ttl))?;
+    rewrite::ip::<F>(packet, &to_local(record, last_ttl(ip.ttl)))?;
     rewrite::frame::<F>(packet, source, destination)
 }
 
@@ -243,6 +243,12 @@ pub fn to_peer<F: Family>(packet: &Packet, flow: &Flow<F::Address>) -> Outcome {
     Ok(redirect::into(packet, endpoint))
 }
 
+/// What the receiver finds for a TTL: he is the last hop, where one that ends has still arrived, and must not become 0.
+#[inline(always)]
+pub fn last_ttl(ttl: u8) -> u8 {
+    if ttl > 1 { ttl - 1 } else { 1 }
+}
+
 /// Hands a packet to the flow's own end, once `translate` has turned its destination back into that, with a TTL.
 #[inline(always)]
 pub fn deliver<F: Rewrite>(
@@ -261,13 +267,9 @@ pub fn deliver<F: Rewrite>(
         return Err(DropReason::UnknownEndpoint);
     }
     let by_stack = endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0;
-    translate(match ip.ttl {
-        ttl if by_stack || flow.flags & THROUGH_STACK != 0 => ttl,
-        // The container is the last hop: a TTL that ends here has still arrived, and must not become 0.
-        0 | 1 => 1,
-        ttl => ttl - 1,
-    })?;
-    if flow.flags & THROUGH_STACK != 0 {
+    let is_answer_to_stack = flow.flags & THROUGH_STACK != 0;
+    translate(if by_stack || is_answer_to_stack { ip.ttl } else { last_ttl(ip.ttl) })?;
+    if is_answer_to_stack {
         // Netfilter undoes what it has done. Where the uplink is a bridge it may have looked at the packet already, as it was, and
         // would not again at one that has not come in anew.
         return Ok(redirect::in_by(packet, IfIndex(packet.ifindex())));

@@ -7,7 +7,7 @@ use netd_common::{drop::DropReason, nat::TWICE, stats::Path, tuple::OUTBOUND};
 use crate::{
     conntrack,
     family::{V4, V6},
-    icmp::{self, FAILED, ICMP_HEADER, NOT_OURS, Quoted},
+    icmp::{self, ICMP_HEADER, NOT_OURS, Quoted},
     packet::Packet,
     parse::Ip,
     rewrite::End,
@@ -26,22 +26,13 @@ pub fn untranslate<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Result<()
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn own_error4(skb: *mut __sk_buff, l4: u32) -> i64 {
-    code(quoted::<V4>(skb, l4 as usize))
+    quoted::<V4>(skb, l4 as usize).map_or(NOT_OURS, icmp::code)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn own_error6(skb: *mut __sk_buff, l4: u32) -> i64 {
-    code(quoted::<V6>(skb, l4 as usize))
-}
-
-#[inline(always)]
-fn code(done: Option<Result<(), DropReason>>) -> i64 {
-    match done {
-        None => NOT_OURS,
-        Some(Ok(())) => 0,
-        Some(Err(reason)) => FAILED - i64::from(reason as u32),
-    }
+    quoted::<V6>(skb, l4 as usize).map_or(NOT_OURS, icmp::code)
 }
 
 /// By the flow that the packet belongs to, or else by the external address of its receiver.

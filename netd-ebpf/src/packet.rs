@@ -178,23 +178,22 @@ impl<'a> Packet<'a> {
     /// and refuses the program at load; where it does not, nothing is to be refused.
     #[inline(always)]
     pub fn read<T: Copy>(&self, offset: usize) -> Result<&'a T, DropReason> {
-        let start = self.ctx.data() + offset;
-        if start + size_of::<T>() > self.ctx.data_end() {
-            return Err(DropReason::Malformed);
-        }
-        // SAFETY: within the packet, as just checked; any bits are a `T`, for only plain header types are read.
-        Ok(unsafe { &*(start as *const T) })
+        // SAFETY: within the packet; any bits are a `T`, for only plain header types are read.
+        Ok(unsafe { &*(self.within::<T>(offset)? as *const T) })
     }
 
     /// As `read`, to change it: for [`crate::rewrite`] alone.
     #[inline(always)]
     pub fn write<T: Copy>(&self, offset: usize) -> Result<&'a mut T, DropReason> {
-        let start = self.ctx.data() + offset;
-        if start + size_of::<T>() > self.ctx.data_end() {
-            return Err(DropReason::Malformed);
-        }
         // SAFETY: as in `read`; the caller holds no other reference into the packet, which is this CPU's alone.
-        Ok(unsafe { &mut *(start as *mut T) })
+        Ok(unsafe { &mut *(self.within::<T>(offset)? as *mut T) })
+    }
+
+    /// Where a `T` at `offset` begins, if the linear part has the whole of it.
+    #[inline(always)]
+    fn within<T>(&self, offset: usize) -> Result<usize, DropReason> {
+        let start = self.ctx.data() + offset;
+        if start + size_of::<T>() > self.ctx.data_end() { Err(DropReason::Malformed) } else { Ok(start) }
     }
 
     /// As `write`, at an offset that is not known at compile time. It fails further back than transport headers stand as a rule, for the

@@ -178,19 +178,7 @@ pub fn transport<F: Family>(
     protocol: u8,
     translation: &Translation<F::Address>,
 ) -> Result<(), DropReason> {
-    let Some(field) = checksum_offset(protocol) else {
-        return Ok(()); // SCTP: its CRC covers no address, and its ports are never changed.
-    };
-    let gain = translation.gain();
-    if protocol != ICMP && gain != csum::NOTHING {
-        replace_address::<F>(packet, l4 + field, protocol, gain)?;
-    }
-    let (from, to) = (translation.from_port, translation.to_port);
-    if from == to {
-        return Ok(());
-    }
-    store(packet, l4 + port_offset(protocol, translation.end), &to)?;
-    replace_port(packet, l4 + field, protocol, from, to)
+    exchange::<F>(packet, l4, protocol, translation, |_| None)
 }
 
 /// As `transport`, by more code and fewer calls: for where nearly every packet comes by.
@@ -201,14 +189,28 @@ pub fn transport_fast<F: Family>(
     protocol: u8,
     translation: &Translation<F::Address>,
 ) -> Result<(), DropReason> {
-    let Some(field) = checksum_offset(protocol) else { return Ok(()) };
+    exchange::<F>(packet, l4, protocol, translation, |at| packet.write_near(at).ok())
+}
+
+/// `near` gives a word of the packet to be read and written in place, if it can: behind long headers it may lie outside the linear part.
+#[inline(always)]
+fn exchange<'a, F: Family>(
+    packet: &Packet<'a>,
+    l4: usize,
+    protocol: u8,
+    translation: &Translation<F::Address>,
+    near: impl Fn(usize) -> Option<&'a mut u16>,
+) -> Result<(), DropReason> {
+    let Some(field) = checksum_offset(protocol) else {
+        return Ok(()); // SCTP: its CRC covers no address, and its ports are never changed.
+    };
     let field = l4 + field;
     let mut kind = Checksum::Unknown;
     let gain = translation.gain();
     if protocol != ICMP && gain != csum::NOTHING {
-        let before = packet.write_near::<u16>(field).map(|it| *it);
+        let before = near(field).map(|it| *it);
         replace_address::<F>(packet, field, protocol, gain)?;
-        if let (Ok(before), Ok(after)) = (before, packet.write_near::<u16>(field)) {
+        if let (Some(before), Some(after)) = (before, near(field)) {
             kind = Checksum::seen(before, *after, gain);
         }
     }
@@ -217,14 +219,13 @@ pub fn transport_fast<F: Family>(
         return Ok(());
     }
     let port = l4 + port_offset(protocol, translation.end);
-    match packet.write_near(port) {
-        Ok(it) => *it = to,
-        // Behind long headers it may lie outside the linear part.
-        Err(_) => store(packet, port, &to)?,
+    match near(port) {
+        Some(it) => *it = to.0,
+        None => store(packet, port, &to)?,
     }
-    match (kind, packet.write_near::<u16>(field)) {
+    match (kind, near(field)) {
         (Checksum::Unfinished, _) => Ok(()),
-        (Checksum::Finished, Ok(it)) => {
+        (Checksum::Finished, Some(it)) => {
             let checksum = csum::apply(*it, csum::delta(from.0.into(), to.0.into()));
             *it = if protocol == UDP && checksum == 0 { !0 } else { checksum };
             Ok(())
@@ -297,15 +298,12 @@ pub fn has_fixed_port(protocol: u8) -> bool {
 /// Adds `delta` to an ICMP checksum. `pseudo`: what changed is in IPv6's pseudo header, not in the message.
 #[inline(always)]
 pub fn icmp_checksum(packet: &Packet, l4: usize, delta: u32, pseudo: bool) -> Result<(), DropReason> {
-    let field = (l4 + 2) as u32;
-    let flags = if pseudo { u64::from(BPF_F_PSEUDO_HDR) } else { 0 };
-    // SAFETY: plain helper calls on a valid context.
-    unsafe {
-        if pseudo && bpf_l4_csum_replace(packet.skb(), field, 0, u64::from(delta), flags | BPF_F_IPV6) == 0 {
-            return Ok(());
-        }
-        check(bpf_l4_csum_replace(packet.skb(), field, 0, u64::from(delta), flags))
+    let field = l4 + 2;
+    if pseudo {
+        return replace_address::<V6>(packet, field, ICMPV6, delta);
     }
+    // SAFETY: a plain helper call on a valid context.
+    check(unsafe { bpf_l4_csum_replace(packet.skb(), field as u32, 0, delta.into(), 0) })
 }
 
 /// Takes the VLAN tag off.

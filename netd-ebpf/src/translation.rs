@@ -18,13 +18,8 @@ use crate::{
 /// The subprograms of this file, by family: global functions, see [`crate::open::Open`].
 pub trait Ends: Rewrite {
     /// See [`translate`]. 0, or a failure.
-    fn translate(
-        packet: &Packet,
-        flow: *mut Flow<Self::Address>,
-        direction: u8,
-        l4: Option<usize>,
-        ttl: u8,
-    ) -> i64;
+    fn translate(packet: &Packet, flow: *mut Flow<Self::Address>, l4: u32, l3_direction: u32, ttl: u8)
+    -> i64;
     /// Translates the remote's end too. 0 once it is done.
     fn other_end(packet: &Packet, index: u32, direction: u8) -> i64;
     /// Gives the packet the external end of the flow at `index`, and leaves its TTL. 0, or a failure.
@@ -33,14 +28,8 @@ pub trait Ends: Rewrite {
 
 impl Ends for V4 {
     #[inline(always)]
-    fn translate(
-        packet: &Packet,
-        flow: *mut Flow<Self::Address>,
-        direction: u8,
-        l4: Option<usize>,
-        ttl: u8,
-    ) -> i64 {
-        translate4(packet.skb(), flow, l4.unwrap_or(0) as u32, packed(packet, direction), u32::from(ttl))
+    fn translate(packet: &Packet, flow: *mut Flow<Ipv4>, l4: u32, l3_direction: u32, ttl: u8) -> i64 {
+        translate4(packet.skb(), flow, l4, l3_direction, u32::from(ttl))
     }
     #[inline(always)]
     fn other_end(packet: &Packet, index: u32, direction: u8) -> i64 {
@@ -54,14 +43,8 @@ impl Ends for V4 {
 
 impl Ends for V6 {
     #[inline(always)]
-    fn translate(
-        packet: &Packet,
-        flow: *mut Flow<Self::Address>,
-        direction: u8,
-        l4: Option<usize>,
-        ttl: u8,
-    ) -> i64 {
-        translate6(packet.skb(), flow, l4.unwrap_or(0) as u32, packed(packet, direction), u32::from(ttl))
+    fn translate(packet: &Packet, flow: *mut Flow<Ipv6>, l4: u32, l3_direction: u32, ttl: u8) -> i64 {
+        translate6(packet.skb(), flow, l4, l3_direction, u32::from(ttl))
     }
     #[inline(always)]
     fn other_end(packet: &Packet, index: u32, direction: u8) -> i64 {
@@ -71,12 +54,6 @@ impl Ends for V6 {
     fn externalise(packet: &Packet, index: u32) -> i64 {
         externalise6(packet.skb(), index, packet.l3 as u32)
     }
-}
-
-/// Where the IP header begins and a direction in one argument: a global function has five at most.
-#[inline(always)]
-fn packed(packet: &Packet, direction: u8) -> u32 {
-    (packet.l3 as u32) << 8 | u32::from(direction)
 }
 
 #[unsafe(no_mangle)]
@@ -160,7 +137,10 @@ pub fn translate<F: Ends>(
     l4: Option<usize>,
     ttl: u8,
 ) -> Result<(), DropReason> {
-    if F::translate(packet, flow, direction, l4, ttl) == 0 { Ok(()) } else { Err(DropReason::Rewrite) }
+    // Where the IP header begins and the direction go in one argument: a global function has five at most.
+    let l3_direction = (packet.l3 as u32) << 8 | u32::from(direction);
+    let failed = F::translate(packet, flow, l4.unwrap_or(0) as u32, l3_direction, ttl);
+    if failed == 0 { Ok(()) } else { Err(DropReason::Rewrite) }
 }
 
 #[inline(always)]
