@@ -123,7 +123,7 @@ mod tests {
         layout!(out, Held, since: u64, length: u64, frame: [u8; 2064]);
         layout!(out, PortRange, first: u16, last: u16);
         layout!(out, PortRanges, privileged: PortRange, below: PortRange, above: PortRange);
-        layout!(out, Globals, netns: u64, fib_generation: u32, hz: u32, ports: PortRanges, flows_per_endpoint: u32, fib_source: u32, closed: u32);
+        layout!(out, Globals, netns: u64, fib_generation: u32, hz: u32, ports: PortRanges, flows_per_endpoint: u32, fib_source: u32, flags: u32);
         layout!(out, Traffic, packets: u64, bytes: u64);
         layout!(out, EndpointTraffic, sent: Traffic, delivered: Traffic);
         layout!(out, Flow<Ipv4>, clock: u64, created: u64, outbound: Traffic, inbound: Traffic, next_hop: NextHop,

@@ -8,6 +8,8 @@ use crate::nat::PortRanges;
 pub const CLOSED4: u32 = 1 << 0;
 /// The same for IPv6.
 pub const CLOSED6: u32 = 1 << 1;
+/// There is more than one uplink.
+pub const MULTIHOMED: u32 = 1 << 2;
 
 /// Settings that hold for all networks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -25,6 +27,6 @@ pub struct Globals {
     pub flows_per_endpoint: u32,
     /// 1 where `bpf_fib_lookup` knows BPF_FIB_LOOKUP_SRC (6.7), else 0.
     pub fib_source: u32,
-    /// [`CLOSED4`], [`CLOSED6`].
-    pub closed: u32,
+    /// [`CLOSED4`], [`CLOSED6`], [`MULTIHOMED`].
+    pub flags: u32,
 }

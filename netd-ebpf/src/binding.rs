@@ -270,8 +270,8 @@ pub fn at<F: Family>(
     key.destination_port = port;
     key.protocol = protocol;
     key.direction = INBOUND | ANY_REMOTE;
-    // SAFETY: the value is copied at once, and what it leads to is compared.
-    let index = unsafe { F::flow_keys().get(&*key) }.copied()?;
+    // What it leads to is compared.
+    let index = F::flow_of(key)?;
     let found = conntrack::at::<F>(index)?;
     // SAFETY: the flow points into an array map.
     let binding = unsafe { &*found.flow };

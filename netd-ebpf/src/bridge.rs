@@ -47,8 +47,7 @@ pub fn ask<F: Family>(
     if target == F::gateway(network) {
         return ask_host(from, network);
     }
-    // SAFETY: the value is copied at once.
-    let Some(slot) = unsafe { F::addresses().get(target) }.copied() else { return flood() };
+    let Some(slot) = F::slot_of(target) else { return flood() };
     let Some(endpoint) = ENDPOINTS.get(slot) else { return flood() };
     if slot == sender || endpoint.network != from.network || !hears(endpoint, from) {
         return flood();
@@ -76,8 +75,7 @@ fn ask_host(from: &Endpoint, network: &Network) -> Outcome {
 /// As `ask`, if it is the host that asks. `None` if its bridge is to ask them all.
 #[inline(always)]
 pub fn ask_for_host<F: Family>(network: u32, target: F::Address) -> Option<Verdict> {
-    // SAFETY: the value is copied at once.
-    let slot = unsafe { F::addresses().get(target) }.copied()?;
+    let slot = F::slot_of(target)?;
     let endpoint = ENDPOINTS.get(slot)?;
     if endpoint.network != network || endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0 {
         return None;

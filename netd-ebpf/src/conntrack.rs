@@ -63,8 +63,8 @@ pub fn at<F: Family>(index: u32) -> Option<Found<F::Address>> {
 /// The live flow that a packet with this tuple belongs to, or the binding that its inner key is of.
 #[inline(always)]
 pub fn find<F: Family>(key: &Tuple<F::Address>) -> Option<Found<F::Address>> {
-    // SAFETY: the value is copied at once. Its slot may meanwhile serve another key: hence the comparison below.
-    let index = unsafe { F::flow_keys().get(key) }.copied()?;
+    // Its slot may meanwhile serve another key: hence the comparison below.
+    let index = F::flow_of(key)?;
     let found = at::<F>(index)?;
     // SAFETY: as in `clock_word`.
     let flow = unsafe { &*found.flow };

@@ -6,7 +6,7 @@ use netd_common::{
     bridge::{ICC, INTERNAL, Network},
     drop::DropReason,
     endpoint::ISOLATED,
-    fib::NextHop,
+    fib::{AF_PACKET, NextHop},
     globals::Globals,
     nat::{ACCEPTED, CHOSEN, PEER},
 };
@@ -30,6 +30,8 @@ pub const ASTRAY: i64 = i64::MIN + 1;
 pub trait Egress: Rewrite {
     /// Where a container's packet leaves that needs no flow, and whether it may: [`FOUND`] and the hop in `WAYS`, or no flow.
     fn way_out(packet: &Packet, request: &Request<Self::Address>) -> i64;
+    /// Puts a hop by the link of the sender's external address into `WAYS`, if that is another's than of the one there.
+    fn keep_to_link(packet: &Packet, request: &Request<Self::Address>);
     /// Looks the route of a flow up again, from its bridge, or else by the uplink that it goes by already. The flow's index, or
     /// why this packet cannot follow it, or [`ENDED`], or [`ASTRAY`].
     fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>, comes_back: bool) -> i64;
@@ -59,6 +61,10 @@ impl Egress for V4 {
         way_out4(packet.skb(), request)
     }
     #[inline(always)]
+    fn keep_to_link(packet: &Packet, request: &Request<Ipv4>) {
+        keep_to_link4(packet.skb(), request);
+    }
+    #[inline(always)]
     fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>, comes_back: bool) -> i64 {
         reroute4(packet.skb(), index, bridge.map_or(0, |bridge| bridge.0), u32::from(comes_back))
     }
@@ -72,6 +78,10 @@ impl Egress for V6 {
     #[inline(always)]
     fn way_out(packet: &Packet, request: &Request<Ipv6>) -> i64 {
         way_out6(packet.skb(), request)
+    }
+    #[inline(always)]
+    fn keep_to_link(packet: &Packet, request: &Request<Ipv6>) {
+        keep_to_link6(packet.skb(), request);
     }
     #[inline(always)]
     fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>, comes_back: bool) -> i64 {
@@ -91,6 +101,13 @@ pub extern "C" fn way_out4(skb: *mut __sk_buff, request: *const Request<Ipv4>) -
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+pub extern "C" fn keep_to_link4(skb: *mut __sk_buff, request: *const Request<Ipv4>) -> i64 {
+    keep_to_link::<V4>(skb, request);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 pub extern "C" fn reroute4(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: u32) -> i64 {
     reroute::<V4>(skb, index, bridge, comes_back != 0)
 }
@@ -105,6 +122,13 @@ pub extern "C" fn comes_back4(index: u32) -> i64 {
 #[inline(never)]
 pub extern "C" fn way_out6(skb: *mut __sk_buff, request: *const Request<Ipv6>) -> i64 {
     way_out::<V6>(skb, request)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn keep_to_link6(skb: *mut __sk_buff, request: *const Request<Ipv6>) -> i64 {
+    keep_to_link::<V6>(skb, request);
+    0
 }
 
 #[unsafe(no_mangle)]
@@ -194,6 +218,41 @@ fn way_out<F: Family>(skb: *mut __sk_buff, request: *const Request<F::Address>) 
     found
 }
 
+/// Whoever asks by an external address that is on the link of one uplink comes in there, and the networks behind the others need
+/// not let its packets through (RFC 2827): they leave there, if there is a way. An address that is on no link is routed to this
+/// host, by which uplink nobody can tell, and leaves where the routes say.
+#[inline(always)]
+fn keep_to_link<F: Family>(skb: *mut __sk_buff, request: *const Request<F::Address>) {
+    // SAFETY: the caller's frame holds it; the verifier demands the check for null.
+    let (Some(request), Some(hop)) = (unsafe { request.as_ref() }, WAYS.get_ptr_mut(0)) else { return };
+    let (Some(globals), Some(network)) = (fib::globals(), NETWORKS.get(request.network)) else { return };
+    let Ok(own) = external::outward::<F>(request.tuple.source) else { return };
+    let context = TcContext::new(skb);
+    let packet = &Packet::of(&context);
+    let mut tuple = request.tuple;
+    tuple.destination = own;
+    let Route::Forward { hop: link, .. } =
+        fib::lookup::<F>(packet, &tuple, Way::From(network.bridge), false, globals)
+    else {
+        return;
+    };
+    // SAFETY: this CPU's own value, and whether there is an uplink and nothing of it.
+    let is_elsewhere = unsafe { link.uplink != (*hop).uplink && UPLINKS.get(link.uplink).is_some() }
+        && link.address == own.words();
+    if !is_elsewhere {
+        return;
+    }
+    tuple.source = own;
+    tuple.destination = request.tuple.destination;
+    if let Route::Forward { hop: way, .. } =
+        fib::lookup::<F>(packet, &tuple, Way::Out(link.uplink), false, globals)
+        && way.uplink == link.uplink
+    {
+        // SAFETY: this CPU's own value.
+        unsafe { *hop = way };
+    }
+}
+
 /// The packet is for a container of this host: it leaves by no uplink.
 #[inline(always)]
 pub fn come_back(hop: &mut NextHop) {
@@ -219,12 +278,27 @@ fn leads_back<F: Family>(index: u32) -> bool {
     conntrack::at::<F>(index).is_some_and(|found| external::is_external::<F>(unsafe { (*found.flow).remote }))
 }
 
+/// No route was found to the remote by the uplink that it came in by. Whoever handed the request over takes the answer.
+#[inline(always)]
+fn to_station<F: Family>(packet: &Packet, index: u32, globals: &Globals) -> i64 {
+    let Some(found) = conntrack::at::<F>(index) else { return ENDED };
+    // SAFETY: the flow points into an array map.
+    let hop = unsafe { &mut (*found.flow).next_hop };
+    let mtu = fib::mtu(packet, hop.uplink);
+    // SAFETY: whether there is a value, and nothing of it.
+    if hop.family != AF_PACKET || mtu == 0 || unsafe { UPLINKS.get(hop.uplink) }.is_none() {
+        return ASTRAY;
+    }
+    (hop.mtu, hop.generation) = (mtu, globals.fib_generation);
+    i64::from(index)
+}
+
 #[inline(always)]
 fn reroute<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: bool) -> i64 {
     let (Some(globals), Some(found)) = (fib::globals(), conntrack::at::<F>(index)) else { return ENDED };
     // SAFETY: the flow points into an array map.
     let flow = unsafe { &mut *found.flow };
-    let (tuple, old) = (flow.outbound_key(), flow.next_hop.uplink);
+    let (mut tuple, old) = (flow.outbound_key(), flow.next_hop.uplink);
     let context = TcContext::new(skb);
     let packet = &Packet::of(&context);
     let accepted = flow.flags & ACCEPTED != 0;
@@ -240,9 +314,17 @@ fn reroute<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: 
         _ => Way::From(IfIndex(bridge)),
     };
     let keeps_address = accepted || flow.external == flow.local || flow.flags & CHOSEN != 0;
+    if bridge == 0 {
+        // As the host would answer from this address: rules that lead it out by its own uplink hold.
+        tuple.source = flow.external;
+    }
     let route = fib::lookup::<F>(packet, &tuple, way, !keeps_address, globals);
-    if bridge == 0 && !matches!(route, Route::Forward { .. }) {
-        return ASTRAY;
+    if bridge == 0 {
+        match &route {
+            Route::Forward { hop, .. } if hop.uplink == old => {}
+            Route::Stack => return ASTRAY,
+            _ => return to_station::<F>(packet, index, globals),
+        }
     }
     // No route at present: the stack says so, and the flow waits for a better one.
     let Route::Forward { mut hop, source } = route else { return STACK };

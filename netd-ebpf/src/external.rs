@@ -243,8 +243,7 @@ pub fn is_external<F: Family>(address: F::Address) -> bool {
 #[inline(always)]
 pub fn endpoint_of<F: Family>(external: F::Address) -> Option<u32> {
     let internal = F::external(external)?.inward(external)?;
-    // SAFETY: the value is copied at once.
-    unsafe { F::addresses().get(internal) }.copied()
+    F::slot_of(internal)
 }
 
 /// Gives the packet its external source. `error`: where the header of an ICMP error is, if it is one.
@@ -296,7 +295,7 @@ fn succeed(code: i64) -> Result<u32, DropReason> {
 
 /// What the outside sees of an address.
 #[inline(always)]
-fn outward<F: Family>(internal: F::Address) -> Result<F::Address, DropReason> {
+pub fn outward<F: Family>(internal: F::Address) -> Result<F::Address, DropReason> {
     F::internal(internal).and_then(|it| it.outward(internal)).ok_or(DropReason::NoExternalAddress)
 }
 
@@ -343,8 +342,7 @@ fn enter_one<F: Quoted>(skb: *mut __sk_buff, is_routed: bool, l3: u32) -> i64 {
     let packet = &Packet::with_l3(&context, l3);
     let done = F::parse(packet).and_then(|ip| {
         let to = inward::<F>(ip.destination)?;
-        // SAFETY: the value is copied at once.
-        let slot = unsafe { F::addresses().get(to) }.copied().ok_or(DropReason::UnknownEndpoint)?;
+        let slot = F::slot_of(to).ok_or(DropReason::UnknownEndpoint)?;
         let endpoint: &Endpoint = ENDPOINTS.get(slot).ok_or(DropReason::UnknownEndpoint)?;
         let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
         if endpoint.port.0 == 0 {

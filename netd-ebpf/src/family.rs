@@ -103,6 +103,20 @@ pub trait Family: Sized + 'static {
         Self::subnets().get(whole(address)).copied()
     }
 
+    /// The slot of the endpoint that has the address.
+    #[inline(always)]
+    fn slot_of(address: Self::Address) -> Option<u32> {
+        // SAFETY: the value is copied at once.
+        unsafe { Self::addresses().get(address) }.copied()
+    }
+
+    /// The index of the flow that has the key, or had it a moment ago.
+    #[inline(always)]
+    fn flow_of(key: &Tuple<Self::Address>) -> Option<u32> {
+        // SAFETY: the value is copied at once.
+        unsafe { Self::flow_keys().get(key) }.copied()
+    }
+
     /// The translation of a destination that the outside knows a container or a network by.
     #[inline(always)]
     fn external(address: Self::Address) -> Option<&'static External<Self::Address>> {

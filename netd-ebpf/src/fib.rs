@@ -5,19 +5,21 @@ use aya_ebpf::{
         BPF_FIB_LKUP_RET_NO_SRC_ADDR, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
         BPF_FIB_LOOKUP_OUTPUT, BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC, bpf_fib_lookup,
     },
-    helpers::generated::bpf_fib_lookup as lookup_fib,
+    helpers::generated::{bpf_check_mtu, bpf_fib_lookup as lookup_fib},
 };
 use netd_common::{
     addr::{Address as _, IfIndex},
     fib::NextHop,
     globals::Globals,
+    nat::OUTSIDE,
     tuple::Tuple,
 };
 
 use crate::{
-    family::Family,
+    family::{Family, V4},
     maps::{GLOBALS, UPLINKS},
-    packet::Packet,
+    packet::{BARE, Packet},
+    parse::eth,
 };
 
 /// What the FIB says of a packet.
@@ -25,7 +27,9 @@ pub enum Route<A> {
     /// It is to be forwarded; `source` is the address that the host itself would use, unspecified if it has none or nobody
     /// has asked for it.
     Forward { hop: NextHop, source: A },
-    /// The stack has to see to it: it is for the host, or there is no route, or one that a program cannot follow.
+    /// There is no route, or it leads to the host itself.
+    Nowhere,
+    /// The stack has to see to it: a route that refuses, or one that a program cannot follow.
     Stack,
 }
 
@@ -39,8 +43,33 @@ pub fn globals() -> Option<&'static Globals> {
 pub enum Way {
     /// Those for what comes in by this interface.
     From(IfIndex),
-    /// Those that lead out by this interface.
+    /// Those that lead out by this interface, if there are any. Of IPv6's it may be another that is found: asked for an interface, the
+    /// kernel's search heeds neither that nor rules for a source, and is not asked so.
+    /// <https://github.com/torvalds/linux/blob/v6.12/net/core/filter.c> (`bpf_ipv6_fib_lookup`)
     Out(IfIndex),
+}
+
+/// The next hop of a flow that is begun towards a container: it is looked up with the first answer. Until then it is the station of
+/// the outside that the packet comes from; none, if a container has sent it.
+#[inline(always)]
+pub fn unanswered(packet: &Packet, peer: u32, globals: &Globals) -> NextHop {
+    let uplink = IfIndex(packet.ifindex());
+    let generation = globals.fib_generation.wrapping_sub(1);
+    let from = match eth::parse(packet) {
+        _ if peer != OUTSIDE => NextHop::default(),
+        Ok(frame) if packet.l3 != BARE => NextHop::station(uplink, frame.source),
+        _ => NextHop { uplink, ..NextHop::default() },
+    };
+    NextHop { generation, ..from }
+}
+
+/// The MTU of an interface; 0 if there is no such interface.
+#[inline(always)]
+pub fn mtu(packet: &Packet, interface: IfIndex) -> u32 {
+    let mut mtu = 0;
+    // SAFETY: the kernel hands a valid context; the helper reads and writes `mtu` alone.
+    unsafe { bpf_check_mtu(packet.skb().cast(), interface.0, &raw mut mtu, 0, 0) };
+    mtu
 }
 
 /// Whether a packet, were it to come in by `interface`, is the host's own, and not to be forwarded: it is for one of its addresses,
@@ -76,7 +105,10 @@ pub fn lookup<F: Family>(
 ) -> Route<F::Address> {
     let (interface, mut flags) = match way {
         Way::From(interface) => (interface, BPF_FIB_LOOKUP_SKIP_NEIGH),
-        Way::Out(interface) => (interface, BPF_FIB_LOOKUP_SKIP_NEIGH | BPF_FIB_LOOKUP_OUTPUT),
+        Way::Out(interface) if F::AF == V4::AF => {
+            (interface, BPF_FIB_LOOKUP_SKIP_NEIGH | BPF_FIB_LOOKUP_OUTPUT)
+        }
+        Way::Out(interface) => (interface, BPF_FIB_LOOKUP_SKIP_NEIGH),
     };
     // SAFETY: a C struct of numbers and unions of numbers.
     let mut params: bpf_fib_lookup = unsafe { core::mem::zeroed() };
@@ -97,8 +129,10 @@ pub fn lookup<F: Family>(
     let result = unsafe {
         lookup_fib(packet.skb().cast(), &raw mut params, size_of::<bpf_fib_lookup>() as i32, flags)
     } as u32;
-    if result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_SRC_ADDR {
-        return Route::Stack;
+    match result {
+        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_SRC_ADDR => {}
+        BPF_FIB_LKUP_RET_NOT_FWDED => return Route::Nowhere,
+        _ => return Route::Stack,
     }
     let uplink = IfIndex(params.ifindex);
     // SAFETY: the kernel filled these unions; all their members are plain numbers.

@@ -3,13 +3,12 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netd_common::{
-    addr::{Be16, IfIndex},
+    addr::Be16,
     bridge::{INDEPENDENT_FILTERING, INDEPENDENT_MAPPING, MASQUERADE},
     conntrack::State,
     drop::DropReason,
     endpoint::{NO_GATEWAY, VIA_BRIDGE},
     event::Sweep,
-    fib::NextHop,
     nat::{ACCEPTED, BOUND, OUTSIDE, OWN_ADDRESS, PEER, SEEN_BOUND, TWICE, UNFILTERED},
     tuple::{
         INBOUND, Tuple,
@@ -139,12 +138,10 @@ fn come<F: Family>(packet: &Packet, client: u32) -> Result<i64, DropReason> {
         Err(_) => return Ok(FULL | i64::from(Sweep::ANY)),
     };
     let flow = conntrack::blank::<F>(index)?;
-    // The way back is looked up when there is an answer, beginning with the uplink that the request came in by.
-    let generation = globals.fib_generation.wrapping_sub(1);
     let mut code = i64::from(index);
     // SAFETY: a drawn record is nobody else's until its keys are in the table.
     unsafe {
-        (*flow).next_hop = NextHop { uplink: IfIndex(packet.ifindex()), generation, ..NextHop::default() };
+        (*flow).next_hop = fib::unanswered(packet, client, globals);
         (*flow).local = binding.local;
         (*flow).local_port = binding.local_port;
         (*flow).remote = key.source;
@@ -157,7 +154,6 @@ fn come<F: Family>(packet: &Packet, client: u32) -> Result<i64, DropReason> {
         (*flow).peer = client;
         (*flow).flags = ACCEPTED | OWN_ADDRESS | BOUND | UNFILTERED;
         if client != OUTSIDE {
-            (*flow).next_hop.uplink = IfIndex(0);
             (*flow).flags |= PEER;
             if is_bound::<F>(client) {
                 (*flow).seen = key.destination;

@@ -220,8 +220,8 @@ extern "C" fn try_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {
             Be16(random as u16)
         }
     };
-    // SAFETY: the value is copied at once, and what it leads to is checked before it is ended.
-    if let Some(holder) = unsafe { F::flow_keys().get(&search.key) }.copied() {
+    // What it leads to is checked before it is ended.
+    if let Some(holder) = F::flow_of(&search.key) {
         if let Some(since) = over_since::<F>(holder, search.globals)
             && since < search.over_since
         {

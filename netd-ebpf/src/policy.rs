@@ -140,8 +140,7 @@ fn judge<F: Family>(skb: *mut __sk_buff, peer: u32, l3: u32) -> i64 {
 #[inline(always)]
 fn admit<F: Family>(packet: &Packet, peer: u32) -> Result<Option<i64>, DropReason> {
     let ip = F::parse(packet)?;
-    // SAFETY: the value is copied at once.
-    let slot = unsafe { F::addresses().get(ip.destination) }.copied();
+    let slot = F::slot_of(ip.destination);
     let number = match slot.and_then(|slot| ENDPOINTS.get(slot)) {
         Some(endpoint) => endpoint.network,
         // A network's gateway, or nobody: of those the stack knows better, but not whether the outside may ask.
@@ -236,15 +235,11 @@ fn record<F: Family>(packet: &Packet, admitted: i64, peer: u32) -> Result<i64, D
     let open = if admitted & NO_PORT != 0 { OPEN } else { 0 };
     // SAFETY: a drawn record is nobody else's until its keys are in the table.
     unsafe {
-        (*flow).next_hop = NextHop::default();
-        if is_outside {
-            // The way back is looked up when there is an answer, beginning with the uplink that the request came in by.
-            (*flow).next_hop.uplink = IfIndex(packet.ifindex());
-            (*flow).next_hop.generation = globals.fib_generation.wrapping_sub(1);
+        (*flow).next_hop = if is_outside {
+            fib::unanswered(packet, peer, globals)
         } else {
-            (*flow).next_hop.generation = globals.fib_generation;
-            (*flow).next_hop.mtu = u32::MAX;
-        }
+            NextHop { generation: globals.fib_generation, mtu: u32::MAX, ..NextHop::default() }
+        };
         (*flow).local = key.destination;
         (*flow).local_port = key.destination_port;
         (*flow).remote = key.source;

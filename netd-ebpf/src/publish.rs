@@ -9,7 +9,6 @@ use netd_common::{
     drop::DropReason,
     endpoint::{NO_GATEWAY, VIA_BRIDGE},
     event::Sweep,
-    fib::NextHop,
     limits,
     nat::{ACCEPTED, Flow, OUTSIDE, OWN_ADDRESS, PEER, SEEN_BOUND, TWICE},
     publish::{Publication, PublishedPort},
@@ -236,12 +235,9 @@ fn record<F: Family>(packet: &Packet, client: u32) -> Result<Option<u32>, Refuse
     let flow = conntrack::blank::<F>(index)?;
     // Again, for the same reason.
     let ports: Ports = packet.load(ip.l4)?;
-    let uplink = IfIndex(packet.ifindex());
-    // The way back is looked up when there is an answer, beginning with the uplink that the request came in by.
-    let generation = globals.fib_generation.wrapping_sub(1);
     // SAFETY: a drawn record is nobody else's until its keys are in the table.
     unsafe {
-        (*flow).next_hop = NextHop { uplink, generation, ..NextHop::default() };
+        (*flow).next_hop = fib::unanswered(packet, client, globals);
         (*flow).local = F::endpoint(&*endpoint);
         (*flow).local_port = publication.container_port(ports.destination);
         (*flow).remote = ip.source;
@@ -254,7 +250,6 @@ fn record<F: Family>(packet: &Packet, client: u32) -> Result<Option<u32>, Refuse
         (*flow).peer = client;
         (*flow).flags = ACCEPTED | OWN_ADDRESS;
         if client != OUTSIDE {
-            (*flow).next_hop.uplink = IfIndex(0);
             (*flow).flags |= PEER;
             if let Some(gateway) = common_gateway::<F>((*endpoint).network, client)? {
                 (*flow).seen = gateway;

@@ -97,10 +97,16 @@ pub fn copy_in(packet: &Packet) -> i32 {
 /// Out by the interface that the program is attached to.
 #[inline(always)]
 pub fn back(packet: &Packet) -> Verdict {
+    along(packet, IfIndex(packet.ifindex()))
+}
+
+/// Out of the uplink, as the frame is.
+#[inline(always)]
+pub fn along(packet: &Packet, uplink: IfIndex) -> Verdict {
     // SAFETY: the kernel hands a valid context; a plain helper call.
     Verdict::redirected(unsafe {
         (*packet.skb()).mark = TRANSLATED;
-        bpf_redirect(packet.ifindex(), 0)
+        bpf_redirect(uplink.0, 0)
     })
 }
 

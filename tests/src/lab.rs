@@ -45,7 +45,7 @@ pub use namespace::Namespace;
 pub use offload::set_offloads;
 pub use ping::{Ping, checksum, ping};
 pub use podman::Podman;
-pub use socket::{ask, at, bound, close, connect, udp};
+pub use socket::{ask, at, bound, close, connect, connect_from, udp};
 pub use transfer::{TcpEcho, UdpEcho, transfer};
 pub use tunnel::Tunnel;
 pub use udp_stream::{Losses, UdpStream};

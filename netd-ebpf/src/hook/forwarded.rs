@@ -29,7 +29,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
         eth::IPV6 => CLOSED6,
         _ => return Ok(Verdict::NEXT),
     };
-    let is_closed = fib::globals().is_some_and(|globals| globals.closed & family != 0);
+    let is_closed = fib::globals().is_some_and(|globals| globals.flags & family != 0);
     if is_closed && is_forwarded(&packet) && !is_own(packet.came_by()) {
         return Err(DropReason::NotForwarded);
     }

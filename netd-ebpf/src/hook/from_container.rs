@@ -7,6 +7,7 @@ use netd_common::{
     conntrack::flags::RST,
     drop::DropReason,
     endpoint::{ANY_SOURCE, Endpoint, NO_GATEWAY, SENT_LIMITED, VIA_BRIDGE},
+    globals::MULTIHOMED,
     nat::{Flow, PEER},
     stats::Path,
     tuple::{INBOUND, OUTBOUND},
@@ -25,7 +26,7 @@ use crate::{
     hairpin::{self, Hairpin},
     hook::from_uplink::accepted,
     icmp::{self, Reporter, Sender},
-    maps::{NETWORKS, WAYS},
+    maps::{NETWORKS, UPLINKS, WAYS},
     nat, nd,
     open::{self, BY_STACK, FIT, Opened, Request},
     packet::Packet,
@@ -196,8 +197,7 @@ fn outside<F: Translate + Refuse + Policy + Hairpin + Filter>(
         {
             found
         }
-        // SAFETY: whether there is a value, and nothing of it.
-        _ if unsafe { F::addresses().get(ip.destination) }.is_some()
+        _ if F::slot_of(ip.destination).is_some()
             && let Some(outcome) = neighbour::<F>(packet, ip, from) =>
         {
             return outcome;
@@ -227,8 +227,15 @@ fn outside<F: Translate + Refuse + Policy + Hairpin + Filter>(
 /// Out by the uplink; or back in, to the container that opened the flow, or that is known by the external address.
 #[inline(always)]
 fn send<F: Translate>(packet: &Packet, error: Option<usize>, flow: &Flow<F::Address>) -> Outcome {
-    if flow.next_hop.uplink.0 != 0 {
-        return Ok(redirect::out(packet, &flow.next_hop));
+    let hop = &flow.next_hop;
+    if let Some(station) = hop.mac() {
+        // SAFETY: the value is copied at once.
+        let own = unsafe { UPLINKS.get(hop.uplink) }.map(|uplink| uplink.mac).ok_or(DropReason::NoUplink)?;
+        rewrite::frame::<F>(packet, own, station)?;
+        return Ok(redirect::along(packet, hop.uplink));
+    }
+    if hop.uplink.0 != 0 {
+        return Ok(redirect::out(packet, hop));
     }
     if flow.flags & PEER != 0 {
         return nat::to_peer::<F>(packet, flow);
@@ -273,6 +280,9 @@ fn one_to_one<F: Translate + Refuse>(
         return external::enter::<F>(packet, error, From::Within);
     }
     match F::way_out(packet, request) {
+        FOUND if fib::globals().is_some_and(|globals| globals.flags & MULTIHOMED != 0) => {
+            F::keep_to_link(packet, request);
+        }
         FOUND => {}
         refused => {
             return match Opened::decode(refused) {
@@ -328,8 +338,7 @@ fn neighbour<F: Translate + Policy>(packet: &Packet, ip: &Ip<F::Address>, from: 
 /// To a container of another network, as `neighbour`, if it is the stack that takes it there.
 #[inline(always)]
 fn by_stack<F: Policy>(packet: &Packet, ip: &Ip<F::Address>, from: &Sending) -> Option<Outcome> {
-    // SAFETY: whether there is a value, and nothing of it.
-    unsafe { F::addresses().get(ip.destination) }?;
+    F::slot_of(ip.destination)?;
     if F::answers(packet) >= 0 {
         return Some(stack(Path::StackBridge));
     }

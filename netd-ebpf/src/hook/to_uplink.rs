@@ -127,8 +127,7 @@ fn container<F: Translate + Filter>(packet: &Packet, ip: &Ip<F::Address>, networ
     {
         return outcome;
     }
-    // SAFETY: the value is copied at once.
-    let endpoint = unsafe { F::addresses().get(ip.source) }.copied().unwrap_or(HOST);
+    let endpoint = F::slot_of(ip.source).unwrap_or(HOST);
     let mut request = request::<F>(packet, ip, &l4, endpoint, network, unfit(l4.kind));
     let index = match conntrack::find::<F>(&request.tuple) {
         Some(found)

@@ -17,7 +17,7 @@ use netd_common::{
     external::External,
     fdb::FdbKey,
     fib::Uplink,
-    globals::Globals,
+    globals::{CLOSED4, CLOSED6, Globals, MULTIHOMED},
     limits,
     nat::{PortRange, PortRanges},
     policy::Trusted,
@@ -124,7 +124,7 @@ impl Maps {
         self.globals.get(&0, 0).map_err(failed("GLOBALS"))
     }
 
-    /// Writes what holds for all networks; the FIB generation goes on from where it was, and what is closed stays so.
+    /// Writes what holds for all networks; the FIB generation goes on from where it was, and the flags stay as they are.
     pub(super) fn set_globals(&mut self, hz: u32, host_ports: PortRange, netns: u64) -> Result<(), Error> {
         let before = self.globals()?;
         let globals = Globals {
@@ -134,13 +134,19 @@ impl Maps {
             ports: PortRanges::beside(host_ports),
             flows_per_endpoint: limits::FLOWS_PER_ENDPOINT,
             fib_source: u32::from(super::status::kernel_is_at_least(6, 7)),
-            closed: before.closed,
+            flags: before.flags,
         };
         self.globals.set(0, globals, 0).map_err(failed("GLOBALS"))
     }
 
     pub(super) fn set_closed(&mut self, closed: u32) -> Result<(), Error> {
-        let globals = Globals { closed, ..self.globals()? };
+        self.set_flags(CLOSED4 | CLOSED6, closed)
+    }
+
+    /// Sets those of the flags in `mask` that are in `flags`, and clears the others.
+    fn set_flags(&mut self, mask: u32, flags: u32) -> Result<(), Error> {
+        let before = self.globals()?;
+        let globals = Globals { flags: before.flags & !mask | flags, ..before };
         self.globals.set(0, globals, 0).map_err(failed("GLOBALS"))
     }
 
@@ -257,11 +263,18 @@ impl Maps {
     }
 
     pub(super) fn put_uplink(&mut self, uplink: IfIndex, entry: &Uplink) -> Result<(), Error> {
-        self.uplinks.insert(uplink, entry, 0).map_err(failed("UPLINKS"))
+        self.uplinks.insert(uplink, entry, 0).map_err(failed("UPLINKS"))?;
+        self.count_uplinks()
     }
 
     pub(super) fn remove_uplink(&mut self, uplink: IfIndex) -> Result<(), Error> {
-        gone("UPLINKS", self.uplinks.remove(&uplink))
+        gone("UPLINKS", self.uplinks.remove(&uplink))?;
+        self.count_uplinks()
+    }
+
+    fn count_uplinks(&mut self) -> Result<(), Error> {
+        let is_multihomed = self.uplinks.keys().nth(1).is_some();
+        self.set_flags(MULTIHOMED, if is_multihomed { MULTIHOMED } else { 0 })
     }
 
     /// Bridges of other engines.

@@ -85,9 +85,14 @@ fn overflows() -> String {
 /// Connects from a port (0: any port).
 pub fn connect(ns: &Namespace, port: u16, to: SocketAddr) -> io::Result<TcpStream> {
     let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
+    connect_from(ns, family.any(port), to)
+}
+
+/// The same from an address of the namespace's.
+pub fn connect_from(ns: &Namespace, from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = ns.enter(|| Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)))?;
     socket.set_reuse_address(true)?;
-    socket.bind(&family.any(port).into())?;
+    socket.bind(&from.into())?;
     socket.connect_timeout(&to.into(), PATIENCE)?;
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE))?;

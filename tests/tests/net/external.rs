@@ -49,7 +49,7 @@ fn speak(from: &Namespace, family: Family, server: &Namespace, to: IpAddr) -> [S
 }
 
 #[test]
-fn case_52_both_ways_under_the_external_address() {
+fn nat52_both_ways_under_the_external_address() {
     let (lab, a) = known();
     for family in Family::BOTH {
         let (own, external, outside) = (a.address(family), external(family, 9), family.outside());
@@ -73,7 +73,7 @@ fn case_52_both_ways_under_the_external_address() {
 }
 
 #[test]
-fn case_52_the_hosts_first_datagram_arrives() {
+fn nat52_the_hosts_first_datagram_arrives() {
     let (lab, a) = known();
     for family in Family::BOTH {
         let server = udp(&a.ns, family, 5300);
@@ -85,7 +85,7 @@ fn case_52_the_hosts_first_datagram_arrives() {
 }
 
 #[test]
-fn case_52_every_protocol() {
+fn nat52_every_protocol() {
     let (lab, a) = known();
     for family in Family::BOTH {
         let (own, external, outside) = (a.address(family), external(family, 9), family.outside());
@@ -129,7 +129,7 @@ fn error(capture: &mut Capture) -> (Packet, Packet) {
 }
 
 #[test]
-fn case_52_icmp_errors_both_ways() {
+fn nat52_icmp_errors_both_ways() {
     let (lab, a) = known();
     for family in Family::BOTH {
         let (own, external, outside) = (a.address(family), external(family, 9), family.outside());
@@ -160,7 +160,7 @@ fn case_52_icmp_errors_both_ways() {
 }
 
 #[test]
-fn case_52_hairpin() {
+fn nat52_hairpin() {
     let (lab, a) = known();
     let (b, e) = (lab.container("b"), lab.container("e"));
     give(&lab, &e, 8);
@@ -200,7 +200,7 @@ fn case_52_hairpin() {
 }
 
 #[test]
-fn case_52_fragments_and_narrow_uplinks() {
+fn nat52_fragments_and_narrow_uplinks() {
     let (lab, a) = known();
     let b = lab.container("b");
     for family in Family::BOTH {
@@ -240,7 +240,7 @@ fn neighbour(ns: &Namespace, address: IpAddr) -> Option<String> {
 }
 
 #[test]
-fn case_53_the_uplink_answers_for_external_addresses_alone() {
+fn nat53_the_uplink_answers_for_external_addresses_alone() {
     let (lab, _a) = known();
     let json = lab.host.ns.ip("-json link show dev up0");
     let links: serde_json::Value = serde_json::from_str(&json).expect("ip -json");

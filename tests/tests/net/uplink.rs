@@ -1,10 +1,12 @@
 //! The way outside changes while traffic flows.
 
-use std::net::IpAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use netd_tests::lab::{
-    Capture, Datagram, Family, Lab, Namespace, Ping, RawLink, UdpEcho, ask, at, ping, udp, until,
+    Capture, Datagram, Family, Lab, Namespace, Ping, RawLink, TcpEcho, UdpEcho, ask, at, connect_from, ping,
+    udp, until,
 };
 
 /// A second uplink `up1` to the same outside: 192.0.2.1/24 and 2001:db8:2::1/64 on the host, .10 and ::10 beyond.
@@ -141,5 +143,124 @@ fn a_vlan_over_the_uplink_is_another_link() {
         for data in [&b"of the uplink"[..], b"the same, untagged"] {
             assert!(arrived.iter().any(|payload| payload.ends_with(data)), "{arrived:?}");
         }
+    }
+}
+
+/// An address of the outside that is on no link of the host's, with which it speaks by its second uplink.
+struct Remote {
+    family: Family,
+    address: IpAddr,
+    /// The router to it, on the second uplink's link.
+    router: &'static str,
+    /// What of the host's is on that link.
+    link: &'static str,
+    by_first: Capture,
+    by_second: Capture,
+}
+
+impl Remote {
+    fn both(lab: &Lab) -> [Self; 2] {
+        Family::BOTH.map(|family| {
+            let (address, router, link) = match family {
+                Family::V4 => ("198.51.100.99", "192.0.2.10", "192.0.2.0/24"),
+                Family::V6 => ("2001:db8:99::99", "2001:db8:2::10", "2001:db8:2::/64"),
+            };
+            lab.outside.ip(&format!("address add {address} dev lo"));
+            let [by_first, by_second] = ["eth0", "eth2"].map(|link| Capture::new(&lab.outside, link));
+            Self { family, address: address.parse().expect("an address"), router, link, by_first, by_second }
+        })
+    }
+
+    /// `ip` on the host, for this family.
+    fn ip(&self, lab: &Lab, arguments: &str) {
+        let version = if self.family == Family::V4 { "-4" } else { "-6" };
+        lab.host.ns.ip(&format!("{version} {arguments}"));
+    }
+
+    /// A rule that leads what the second uplink's addresses send out by it.
+    fn rule(&self, lab: &Lab, verb: &str) {
+        let Self { router, link, .. } = self;
+        self.ip(lab, &format!("route {verb} default via {router} dev up1 table 77"));
+        self.ip(lab, &format!("rule {verb} from {link} lookup 77"));
+    }
+
+    /// A socket of its.
+    fn socket(&self, lab: &Lab) -> UdpSocket {
+        lab.outside.enter(|| UdpSocket::bind(at(self.address, 0))).expect("binding")
+    }
+
+    /// What comes from `source` comes by the second uplink.
+    fn expect_by_second(&mut self, source: IpAddr, way: &str) {
+        self.by_second.expect(way, |p| (p.source, p.destination) == (source, self.address));
+        let astray = self.by_first.drain().into_iter().find(|p| p.source == source);
+        assert!(astray.is_none(), "{way}: {astray:?}");
+    }
+
+    /// Asks for the port that is published on the second uplink's address, and is answered there.
+    fn ask_for_port(&mut self, lab: &Lab, way: &str) {
+        let host: IpAddr = match self.family {
+            Family::V4 => [192, 0, 2, 1].into(),
+            Family::V6 => "2001:db8:2::1".parse().expect("an address"),
+        };
+        ask(&self.socket(lab), at(host, 8080), b"hello");
+        self.expect_by_second(host, way);
+        let mut stream = connect_from(&lab.outside, at(self.address, 0), at(host, 8080))
+            .unwrap_or_else(|e| panic!("{way}: {e}"));
+        stream.write_all(b"hello").expect("sending");
+        stream.read_exact(&mut [0; 5]).expect("the echo");
+        self.expect_by_second(host, way);
+    }
+}
+
+/// Whatever the routes say, where there are any.
+#[test]
+fn answers_leave_by_the_uplink_of_the_request() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    second_uplink(&lab);
+    lab.host.netd(&format!("publish netns:{} 8080:80/tcp 8080:80/udp", a.ns.name()));
+    for mut remote in Remote::both(&lab) {
+        let server = at(a.address(remote.family), 80);
+        let (datagrams, _streams) = (UdpEcho::new(&a.ns, server), TcpEcho::new(&a.ns, server));
+        remote.ask_for_port(&lab, "no route there");
+        let way = format!("default via {} dev up1 metric 5000", remote.router);
+        remote.ip(&lab, &format!("route add {way}"));
+        remote.ask_for_port(&lab, "a route that another goes before");
+        remote.ip(&lab, &format!("route delete {way}"));
+        remote.rule(&lab, "add");
+        remote.ask_for_port(&lab, "a rule");
+        remote.rule(&lab, "delete");
+        assert!(datagrams.peers().iter().all(|peer| peer.ip() == remote.address));
+    }
+}
+
+/// What a container sends under an external address leaves by the link that the address is on: there the outside asks for it, and
+/// behind another uplink nobody need let it through.
+#[test]
+fn an_external_address_keeps_to_its_link() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    second_uplink(&lab);
+    for mut remote in Remote::both(&lab) {
+        let external: IpAddr = match remote.family {
+            Family::V4 => [192, 0, 2, 9].into(),
+            Family::V6 => "2001:db8:2::9".parse().expect("an address"),
+        };
+        remote.rule(&lab, "add");
+        until("netd knows the second uplink", || {
+            lab.host.netd("status").lines().any(|line| line.starts_with("up1 "))
+        });
+        lab.host.netd(&format!("nat add {external} netns:{}", a.ns.name()));
+        let _echo = UdpEcho::new(&a.ns, at(a.address(remote.family), 5300));
+        ask(&remote.socket(&lab), at(external, 5300), b"hello");
+        remote.expect_by_second(external, "an answer");
+        assert!(ping(&a.ns, remote.address, Ping::default()));
+        remote.expect_by_second(external, "a question");
+        // With no way there it leaves where there is one.
+        remote.rule(&lab, "delete");
+        until("the other way", || {
+            ping(&a.ns, remote.address, Ping { patience: Duration::from_millis(300), ..Ping::default() });
+            remote.by_first.drain().iter().any(|p| (p.source, p.destination) == (external, remote.address))
+        });
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use netd::model::{HostPorts, Protocol, Reserver};
 
 use crate::{
-    fixture::{A, B, Container, Fixture, REDIRECTED},
+    fixture::{A, B, Container, Fixture, REDIRECTED, ROUTER, UPLINK, ip},
     packet::{ACK, L4, SYN, address, arriving, back, external, out, read, remote},
 };
 
@@ -56,6 +56,30 @@ fn who_comes_is_led_to_the_container_and_the_answer_goes_back() {
     assert_eq!(fixture.keys(), [4, 4]);
     assert_eq!(fixture.held(A), [2, 2]);
     assert!(fixture.datapath.flows().unwrap().iter().all(|flow| flow.accepted));
+}
+
+#[test]
+fn an_answer_without_a_route_is_for_whoever_handed_the_request_over() {
+    let fixture = Fixture::new();
+    publish_everywhere(&fixture, [8080, 8080], A, 80);
+    ip("route del default");
+    ip("-6 route del default");
+    fixture.datapath.bump_fib_generation().unwrap();
+    for v6 in [false, true] {
+        fixture.assert_returns(A, &back(v6, L4::Udp(5000, 8080)));
+        let answer = || fixture.assert_leaves(A, &out(A, v6, L4::Udp(80, 5000)));
+        let left = answer();
+        assert_eq!((left.macs, left.source, left.destination), ([UPLINK, ROUTER], external(v6), remote(v6)));
+        // A route is a better hop, if it refuses too.
+        let (version, router) = if v6 { ("-6", "2001:db8::10") } else { ("-4", "203.0.113.10") };
+        ip(&format!("{version} route add default via {router}"));
+        fixture.datapath.bump_fib_generation().unwrap();
+        assert_ne!(answer().macs, [UPLINK, ROUTER], "the kernel finds the neighbour");
+        fixture.assert_returns(A, &back(v6, L4::Udp(5001, 8080)));
+        ip(&format!("{version} route add blackhole {}", remote(v6)));
+        fixture.datapath.bump_fib_generation().unwrap();
+        fixture.assert_stack(A, &out(A, v6, L4::Udp(80, 5001)), "stack_host");
+    }
 }
 
 #[test]
