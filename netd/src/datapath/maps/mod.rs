@@ -1,9 +1,10 @@
 //! Maps by their types: what the daemon writes and reads.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+mod endpoint;
+mod globals;
+mod host;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::{
     Ebpf,
@@ -11,15 +12,14 @@ use aya::{
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netd_common::{
-    addr::{Address as _, IfIndex, Ipv4, Ipv6, Mac},
+    addr::{IfIndex, Ipv4, Ipv6, Mac},
     bridge::{Exempt, Network},
     endpoint::Endpoint,
     external::External,
     fdb::FdbKey,
     fib::Uplink,
-    globals::{CLOSED4, CLOSED6, Globals, MULTIHOMED},
+    globals::Globals,
     limits,
-    nat::{PortRange, PortRanges},
     policy::Trusted,
     rate::Rate,
     stats::EndpointTraffic,
@@ -120,43 +120,6 @@ impl Maps {
         })
     }
 
-    pub(super) fn globals(&self) -> Result<Globals, Error> {
-        self.globals.get(&0, 0).map_err(failed("GLOBALS"))
-    }
-
-    /// Writes what holds for all networks; the FIB generation goes on from where it was, and the flags stay as they are.
-    pub(super) fn set_globals(&mut self, hz: u32, host_ports: PortRange, netns: u64) -> Result<(), Error> {
-        let before = self.globals()?;
-        let globals = Globals {
-            netns,
-            fib_generation: before.fib_generation.wrapping_add(1),
-            hz,
-            ports: PortRanges::beside(host_ports),
-            flows_per_endpoint: limits::FLOWS_PER_ENDPOINT,
-            fib_source: u32::from(super::status::kernel_is_at_least(6, 7)),
-            flags: before.flags,
-        };
-        self.globals.set(0, globals, 0).map_err(failed("GLOBALS"))
-    }
-
-    pub(super) fn set_closed(&mut self, closed: u32) -> Result<(), Error> {
-        self.set_flags(CLOSED4 | CLOSED6, closed)
-    }
-
-    /// Sets those of the flags in `mask` that are in `flags`, and clears the others.
-    fn set_flags(&mut self, mask: u32, flags: u32) -> Result<(), Error> {
-        let before = self.globals()?;
-        let globals = Globals { flags: before.flags & !mask | flags, ..before };
-        self.globals.set(0, globals, 0).map_err(failed("GLOBALS"))
-    }
-
-    pub(super) fn bump_fib_generation(&mut self) -> Result<u32, Error> {
-        let mut globals = self.globals()?;
-        globals.fib_generation = globals.fib_generation.wrapping_add(1);
-        self.globals.set(0, globals, 0).map_err(failed("GLOBALS"))?;
-        Ok(globals.fib_generation)
-    }
-
     /// Returns the bridge that is no network's any more.
     pub(super) fn put_network(&mut self, number: u32, entry: &Network) -> Result<Option<IfIndex>, Error> {
         within("network", number, limits::NETWORKS)?;
@@ -237,143 +200,6 @@ impl Maps {
         }
     }
 
-    pub(super) fn put_local(&mut self, prefix: IpNet) -> Result<(), Error> {
-        match prefix {
-            IpNet::V4(prefix) => self.locals4.insert(&key4(prefix), 0, 0).map_err(failed("LOCALS4")),
-            IpNet::V6(prefix) => self.locals6.insert(&key6(prefix), 0, 0).map_err(failed("LOCALS6")),
-        }
-    }
-
-    pub(super) fn remove_local(&mut self, prefix: IpNet) -> Result<(), Error> {
-        match prefix {
-            IpNet::V4(prefix) => gone("LOCALS4", self.locals4.remove(&key4(prefix))),
-            IpNet::V6(prefix) => gone("LOCALS6", self.locals6.remove(&key6(prefix))),
-        }
-    }
-
-    pub(super) fn locals(&self) -> Result<BTreeSet<IpNet>, Error> {
-        let mut locals = BTreeSet::new();
-        for key in self.locals4.keys() {
-            locals.extend(net4(&key.map_err(failed("LOCALS4"))?));
-        }
-        for key in self.locals6.keys() {
-            locals.extend(net6(&key.map_err(failed("LOCALS6"))?));
-        }
-        Ok(locals)
-    }
-
-    pub(super) fn put_uplink(&mut self, uplink: IfIndex, entry: &Uplink) -> Result<(), Error> {
-        self.uplinks.insert(uplink, entry, 0).map_err(failed("UPLINKS"))?;
-        self.count_uplinks()
-    }
-
-    pub(super) fn remove_uplink(&mut self, uplink: IfIndex) -> Result<(), Error> {
-        gone("UPLINKS", self.uplinks.remove(&uplink))?;
-        self.count_uplinks()
-    }
-
-    fn count_uplinks(&mut self) -> Result<(), Error> {
-        let is_multihomed = self.uplinks.keys().nth(1).is_some();
-        self.set_flags(MULTIHOMED, if is_multihomed { MULTIHOMED } else { 0 })
-    }
-
-    /// Bridges of other engines.
-    pub(super) fn other_bridges(&self) -> Result<BTreeSet<IfIndex>, Error> {
-        let mut bridges = BTreeSet::new();
-        for entry in self.bridges.iter() {
-            let (bridge, network) = entry.map_err(failed("BRIDGES"))?;
-            if network == limits::NETWORKS {
-                bridges.insert(bridge);
-            }
-        }
-        Ok(bridges)
-    }
-
-    pub(super) fn put_other_bridge(&mut self, bridge: IfIndex) -> Result<(), Error> {
-        self.bridges.insert(bridge, limits::NETWORKS, 0).map_err(failed("BRIDGES"))
-    }
-
-    pub(super) fn remove_other_bridge(&mut self, bridge: IfIndex) -> Result<(), Error> {
-        gone("BRIDGES", self.bridges.remove(&bridge))
-    }
-
-    pub(super) fn put_foreign(&mut self, interface: IfIndex, mac: Mac) -> Result<(), Error> {
-        self.foreign.insert(interface, mac, 0).map_err(failed("FOREIGN"))
-    }
-
-    pub(super) fn remove_foreign(&mut self, interface: IfIndex) -> Result<(), Error> {
-        gone("FOREIGN", self.foreign.remove(&interface))
-    }
-
-    pub(super) fn foreign(&self) -> Result<BTreeMap<IfIndex, Mac>, Error> {
-        self.foreign.iter().collect::<Result<_, _>>().map_err(failed("FOREIGN"))
-    }
-
-    /// The record first, then what leads to it; what led to an older record of the slot is taken away.
-    pub(super) fn put_endpoint(&mut self, slot: u32, entry: &Endpoint) -> Result<(), Error> {
-        within("endpoint", slot, limits::ENDPOINTS)?;
-        let before = self.endpoints.get(&slot, 0).map_err(failed("ENDPOINTS"))?;
-        self.endpoints.set(slot, entry, 0).map_err(failed("ENDPOINTS"))?;
-        if before != *entry {
-            self.forget(slot, &before)?;
-        }
-        self.fdb.insert(station(entry), slot, 0).map_err(failed("FDB"))?;
-        if !entry.ipv4.is_unspecified() {
-            self.addresses4.insert(entry.ipv4, slot, 0).map_err(failed("ADDRESSES4"))?;
-        }
-        if !entry.ipv6.is_unspecified() {
-            self.addresses6.insert(entry.ipv6, slot, 0).map_err(failed("ADDRESSES6"))?;
-        }
-        self.ports.insert(entry.port, slot, 0).map_err(failed("PORTS"))?;
-        self.station_shortcuts
-            .set(station(entry).shortcut(), slot, 0)
-            .map_err(failed("STATION_SHORTCUTS"))?;
-        self.port_shortcuts.set(entry.port.shortcut(), slot, 0).map_err(failed("PORT_SHORTCUTS"))
-    }
-
-    /// Writes how fast an endpoint may send, and fills its bucket if that changes.
-    pub(super) fn put_rate(&mut self, slot: u32, wanted: Rate) -> Result<(), Error> {
-        within("endpoint", slot, limits::ENDPOINTS)?;
-        if self.rates.get(&slot, 0).map_err(failed("RATES"))? != wanted {
-            self.rates.set(slot, wanted, 0).map_err(failed("RATES"))?;
-            self.buckets.set(slot, 0, 0).map_err(failed("BUCKETS"))?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn remove_endpoint(&mut self, slot: u32) -> Result<(), Error> {
-        within("endpoint", slot, limits::ENDPOINTS)?;
-        let before = self.endpoints.get(&slot, 0).map_err(failed("ENDPOINTS"))?;
-        self.forget(slot, &before)?;
-        self.endpoints.set(slot, Endpoint::default(), 0).map_err(failed("ENDPOINTS"))?;
-        self.put_rate(slot, Rate::default())?;
-        self.tallies.clear(slot)
-    }
-
-    /// Takes away what leads to `slot`, and leaves what leads elsewhere by now.
-    fn forget(&mut self, slot: u32, entry: &Endpoint) -> Result<(), Error> {
-        if entry.port.0 == 0 {
-            return Ok(());
-        }
-        if self.ports.get(&entry.port, 0).is_ok_and(|holder| holder == slot) {
-            gone("PORTS", self.ports.remove(&entry.port))?;
-        }
-        if self.fdb.get(&station(entry), 0).is_ok_and(|holder| holder == slot) {
-            gone("FDB", self.fdb.remove(&station(entry)))?;
-        }
-        if self.addresses4.get(&entry.ipv4, 0).is_ok_and(|holder| holder == slot) {
-            gone("ADDRESSES4", self.addresses4.remove(&entry.ipv4))?;
-        }
-        if self.addresses6.get(&entry.ipv6, 0).is_ok_and(|holder| holder == slot) {
-            gone("ADDRESSES6", self.addresses6.remove(&entry.ipv6))?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn fdb(&self) -> Result<Vec<(FdbKey, u32)>, Error> {
-        self.fdb.iter().collect::<Result<_, _>>().map_err(failed("FDB"))
-    }
-
     pub(super) fn observe(&self) -> Result<Observed, Error> {
         let mut observed = Observed::default();
         for number in 0..limits::NETWORKS {
@@ -419,37 +245,6 @@ impl Maps {
         Ok(observed)
     }
 
-    /// Whether an address is some endpoint's.
-    pub(super) fn is_endpoints(&self, address: IpAddr) -> bool {
-        match address {
-            IpAddr::V4(address) => self.addresses4.get(&address.into(), 0).is_ok(),
-            IpAddr::V6(address) => self.addresses6.get(&address.into(), 0).is_ok(),
-        }
-    }
-
-    /// Whether an endpoint is there and has this address, which is a mapped one for IPv4.
-    pub(super) fn has_address(&self, slot: u32, address: Ipv6) -> Result<bool, Error> {
-        let endpoint = self.endpoints.get(&slot, 0).map_err(failed("ENDPOINTS"))?;
-        let is_its = address == endpoint.ipv6 || address == Ipv6::mapped(endpoint.ipv4);
-        Ok(endpoint.port != IfIndex(0) && is_its)
-    }
-
-    pub(super) fn trusted(&self) -> Result<BTreeSet<Trusted>, Error> {
-        self.trusted.keys().collect::<Result<_, _>>().map_err(failed("TRUSTED"))
-    }
-
-    pub(super) fn put_trusted(&mut self, pair: Trusted) -> Result<(), Error> {
-        self.trusted.insert(pair, 1, 0).map_err(failed("TRUSTED"))
-    }
-
-    pub(super) fn remove_trusted(&mut self, pair: Trusted) -> Result<(), Error> {
-        gone("TRUSTED", self.trusted.remove(&pair))
-    }
-
-    pub(super) fn uplinks(&self) -> Result<BTreeMap<IfIndex, Uplink>, Error> {
-        self.uplinks.iter().collect::<Result<_, _>>().map_err(failed("UPLINKS"))
-    }
-
     pub(super) fn counters(&self) -> Result<Counters, Error> {
         let slots: Result<Vec<u32>, MapError> =
             self.ports.iter().map(|port| port.map(|(_, slot)| slot)).collect();
@@ -490,8 +285,4 @@ impl Maps {
 
 fn within(what: &'static str, number: u32, limit: u32) -> Result<(), Error> {
     if number < limit { Ok(()) } else { Err(Error::Limit { what, number, limit }) }
-}
-
-fn station(entry: &Endpoint) -> FdbKey {
-    FdbKey { network: entry.network, mac: entry.mac, pad: [0; 2] }
 }
