@@ -5,7 +5,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::tuple::protocol;
+use crate::{limits, tuple::protocol};
 
 /// TCP flags, as in byte 13 of the header.
 pub mod flags {
@@ -212,6 +212,18 @@ impl Clock {
         self.age(now) > self.state().timeout(protocol) as u64 * hz as u64
     }
 
+    /// How long a flow has gone without an answer that began at `created`, before the packet at `now`.
+    #[inline(always)]
+    pub const fn silence(self, created: u64, now: u64, hz: u32) -> Silence {
+        if self.age(now) > limits::NEIGHBOUR_MEMORY * hz as u64 {
+            Silence::Broken
+        } else if now.wrapping_sub(created) >= limits::NEIGHBOUR_PATIENCE * hz as u64 {
+            Silence::Long
+        } else {
+            Silence::Short
+        }
+    }
+
     /// What the word becomes after a packet that leads to `state`, or `None` if it need not be written: the state stays and
     /// the last refresh is less than a second ago.
     #[inline(always)]
@@ -221,6 +233,17 @@ impl Clock {
         }
         if state.is_refreshed() && self.age(now) > hz as u64 { Some(Self::new(state, now)) } else { None }
     }
+}
+
+/// What may be made of it that a flow has had no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// Nothing yet.
+    Short,
+    /// The kernel has had the time to ask the link for the next hop, and a reason to: it knows by now whether anybody has it.
+    Long,
+    /// The flow has sent nothing for so long that the kernel may have forgotten a neighbour that is there.
+    Broken,
 }
 
 #[cfg(test)]
@@ -356,6 +379,25 @@ mod tests {
         fn clock_keeps_both_halves(state in 0u8..12, jiffies in 0u64..1 << 56) {
             let clock = Clock::new(State(state), jiffies);
             prop_assert_eq!((clock.state(), clock.jiffies()), (State(state), jiffies));
+        }
+    }
+
+    #[test]
+    fn a_neighbour_is_asked_before_it_is_missed() {
+        let hz = u64::from(HZ);
+        let after = |begun: u64, sent: u64| {
+            let now = 1000 * hz;
+            Clock::new(State::PLAIN, now - sent).silence(now - begun, now, HZ)
+        };
+        for (begun, sent, silence) in [
+            (0, 0, Silence::Short),
+            (3 * hz - 1, 0, Silence::Short),
+            (3 * hz, 0, Silence::Long),
+            (5 * hz, 5 * hz, Silence::Long),
+            (900 * hz, 30 * hz, Silence::Long),
+            (900 * hz, 30 * hz + 1, Silence::Broken),
+        ] {
+            assert_eq!(after(begun, sent), silence, "{begun} {sent}");
         }
     }
 }

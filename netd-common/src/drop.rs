@@ -82,4 +82,6 @@ reasons! {
     Unpublished = "unpublished",
     /// From one interface that is none of netd's to another, on a host that forwards for netd's sake alone.
     NotForwarded = "not_forwarded",
+    /// For seconds there has been no answer, and nobody on the uplink's link has the address, or the next router's.
+    NoNeighbour = "no_neighbour",
 }

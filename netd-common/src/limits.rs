@@ -43,3 +43,8 @@ pub const PORT_DRAWS: u32 = 32;
 pub const SPARING_DRAWS: u32 = 8;
 /// Flows that one run of the `sweep` program looks at.
 pub const SWEEP_BATCH: u32 = 4096;
+/// Seconds that the kernel takes to ask a neighbour for its MAC in vain: three times, one apart, unless somebody has set that
+/// otherwise (`mcast_solicit`, `retrans_time_ms`).
+pub const NEIGHBOUR_PATIENCE: u64 = 3;
+/// Seconds that the kernel knows a neighbour for at least, once it has been sent something (half of `gc_stale_time`'s default).
+pub const NEIGHBOUR_MEMORY: u64 = 30;

@@ -49,7 +49,7 @@ pub const THROUGH_STACK: u16 = 1 << 10;
 pub struct Flow<A: Address> {
     /// State and last refresh.
     pub clock: Clock,
-    /// When the flow was made, in jiffies.
+    /// When the flow was made, in jiffies; or began anew, without an answer so far.
     pub created: u64,
     /// From the container.
     pub outbound: Traffic,

@@ -9,7 +9,7 @@ use netd_common::{
     addr::{Address, Ipv4, Ipv6},
     binding::{is_expired, is_over as is_over_by},
     bridge::{INDEPENDENT_FILTERING, INDEPENDENT_MAPPING},
-    conntrack::{Clock, State},
+    conntrack::{Clock, Silence, State},
     drop::DropReason,
     event::Sweep,
     globals::Globals,
@@ -78,6 +78,24 @@ pub fn find<F: Family>(key: &Tuple<F::Address>) -> Option<Found<F::Address>> {
         && key.source_port == source_port
         && key.destination_port == destination_port;
     if same { Some(found) } else { None }
+}
+
+/// Before a packet of the flow refreshes it.
+#[inline(always)]
+pub fn silence<A: Address>(flow: *mut Flow<A>, globals: &Globals) -> Silence {
+    // SAFETY: as in `clock_word`.
+    let (heard, created) = unsafe { ((*flow).inbound.packets, (*flow).created) };
+    if heard != 0 {
+        return Silence::Short;
+    }
+    clock(flow).silence(created, now(), globals.hz)
+}
+
+/// The flow begins anew.
+#[inline(always)]
+pub fn begin_anew<A: Address>(flow: *mut Flow<A>) {
+    // SAFETY: as in `clock_word`; other CPUs may write the same.
+    unsafe { (*flow).created = now() };
 }
 
 /// A packet of the flow passes: its state and time. `false` if the flow has been ended since it was found, so that the packet

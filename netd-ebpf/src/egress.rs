@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netd_common::{
-    addr::{Address as _, IfIndex, Ipv4, Ipv6},
+    addr::{Address as _, IfIndex, Ipv4, Ipv6, Mac},
     bridge::{ICC, INTERNAL, Network},
     drop::DropReason,
     endpoint::ISOLATED,
@@ -35,6 +35,8 @@ pub trait Egress: Rewrite {
     /// Looks the route of a flow up again, from its bridge, or else by the uplink that it goes by already. The flow's index, or
     /// why this packet cannot follow it, or [`ENDED`], or [`ASTRAY`].
     fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>, comes_back: bool) -> i64;
+    /// Whether nobody on the link of the flow's uplink can be handed its packets.
+    fn lacks_neighbour(packet: &Packet, index: u32, bridge: IfIndex) -> bool;
     /// Whether the flow's remote is an external address of this host's containers.
     fn comes_back(index: u32) -> bool;
 
@@ -69,6 +71,10 @@ impl Egress for V4 {
         reroute4(packet.skb(), index, bridge.map_or(0, |bridge| bridge.0), u32::from(comes_back))
     }
     #[inline(always)]
+    fn lacks_neighbour(packet: &Packet, index: u32, bridge: IfIndex) -> bool {
+        lacks_neighbour4(packet.skb(), index, bridge.0) != 0
+    }
+    #[inline(always)]
     fn comes_back(index: u32) -> bool {
         comes_back4(index) != 0
     }
@@ -86,6 +92,10 @@ impl Egress for V6 {
     #[inline(always)]
     fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>, comes_back: bool) -> i64 {
         reroute6(packet.skb(), index, bridge.map_or(0, |bridge| bridge.0), u32::from(comes_back))
+    }
+    #[inline(always)]
+    fn lacks_neighbour(packet: &Packet, index: u32, bridge: IfIndex) -> bool {
+        lacks_neighbour6(packet.skb(), index, bridge.0) != 0
     }
     #[inline(always)]
     fn comes_back(index: u32) -> bool {
@@ -114,6 +124,12 @@ pub extern "C" fn reroute4(skb: *mut __sk_buff, index: u32, bridge: u32, comes_b
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+pub extern "C" fn lacks_neighbour4(skb: *mut __sk_buff, index: u32, bridge: u32) -> i64 {
+    i64::from(lacks_neighbour::<V4>(skb, index, bridge))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 pub extern "C" fn comes_back4(index: u32) -> i64 {
     i64::from(leads_back::<V4>(index))
 }
@@ -135,6 +151,12 @@ pub extern "C" fn keep_to_link6(skb: *mut __sk_buff, request: *const Request<Ipv
 #[inline(never)]
 pub extern "C" fn reroute6(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: u32) -> i64 {
     reroute::<V6>(skb, index, bridge, comes_back != 0)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lacks_neighbour6(skb: *mut __sk_buff, index: u32, bridge: u32) -> i64 {
+    i64::from(lacks_neighbour::<V6>(skb, index, bridge))
 }
 
 #[unsafe(no_mangle)]
@@ -270,6 +292,18 @@ pub fn external_address<F: Family>(network: &Network, exit: &Exit<F::Address>) -
     // An uplink without an address makes the kernel fall back on any other, a bridge's too.
     let is_outside = !exit.of_route.is_unspecified() && F::network_of(exit.of_route).is_none();
     if is_outside { exit.of_route } else { exit.of_uplink }
+}
+
+#[inline(always)]
+fn lacks_neighbour<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32) -> bool {
+    let Some(found) = conntrack::at::<F>(index) else { return false };
+    // SAFETY: the flow points into an array map.
+    let flow = unsafe { &*found.flow };
+    // SAFETY: the value is copied at once.
+    let has_neighbours =
+        unsafe { UPLINKS.get(flow.next_hop.uplink) }.is_some_and(|uplink| uplink.mac != Mac::default());
+    let context = TcContext::new(skb);
+    has_neighbours && fib::lacks_neighbour::<F>(&Packet::of(&context), &flow.outbound_key(), IfIndex(bridge))
 }
 
 #[inline(always)]

@@ -1,5 +1,6 @@
 //! "Communication administratively prohibited", to a container whose new flow finds no room (RFC 5508 REQ-8, RFC 6888
-//! REQ-11A): the packet is turned into the answer, and put back into its sender.
+//! REQ-11A), and "host unreachable", where nobody on the link answers for the next hop (RFC 1812 section 5.2.7.1): the packet is
+//! turned into the answer, and put back into its sender.
 
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -37,30 +38,37 @@ const TTL: u8 = 64;
 
 /// Families that know how to refuse. The subprogram's answer is 0 once the packet is the answer.
 pub trait Refuse: Rewrite {
-    fn refuse(packet: &Packet, slot: u32, protocol: u8) -> i64;
+    fn refuse(packet: &Packet, slot: u32, protocol: u8, code: u8) -> i64;
+    /// "Communication administratively prohibited", and "host" or "address unreachable".
+    const CODES: [u8; 2];
 }
 
 impl Refuse for V4 {
+    const CODES: [u8; 2] = [13, 1];
     #[inline(always)]
-    fn refuse(packet: &Packet, slot: u32, protocol: u8) -> i64 {
-        refuse4(packet.skb(), slot, u32::from(protocol))
+    fn refuse(packet: &Packet, slot: u32, protocol: u8, code: u8) -> i64 {
+        refuse4(packet.skb(), slot, u32::from(protocol), u32::from(code))
     }
 }
 
 impl Refuse for V6 {
+    const CODES: [u8; 2] = [1, 3];
     #[inline(always)]
-    fn refuse(packet: &Packet, slot: u32, protocol: u8) -> i64 {
-        refuse6(packet.skb(), slot, u32::from(protocol))
+    fn refuse(packet: &Packet, slot: u32, protocol: u8, code: u8) -> i64 {
+        refuse6(packet.skb(), slot, u32::from(protocol), u32::from(code))
     }
 }
 
 /// Answers the packet that was dropped for `reason`, if the reason is one that the sender should hear of.
 #[inline(always)]
 pub fn answer<F: Refuse>(packet: &Packet, slot: u32, protocol: u8, reason: DropReason) -> Outcome {
-    let is_exhaustion =
-        matches!(reason, DropReason::FlowTableFull | DropReason::EndpointQuota | DropReason::PortsExhausted);
-    if is_exhaustion
-        && F::refuse(packet, slot, protocol) == 0
+    let [prohibited, unreachable] = F::CODES;
+    let code = match reason {
+        DropReason::FlowTableFull | DropReason::EndpointQuota | DropReason::PortsExhausted => prohibited,
+        DropReason::NoNeighbour => unreachable,
+        _ => return Err(reason),
+    };
+    if F::refuse(packet, slot, protocol, code) == 0
         && let Some(endpoint) = ENDPOINTS.get(slot)
     {
         crate::stats::dropped(reason);
@@ -81,14 +89,14 @@ struct Answer<H> {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn refuse4(skb: *mut __sk_buff, slot: u32, protocol: u32) -> i64 {
-    done(turn4(&Packet::of(&TcContext::new(skb)), slot, protocol as u8))
+pub extern "C" fn refuse4(skb: *mut __sk_buff, slot: u32, protocol: u32, code: u32) -> i64 {
+    done(turn4(&Packet::of(&TcContext::new(skb)), slot, protocol as u8, code as u8))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn refuse6(skb: *mut __sk_buff, slot: u32, protocol: u32) -> i64 {
-    done(turn6(&Packet::of(&TcContext::new(skb)), slot, protocol as u8))
+pub extern "C" fn refuse6(skb: *mut __sk_buff, slot: u32, protocol: u32, code: u32) -> i64 {
+    done(turn6(&Packet::of(&TcContext::new(skb)), slot, protocol as u8, code as u8))
 }
 
 #[inline(always)]
@@ -97,12 +105,12 @@ fn done(result: Result<(), DropReason>) -> i64 {
 }
 
 #[inline(always)]
-fn turn4(packet: &Packet, slot: u32, protocol: u8) -> Result<(), DropReason> {
-    const ADMINISTRATIVELY_PROHIBITED: [u8; 4] = [3, 13, 0, 0];
+fn turn4(packet: &Packet, slot: u32, protocol: u8, code: u8) -> Result<(), DropReason> {
+    const UNREACHABLE: u8 = 3;
     let (endpoint, network) = sender(slot)?;
     let (length, sum) = cut::<{ Ipv4Hdr::LEN / 4 }, { Ipv4Hdr::LEN / 4 + 5 }>(packet, protocol)?;
     make_room(packet, Ipv4Hdr::LEN + ICMP_HEADER)?;
-    let message = u32::from_ne_bytes(ADMINISTRATIVELY_PROHIBITED);
+    let message = u32::from_ne_bytes([UNREACHABLE, code, 0, 0]);
     let mut ip = ip4::Header {
         version_ihl: 0x45,
         tos: 0xc0,
@@ -128,14 +136,14 @@ fn turn4(packet: &Packet, slot: u32, protocol: u8) -> Result<(), DropReason> {
 }
 
 #[inline(always)]
-fn turn6(packet: &Packet, slot: u32, protocol: u8) -> Result<(), DropReason> {
-    const ADMINISTRATIVELY_PROHIBITED: [u8; 4] = [1, 1, 0, 0];
+fn turn6(packet: &Packet, slot: u32, protocol: u8, code: u8) -> Result<(), DropReason> {
+    const UNREACHABLE: u8 = 1;
     sender(slot)?;
     let (length, sum) = cut::<{ Ipv6Hdr::LEN / 4 }, { Ipv6Hdr::LEN / 4 + 5 }>(packet, protocol)?;
     make_room(packet, Ipv6Hdr::LEN + ICMP_HEADER)?;
     // Not before: what is held meanwhile is held on the programs' short stack.
     let (endpoint, network) = sender(slot)?;
-    let message = u32::from_ne_bytes(ADMINISTRATIVELY_PROHIBITED);
+    let message = u32::from_ne_bytes([UNREACHABLE, code, 0, 0]);
     let payload = Be16::new((ICMP_HEADER + length) as u16);
     let (source, destination): (Ipv6, Ipv6) = (network.gateway6, endpoint.ipv6);
     let ip = ip6::Header {

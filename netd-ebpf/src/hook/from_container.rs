@@ -4,7 +4,7 @@ use aya_ebpf::programs::TcContext;
 use netd_common::{
     addr::{Be16, IfIndex},
     bridge::{INTERNAL, Network},
-    conntrack::flags::RST,
+    conntrack::{Silence, flags::RST},
     drop::DropReason,
     endpoint::{ANY_SOURCE, Endpoint, NO_GATEWAY, SENT_LIMITED, VIA_BRIDGE},
     globals::MULTIHOMED,
@@ -189,6 +189,7 @@ fn outside<F: Translate + Refuse + Policy + Hairpin + Filter>(
             },
         }
     }
+    let silence = known.as_ref().map_or(Silence::Short, |found| conntrack::silence(found.flow, globals));
     let flags = l4.as_ref().map_or(0, |l4| l4.flags);
     let found = match known {
         Some(found)
@@ -215,6 +216,16 @@ fn outside<F: Translate + Refuse + Policy + Hairpin + Filter>(
             }
         }
     };
+    match silence {
+        Silence::Short => {}
+        Silence::Broken => conntrack::begin_anew(found.flow),
+        Silence::Long if F::lacks_neighbour(packet, found.index, from.network.bridge) => {
+            // Once: what follows makes the kernel ask the link again.
+            conntrack::begin_anew(found.flow);
+            return refuse::answer::<F>(packet, from.slot, ip.protocol, DropReason::NoNeighbour);
+        }
+        Silence::Long => {}
+    }
     if ip.fragment.more && l4.is_some() {
         frag::note::<F>(ip, OUTBOUND, found.index);
         if frag::replay::<F>(packet, OUTBOUND) {

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use etherparse::ip_number;
-use netd_tests::lab::{Capture, Datagram, Family, Lab, RawSocket, UdpEcho, ask, at, close, udp};
+use netd_tests::lab::{
+    Capture, Datagram, Family, Lab, RawSocket, UdpEcho, ask, at, close, connect, udp, until,
+};
 
 #[test]
 fn a_closed_port_outside_is_refused_to_the_container() {
@@ -106,5 +108,42 @@ fn an_error_neither_ends_a_flow_nor_comes_from_nowhere() {
 
         socket.set_read_timeout(Some(Duration::from_secs(3))).expect("a socket's timeout");
         ask(&socket, remote, b"the flow lives on");
+    }
+}
+
+/// As the host's own stack says it, after as long.
+#[test]
+fn where_nobody_has_the_address_there_is_no_route_to_host() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    for (family, nobody) in Family::BOTH.into_iter().zip(["203.0.113.77", "2001:db8::77"]) {
+        let there = at(nobody.parse::<IpAddr>().expect("an address"), 5300);
+        let told = || lab.host.netd_json("stats")["drops"]["no_neighbour"].as_u64().expect("a counter");
+        let before = told();
+        let mut capture = Capture::new(&a.ns, "eth0");
+        let error = connect(&a.ns, 0, there).expect_err("nobody is there");
+        assert_eq!(error.kind(), io::ErrorKind::HostUnreachable, "{error}");
+        assert!(told() > before);
+        let error = capture.expect("the error", |packet| packet.icmp_error().is_some());
+        assert_eq!((error.source, error.destination), (a.gateway(family), a.address(family)));
+        // The link is asked again and again: who comes late is found, by a flow that has been refused too.
+        let socket = udp(&a.ns, family, 5000);
+        let (mut greeting, brief) = ([0; 5], Duration::from_millis(100));
+        socket.set_read_timeout(Some(brief)).expect("a socket's option");
+        let refused = told();
+        until("datagrams are refused", || {
+            socket.send_to(b"hello", there).expect("sending");
+            std::thread::sleep(brief);
+            told() > refused
+        });
+        let length = if family == Family::V4 { 24 } else { 64 };
+        lab.outside.ip(&format!("address add {nobody}/{length} dev eth0 nodad"));
+        let _echo = UdpEcho::new(&lab.outside, there);
+        until("they arrive", || {
+            socket.send_to(b"hello", there).expect("sending");
+            socket.recv_from(&mut greeting).is_ok()
+        });
+        let error = connect(&a.ns, 0, there).expect_err("nobody listens");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{error}");
     }
 }

@@ -12,6 +12,8 @@ fn second_uplink(fixture: &Fixture) {
     ip("link set up1 up");
     ip("addr add 192.0.2.1/24 dev up1");
     ip("addr add 2001:db8:2::1/64 dev up1 nodad");
+    ip("neighbour add 192.0.2.10 lladdr 02:00:00:00:00:21 dev up1");
+    ip("neighbour add 2001:db8:2::10 lladdr 02:00:00:00:00:21 dev up1");
     fixture.uplink("up1", "192.0.2.1", "2001:db8:2::1");
 }
 
