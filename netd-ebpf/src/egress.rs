@@ -312,19 +312,17 @@ fn leads_back<F: Family>(index: u32) -> bool {
     conntrack::at::<F>(index).is_some_and(|found| external::is_external::<F>(unsafe { (*found.flow).remote }))
 }
 
-/// No route was found to the remote by the uplink that it came in by. Whoever handed the request over takes the answer.
+/// No route was found to the remote by the uplink that it came in by. Whoever handed the request over takes the answer, if it is
+/// known who that was.
 #[inline(always)]
-fn to_station<F: Family>(packet: &Packet, index: u32, globals: &Globals) -> i64 {
-    let Some(found) = conntrack::at::<F>(index) else { return ENDED };
-    // SAFETY: the flow points into an array map.
-    let hop = unsafe { &mut (*found.flow).next_hop };
+fn to_station(packet: &Packet, hop: &mut NextHop, globals: &Globals) -> bool {
     let mtu = fib::mtu(packet, hop.uplink);
     // SAFETY: whether there is a value, and nothing of it.
     if hop.family != AF_PACKET || mtu == 0 || unsafe { UPLINKS.get(hop.uplink) }.is_none() {
-        return ASTRAY;
+        return false;
     }
     (hop.mtu, hop.generation) = (mtu, globals.fib_generation);
-    i64::from(index)
+    true
 }
 
 #[inline(always)]
@@ -356,8 +354,10 @@ fn reroute<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: 
     if bridge == 0 {
         match &route {
             Route::Forward { hop, .. } if hop.uplink == old => {}
-            Route::Stack => return ASTRAY,
-            _ => return to_station::<F>(packet, index, globals),
+            Route::Forward { .. } | Route::Nowhere if to_station(packet, &mut flow.next_hop, globals) => {
+                return i64::from(index);
+            }
+            _ => return ASTRAY,
         }
     }
     // No route at present: the stack says so, and the flow waits for a better one.

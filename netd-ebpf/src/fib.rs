@@ -82,44 +82,45 @@ pub fn is_host<F: Family>(
     destination: F::Address,
     interface: IfIndex,
 ) -> bool {
+    let mut params = between::<F>(source, destination, interface);
+    ask(packet, &mut params, BPF_FIB_LOOKUP_SKIP_NEIGH) == BPF_FIB_LKUP_RET_NOT_FWDED
+}
+
+#[inline(always)]
+fn between<F: Family>(source: F::Address, destination: F::Address, interface: IfIndex) -> bpf_fib_lookup {
     // SAFETY: a C struct of numbers and unions of numbers.
     let mut params: bpf_fib_lookup = unsafe { core::mem::zeroed() };
     params.family = F::AF as u8;
     params.ifindex = interface.0;
     params.__bindgen_anon_3.ipv6_src = source.words();
     params.__bindgen_anon_4.ipv6_dst = destination.words();
-    let size = size_of::<bpf_fib_lookup>() as i32;
-    // SAFETY: the helper reads and writes `params` and no more than its size.
-    let result = unsafe { lookup_fib(packet.skb().cast(), &raw mut params, size, BPF_FIB_LOOKUP_SKIP_NEIGH) };
-    result as u32 == BPF_FIB_LKUP_RET_NOT_FWDED
+    params
 }
 
 #[inline(always)]
-fn question<F: Family>(tuple: &Tuple<F::Address>, interface: IfIndex) -> bpf_fib_lookup {
-    // SAFETY: a C struct of numbers and unions of numbers.
-    let mut params: bpf_fib_lookup = unsafe { core::mem::zeroed() };
-    params.family = F::AF as u8;
+fn of<F: Family>(tuple: &Tuple<F::Address>, interface: IfIndex) -> bpf_fib_lookup {
+    let mut params = between::<F>(tuple.source, tuple.destination, interface);
     params.l4_protocol = tuple.protocol;
     params.sport = tuple.source_port.0;
     params.dport = tuple.destination_port.0;
-    params.ifindex = interface.0;
-    params.__bindgen_anon_3.ipv6_src = tuple.source.words();
-    params.__bindgen_anon_4.ipv6_dst = tuple.destination.words();
     params
+}
+
+/// Asks the FIB: one of `BPF_FIB_LKUP_RET_*`, and the rest in `params`.
+#[inline(always)]
+fn ask(packet: &Packet, params: &mut bpf_fib_lookup, flags: u32) -> u32 {
+    // SAFETY: the helper reads and writes `params` and no more than its size.
+    unsafe { lookup_fib(packet.skb().cast(), params, size_of::<bpf_fib_lookup>() as i32, flags) as u32 }
 }
 
 /// Whether there is a route for what comes in by `interface`, and the kernel does not know its neighbour's MAC: it has not asked, or
 /// has got no answer.
 #[inline(always)]
 pub fn lacks_neighbour<F: Family>(packet: &Packet, tuple: &Tuple<F::Address>, interface: IfIndex) -> bool {
-    let mut params = question::<F>(tuple, interface);
-    let size = size_of::<bpf_fib_lookup>() as i32;
-    // SAFETY: the helper reads and writes `params` and no more than its size.
-    let result = unsafe { lookup_fib(packet.skb().cast(), &raw mut params, size, 0) };
-    result as u32 == BPF_FIB_LKUP_RET_NO_NEIGH
+    ask(packet, &mut of::<F>(tuple, interface), 0) == BPF_FIB_LKUP_RET_NO_NEIGH
 }
 
-/// Looks up where a packet goes, with routing rules applied to its source as the container wrote it. `wants_source`: and by which
+/// Looks up where a packet goes, with routing rules applied to the tuple's source. `wants_source`: and by which
 /// address, which of IPv6's addresses costs more than the route itself.
 #[inline(always)]
 pub fn lookup<F: Family>(
@@ -136,17 +137,14 @@ pub fn lookup<F: Family>(
         }
         Way::Out(interface) => (interface, BPF_FIB_LOOKUP_SKIP_NEIGH),
     };
-    let mut params = question::<F>(tuple, interface);
+    let mut params = of::<F>(tuple, interface);
     // Any length makes the kernel report the route's MTU; one that always fits keeps it from judging.
     params.__bindgen_anon_1.tot_len = 1;
     let asks_source = wants_source && globals.fib_source != 0;
     if asks_source {
         flags |= BPF_FIB_LOOKUP_SRC;
     }
-    // SAFETY: the helper reads and writes `params` and no more than its size.
-    let result = unsafe {
-        lookup_fib(packet.skb().cast(), &raw mut params, size_of::<bpf_fib_lookup>() as i32, flags)
-    } as u32;
+    let result = ask(packet, &mut params, flags);
     match result {
         BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_SRC_ADDR => {}
         BPF_FIB_LKUP_RET_NOT_FWDED => return Route::Nowhere,

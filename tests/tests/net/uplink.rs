@@ -5,8 +5,8 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use netd_tests::lab::{
-    Capture, Datagram, Family, Lab, Namespace, Ping, RawLink, TcpEcho, UdpEcho, ask, at, connect_from, ping,
-    udp, until,
+    Capture, Datagram, Family, Lab, Namespace, PATIENCE, Ping, RawLink, TcpEcho, UdpEcho, ask, at,
+    connect_from, ping, udp, until,
 };
 
 /// A second uplink `up1` to the same outside: 192.0.2.1/24 and 2001:db8:2::1/64 on the host, .10 and ::10 beyond.
@@ -19,6 +19,14 @@ fn second_uplink(lab: &Lab) {
     }
     lab.outside.await_carrier("eth2");
     lab.host.ns.await_carrier("up1");
+}
+
+/// The same, once netd has attached its programs to it.
+fn known_second_uplink(lab: &Lab) {
+    second_uplink(lab);
+    until("netd knows the second uplink", || {
+        lab.host.netd("status").lines().any(|line| line.starts_with("up1 "))
+    });
 }
 
 /// The source that a remote sees of a new flow.
@@ -186,7 +194,9 @@ impl Remote {
 
     /// A socket of its.
     fn socket(&self, lab: &Lab) -> UdpSocket {
-        lab.outside.enter(|| UdpSocket::bind(at(self.address, 0))).expect("binding")
+        let socket = lab.outside.enter(|| UdpSocket::bind(at(self.address, 0))).expect("binding");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a socket's timeout");
+        socket
     }
 
     /// What comes from `source` comes by the second uplink.
@@ -217,7 +227,7 @@ impl Remote {
 fn answers_leave_by_the_uplink_of_the_request() {
     let lab = Lab::new();
     let a = lab.container("a");
-    second_uplink(&lab);
+    known_second_uplink(&lab);
     lab.host.netd(&format!("publish netns:{} 8080:80/tcp 8080:80/udp", a.ns.name()));
     for mut remote in Remote::both(&lab) {
         let server = at(a.address(remote.family), 80);
@@ -240,16 +250,13 @@ fn answers_leave_by_the_uplink_of_the_request() {
 fn an_external_address_keeps_to_its_link() {
     let lab = Lab::new();
     let a = lab.container("a");
-    second_uplink(&lab);
+    known_second_uplink(&lab);
     for mut remote in Remote::both(&lab) {
         let external: IpAddr = match remote.family {
             Family::V4 => [192, 0, 2, 9].into(),
             Family::V6 => "2001:db8:2::9".parse().expect("an address"),
         };
         remote.rule(&lab, "add");
-        until("netd knows the second uplink", || {
-            lab.host.netd("status").lines().any(|line| line.starts_with("up1 "))
-        });
         lab.host.netd(&format!("nat add {external} netns:{}", a.ns.name()));
         let _echo = UdpEcho::new(&a.ns, at(a.address(remote.family), 5300));
         ask(&remote.socket(&lab), at(external, 5300), b"hello");
