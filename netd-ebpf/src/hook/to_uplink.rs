@@ -91,8 +91,7 @@ fn leave<F: Translate + Filter>(packet: &Packet) -> Outcome {
     let comes_back = external::is_external::<F>(ip.destination);
     let verdict = match F::network_of(ip.source) {
         Some(network) => container::<F>(packet, ip, network)?,
-        // It has left by the VLAN's own interface already, and was translated there if that was called for.
-        None if packet.is_tagged() => return Ok(Verdict::NEXT),
+        None if has_left(packet) => return Ok(Verdict::NEXT),
         None if comes_back => within::<F>(packet, ip)?,
         None => return host::<F>(packet, ip),
     };
@@ -101,6 +100,18 @@ fn leave<F: Translate + Filter>(packet: &Packet) -> Outcome {
     }
     let l4 = if ip.fragment.later { None } else { Some(l4::parse(packet, ip, F::L4, F::ICMP)?) };
     external::enter::<F>(packet, external::error(ip, l4.as_ref()), From::Stack)
+}
+
+/// Whether it has left the host already, by an interface above this one: a VLAN's, or one with a MAC of its own, such as a macvlan. It
+/// was translated there, if that was called for.
+#[inline(always)]
+fn has_left(packet: &Packet) -> bool {
+    if packet.is_tagged() {
+        return true;
+    }
+    // SAFETY: the value is copied at once.
+    let uplink = unsafe { UPLINKS.get(IfIndex(packet.ifindex())) }.map(|uplink| uplink.mac);
+    packet.l3 != BARE && uplink.is_some_and(|mac| eth::parse(packet).is_ok_and(|frame| frame.source != mac))
 }
 
 /// From an address of a network: a container's, or the bridge's own.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use netd_tests::lab::{
-    Capture, Datagram, Family, Lab, Namespace, PATIENCE, Ping, RawLink, TcpEcho, UdpEcho, ask, at,
+    Capture, Datagram, Family, Lab, Namespace, PATIENCE, Ping, RawLink, TcpEcho, UdpEcho, ask, at, connect,
     connect_from, ping, udp, until,
 };
 
@@ -24,6 +24,10 @@ fn second_uplink(lab: &Lab) {
 /// The same, once netd has attached its programs to it.
 fn known_second_uplink(lab: &Lab) {
     second_uplink(lab);
+    knows_second_uplink(lab);
+}
+
+fn knows_second_uplink(lab: &Lab) {
     until("netd knows the second uplink", || {
         lab.host.netd("status").lines().any(|line| line.starts_with("up1 "))
     });
@@ -53,8 +57,7 @@ fn new_flows_follow_the_route() {
     lab.host.ns.ip("route replace default via 192.0.2.10");
     lab.host.ns.ip("-6 route replace default via 2001:db8:2::10");
     // Programs are attached to it before.
-    let is_uplink = |line: &str| line.starts_with("up1 ");
-    until("netd knows the new uplink", || lab.host.netd("status").lines().any(is_uplink));
+    knows_second_uplink(&lab);
     assert_eq!(seen_as(&lab, &a.ns, Family::V4).to_string(), "192.0.2.1");
     assert_eq!(seen_as(&lab, &a.ns, Family::V6).to_string(), "2001:db8:2::1");
     for family in Family::BOTH {
@@ -152,6 +155,39 @@ fn a_vlan_over_the_uplink_is_another_link() {
             assert!(arrived.iter().any(|payload| payload.ends_with(data)), "{arrived:?}");
         }
     }
+}
+
+/// Both are uplinks, and what leaves by the upper one passes the lower one's programs as well.
+#[test]
+fn a_macvlan_over_the_uplink_is_an_uplink_too() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    lab.host.ns.ip("link add link up0 name up1 type macvlan mode bridge");
+    for (ns, link, host) in [(&lab.outside, "eth0", "10"), (&lab.host.ns, "up1", "1")] {
+        ns.ip(&format!("address add 192.0.2.{host}/24 dev {link}"));
+        ns.ip(&format!("address add 2001:db8:2::{host}/64 dev {link} nodad"));
+        ns.ip(&format!("link set {link} up"));
+    }
+    lab.host.ns.await_carrier("up1");
+    knows_second_uplink(&lab);
+    let remotes: [IpAddr; 2] = [[192, 0, 2, 10].into(), "2001:db8:2::10".parse().expect("an address")];
+    for (family, remote) in Family::BOTH.into_iter().zip(remotes) {
+        assert!(ping(&a.ns, remote, Ping::default()), "{remote}");
+        assert!(ping(&a.ns, family.outside(), Ping::default()), "the lower one's link is there still");
+        let echo = UdpEcho::new(&lab.outside, at(remote, 5300));
+        ask(&udp(&a.ns, family, 5000), echo.address, b"hello");
+        assert_eq!(echo.peers()[0].port(), 5000, "what is free is kept");
+        let _echo = TcpEcho::new(&lab.outside, at(remote, 8000));
+        let mut stream = connect(&a.ns, 5001, at(remote, 8000)).expect("a connection");
+        stream.write_all(b"hello").expect("writing");
+        stream.read_exact(&mut [0; 5]).expect("an answer");
+        // The host's own go by it too, also with a container's flow to the same place under way.
+        ask(&udp(&lab.host.ns, family, 5000), echo.address, b"of the host");
+        assert!(ping(&lab.host.ns, remote, Ping::default()));
+    }
+    let flows = lab.host.netd("nat ls");
+    let is_hosts_below = |line: &str| line.trim_start().starts_with("host ") && line.contains(" up0 ");
+    assert!(!flows.lines().any(is_hosts_below), "translated where it left first: {flows}");
 }
 
 /// An address of the outside that is on no link of the host's, with which it speaks by its second uplink.
