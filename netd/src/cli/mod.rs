@@ -238,10 +238,15 @@ mod tests {
             "netd nat ls -H tcp://a:1",
             "netd -H tcp://a:1 network ls",
             "netd --tls --host=tcp://a:1 nat ls --json",
+            "netd -H tcp://a:1 publish ls",
+            "netd publish --json -H tcp://a:1 ls",
+            "netd -H tcp://a:1 publish web 80",
         ] {
             let cli = Cli::read(line.split(' ').map(OsString::from).collect()).unwrap();
             let host = match cli.command {
-                Command::Network { daemon, .. } | Command::Nat { daemon, .. } => daemon.host,
+                Command::Network { daemon, .. }
+                | Command::Nat { daemon, .. }
+                | Command::Publish { daemon, .. } => daemon.host,
                 other => panic!("{other:?}"),
             };
             assert_eq!(host, "tcp://a:1", "{line}");

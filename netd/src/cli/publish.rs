@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(arg_required_else_help = true)]
 #[group(skip)]
 pub(super) struct Publish {
     #[command(subcommand)]
@@ -60,8 +60,12 @@ pub(super) fn spec(text: &str) -> Result<String, String> {
 pub(super) async fn publish(client: &Client, publish: Publish) -> anyhow::Result<()> {
     let Publish { verb, endpoint, ports, output } = publish;
     match (verb, endpoint) {
-        (Some(Verb::Ls { output }), _) => {
-            show::print(client, "/netd/publish", output.json, |all: &Vec<Publication>| list(all)).await
+        (Some(Verb::Ls { output: Output { json } }), None) => {
+            let json = json || output.json;
+            show::print(client, "/netd/publish", json, |all: &Vec<Publication>| list(all)).await
+        }
+        (Some(Verb::Ls { .. }), Some(endpoint)) => {
+            anyhow::bail!("`ls` lists the ports of all endpoints, and is told of none: {endpoint:?}")
         }
         (None, Some(endpoint)) => {
             post(client, "/netd/publish", EndpointPorts { endpoint, ports, output }).await
