@@ -44,6 +44,12 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// A socket that was connected: it hears nobody else, whatever it has sent before.
+    #[inline(always)]
+    pub fn connected(dialled: Dialled) -> Self {
+        Self { connected: dialled, ..Self::default() }
+    }
+
     /// What was dialled to get a datagram from there.
     #[inline(always)]
     pub fn dialled(&self, container: &Ipv6, port: Be16) -> Option<&Dialled> {
@@ -105,7 +111,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_shown_as_what_was_dialled() {
-        let mut socket = Socket { connected: dialled(2, 8080), ..Socket::default() };
+        let mut socket = Socket::connected(dialled(2, 8080));
         let port = |socket: &Socket, from| {
             socket.dialled(&address(from), Be16::new(80)).map(|it| it.published_port.get())
         };

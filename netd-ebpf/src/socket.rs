@@ -79,13 +79,12 @@ pub fn leads<F: Family>(protocol: u8, dialled: &Dialled) -> bool {
 #[inline(always)]
 pub fn connect<F: Family>(call: Call, address: F::Address) -> Option<(F::Address, Be16)> {
     let Some((container, dialled)) = dial::<F>(call, address) else {
-        // What it was connected to before it is connected to no more.
         if let Some(socket) = call.dialled() {
-            socket.connected = Dialled::default();
+            *socket = Socket::default();
         }
         return None;
     };
-    call.dialling()?.connected = dialled;
+    *call.dialling()? = Socket::connected(dialled);
     stats::took_by_task(Path::Dialled);
     Some((container, dialled.container_port))
 }

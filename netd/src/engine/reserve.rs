@@ -96,7 +96,7 @@ fn merge(present: &PortSet, added: &PortSet, wanted: &PortSet) -> (PortSet, Port
 }
 
 /// The host's ports that are published; those of a routed endpoint are its own.
-fn published(state: &State) -> PortSet {
+pub(super) fn published(state: &State) -> PortSet {
     let mut ports = PortSet::default();
     for endpoint in state.endpoints.values() {
         for publication in endpoint.publications.iter().filter(|it| !endpoint.has(it.host.address)) {

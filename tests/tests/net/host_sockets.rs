@@ -68,8 +68,9 @@ fn t52_nat51_the_host_reaches_a_published_port_by_all_its_addresses() {
             for _ in 0..2 {
                 assert_eq!(ask(&socket, to, b"datagram"), b"datagram");
             }
-            // Connected.
+            // Connected, and before that used by another address.
             let socket = udp(&lab.host.ns, family, 0);
+            ask(&socket, at(family.loopback(), 1780), b"datagram");
             socket.connect(to).expect("connecting");
             assert_eq!(socket.peer_addr().expect("a peer"), to);
             socket.send(b"connected").expect("sending");
@@ -84,7 +85,7 @@ fn t52_nat51_the_host_reaches_a_published_port_by_all_its_addresses() {
             "{:?}",
             datagrams.peers()
         );
-        assert_eq!((tcp.peers().len(), datagrams.peers().len()), (3, 9));
+        assert_eq!((tcp.peers().len(), datagrams.peers().len()), (3, 12));
         // No address is loopback's.
         let nowhere = connect(&lab.host.ns, 0, family.any(1780)).expect("connecting");
         assert_eq!(nowhere.peer_addr().expect("a peer"), at(addresses(&a, family)[0], 1780));
@@ -291,6 +292,11 @@ fn published_ports_are_not_given_to_the_hosts_own_sockets() {
         own.push((socket.local_addr().expect("an address").port(), socket));
     }
     assert!(own.iter().all(|(port, _)| (40011..=40019).contains(port) || *port == 40026), "{own:?}");
+    // Not all of them can be published: a socket that wants any could have none.
+    let all = format!("publish netns:{} 40000-40004:1000-1004 40006-40026:1006-1026", a.ns.name());
+    let refusal = lab.host.netd_fails(&all);
+    assert!(refusal.contains("no port of 40000-40026 (net.ipv4.ip_local_port_range)"), "{refusal}");
+    assert_eq!(reserved(ns), "80,9000,40000-40010,40020-40025");
     // What the administrator had stays his, also over a crash; what he adds meanwhile, too.
     lab.host.kill();
     lab.host.start(&[]);

@@ -52,6 +52,8 @@ impl Taken {
 /// Finds ports for one endpoint.
 pub(super) struct Allocator {
     pub(super) taken: Taken,
+    /// What is kept from the host's own sockets, of all protocols (`ip_local_reserved_ports`).
+    pub(super) reserved: PortSet,
     pub(super) cursor: Cursor,
     /// Where any port is taken from.
     pub(super) range: Result<Ports, link::Error>,
@@ -87,6 +89,7 @@ impl Allocator {
                         "cannot publish {spec} at {ports}: the checksum of SCTP covers its ports, which have to be the same"
                     )));
                 }
+                self.reserve(spec, ports)?;
                 for &address in &translated {
                     let host = self.host(spec.protocol, address, ports);
                     self.taken.add(&host);
@@ -95,6 +98,20 @@ impl Allocator {
             }
         }
         Ok(publications)
+    }
+
+    /// The host's own sockets are to have some port left to send from.
+    fn reserve(&mut self, spec: &PortSpec, ports: Ports) -> Result<(), Error> {
+        self.reserved.add(ports);
+        let Ok(range) = &self.range else { return Ok(()) };
+        let is_of_range = ports.first <= range.last && range.first <= ports.last;
+        if !is_of_range || (range.first..=range.last).any(|port| !self.reserved.has(port)) {
+            return Ok(());
+        }
+        Err(Error::conflict(format!(
+            "cannot publish {spec}: it would leave the host's own sockets no port of {range} \
+             (net.ipv4.ip_local_port_range)"
+        )))
     }
 
     fn host(&self, protocol: Protocol, address: IpAddr, ports: Ports) -> HostPorts {

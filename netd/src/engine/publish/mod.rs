@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::Deserialize;
 
-use super::{Engine, Writer, external, internal};
+use super::{Engine, Writer, external, internal, reserve};
 use crate::{
     link::sysctl,
     model::{Endpoint, Error, Network, PortSpec, Ports, Protocol, Publication, Reserver, State, request},
@@ -121,6 +121,7 @@ impl Engine {
         };
         let mut allocator = Allocator {
             taken: Taken::of(state, |other| !is_its_own(other)),
+            reserved: reserve::published(state),
             cursor: writer.ports.clone(),
             range: sysctl::local_port_range().map(|range| Ports { first: range.first, last: range.last }),
             endpoint: endpoint.clone(),
