@@ -106,7 +106,7 @@ mod tests {
     fn layouts_are_those_of_this_version() {
         let mut out = format!("ABI version {}\n", super::ABI_VERSION);
         layout!(out, Network, bridge: IfIndex, flags: u32, gateway4: Ipv4, gateway6: Ipv6, source4: Ipv4, source6: Ipv6, mac: crate::addr::Mac, pad: [u8; 2]);
-        layout!(out, Endpoint, port: IfIndex, network: u32, flags: u32, ipv4: Ipv4, ipv6: Ipv6, mac: crate::addr::Mac, vlan: u16);
+        layout!(out, Endpoint, port: IfIndex, network: u32, flags: u32, ipv4: Ipv4, ipv6: Ipv6, mac: crate::addr::Mac, vlan: u16, sandbox: u32);
         layout!(out, Exempt<Ipv4>, network: u32, destination: Ipv4);
         layout!(out, Exempt<Ipv6>, network: u32, destination: Ipv6);
         layout!(out, External<Ipv4>, external: Ipv4, internal: Ipv4, length: u32, adjustment: u32);

@@ -44,4 +44,6 @@ pub struct Endpoint {
     pub mac: Mac,
     /// The VLAN of its untagged frames; 0 where the bridge does not tell VLANs apart.
     pub vlan: u16,
+    /// The inode of the container's network namespace; 0 if it is not known.
+    pub sandbox: u32,
 }

@@ -13,6 +13,7 @@
 
 pub mod abi;
 pub mod addr;
+pub mod advertise;
 pub mod binding;
 pub mod bridge;
 pub mod conntrack;

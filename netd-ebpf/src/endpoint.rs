@@ -1,8 +1,15 @@
 //! Which endpoint a frame comes from, and which it is for.
 
-use netd_common::{addr::IfIndex, endpoint::Endpoint, fdb::FdbKey};
+use netd_common::{
+    addr::IfIndex,
+    endpoint::{Endpoint, VIA_BRIDGE},
+    fdb::FdbKey,
+};
 
-use crate::maps::{ENDPOINTS, FDB, PORT_SHORTCUTS, PORTS, STATION_SHORTCUTS};
+use crate::{
+    family::Family,
+    maps::{ENDPOINTS, FDB, PORT_SHORTCUTS, PORTS, STATION_SHORTCUTS},
+};
 
 /// The endpoint behind a port, and its slot.
 #[inline(always)]
@@ -28,6 +35,18 @@ pub fn station(key: &FdbKey) -> Option<(u32, &'static Endpoint)> {
     }
     // SAFETY: as above.
     at(unsafe { FDB.get(key) }?)
+}
+
+/// The other endpoint of the same container that has an address, and its slot; none where it is the bridge that forwards.
+#[inline(always)]
+pub fn beside<F: Family>(
+    slot: u32,
+    endpoint: &Endpoint,
+    address: F::Address,
+) -> Option<(u32, &'static Endpoint)> {
+    let (other, found) = at(&F::slot_of(address)?)?;
+    let is_same = found.sandbox == endpoint.sandbox && found.sandbox != 0 && other != slot;
+    if is_same && endpoint.flags & VIA_BRIDGE == 0 { Some((other, found)) } else { None }
 }
 
 #[inline(always)]

@@ -14,7 +14,7 @@ use netd_common::{
 use crate::{
     conntrack,
     family::{Family, V4, V6},
-    frag,
+    frag, guard,
     icmp::{self, Quoted},
     maps::{ENDPOINTS, NETWORKS},
     open,
@@ -341,6 +341,13 @@ fn enter_one<F: Quoted>(skb: *mut __sk_buff, is_routed: bool, l3: u32) -> i64 {
     let context = TcContext::new(skb);
     let packet = &Packet::with_l3(&context, l3);
     let done = F::parse(packet).and_then(|ip| {
+        if !is_routed {
+            guard::outsider::<F>(ip.source)?;
+            // A router on the link may report an error under its link-local address; all else could not be answered.
+            if F::is_unroutable(ip.source) && ip.protocol != F::ICMP {
+                return Err(DropReason::SpoofedAddress);
+            }
+        }
         let to = inward::<F>(ip.destination)?;
         let slot = F::slot_of(to).ok_or(DropReason::UnknownEndpoint)?;
         let endpoint: &Endpoint = ENDPOINTS.get(slot).ok_or(DropReason::UnknownEndpoint)?;

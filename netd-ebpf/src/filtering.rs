@@ -20,7 +20,7 @@ use crate::{
     binding::{self, Bind, at, hold, holds, of, of_seen, release},
     conntrack::{self, Found},
     family::{Family, V4, V6},
-    fib, mapping,
+    fib, guard, mapping,
     maps::{ENDPOINTS, NETWORKS},
     open::{Opened, STACK, TO_BIND, or_drop},
     packet::Packet,
@@ -126,8 +126,8 @@ fn come<F: Family>(packet: &Packet, client: u32) -> Result<i64, DropReason> {
     if matches!(ip.protocol, TCP | UDP) && mapping::has_socket::<F>(packet.skb(), &key) {
         return Ok(STACK);
     }
-    if client == OUTSIDE && F::network_of(ip.source).is_some() {
-        return Err(DropReason::SpoofedAddress);
+    if client == OUTSIDE {
+        guard::outsider::<F>(ip.source)?;
     }
     if client != OUTSIDE && endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0 {
         return Err(DropReason::NoBackend);

@@ -17,7 +17,7 @@ use netd_common::{
 use crate::{
     conntrack,
     family::{Family, V4, V6},
-    fib, frag,
+    fib, frag, guard,
     maps::{ENDPOINTS, NETWORKS, TRUSTED},
     open::{self, Opened, STACK, or_drop},
     packet::Packet,
@@ -151,6 +151,7 @@ fn admit<F: Family>(packet: &Packet, peer: u32) -> Result<Option<i64>, DropReaso
     };
     let mut origin = Origin::Network;
     if peer == OUTSIDE {
+        guard::outsider::<F>(ip.source)?;
         let key = Trusted { uplink: IfIndex(packet.ifindex()), network: number };
         // SAFETY: whether there is a value, and nothing of it.
         let is_trusted = unsafe { TRUSTED.get(key) }.is_some();

@@ -20,7 +20,7 @@ use crate::{
     family::{Family, V4, V6},
     fib,
     filtering::{self, Filter},
-    mapping,
+    guard, mapping,
     maps::{ENDPOINTS, NETWORKS},
     open::Opened,
     packet::Packet,
@@ -207,9 +207,7 @@ fn record<F: Family>(packet: &Packet, client: u32) -> Result<Option<u32>, Refuse
                 None => Ok(None),
             };
         }
-        if F::network_of(ip.source).is_some() {
-            return Err(DropReason::SpoofedAddress.into());
-        }
+        guard::outsider::<F>(ip.source)?;
     } else if !F::is_local(ip.destination) || !may_come_from(client) {
         return Ok(None);
     }

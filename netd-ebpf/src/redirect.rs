@@ -86,12 +86,13 @@ pub fn again(packet: &Packet) -> Verdict {
     Verdict::redirected(unsafe { bpf_redirect(packet.ifindex(), u64::from(BPF_F_INGRESS)) })
 }
 
-/// A copy of the packet comes in by the packet's interface, as if sent by whatever is at the far end. Unlike the others at once, so
-/// that it works where nobody carries out a verdict. Returns 0, or the kernel's error.
+/// A copy of the packet comes in by the packet's interface, as if sent by whatever is at the far end; or leaves by it. Unlike the others
+/// at once, so that it works where nobody carries out a verdict. Returns 0, or the kernel's error.
 #[inline(always)]
-pub fn copy_in(packet: &Packet) -> i32 {
+pub fn copy(packet: &Packet, out: bool) -> i32 {
+    let flags = if out { 0 } else { u64::from(BPF_F_INGRESS) };
     // SAFETY: the kernel hands a valid context; a plain helper call.
-    unsafe { bpf_clone_redirect(packet.skb(), packet.ifindex(), u64::from(BPF_F_INGRESS)) as i32 }
+    unsafe { bpf_clone_redirect(packet.skb(), packet.ifindex(), flags) as i32 }
 }
 
 /// Out by the interface that the program is attached to.

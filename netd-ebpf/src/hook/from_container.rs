@@ -44,6 +44,7 @@ use crate::{
 };
 
 /// The sender.
+#[derive(Clone, Copy)]
 struct Sending<'a> {
     slot: u32,
     endpoint: &'a Endpoint,
@@ -81,23 +82,28 @@ pub fn run(ctx: &TcContext) -> Outcome {
     match frame.ethertype {
         eth::IPV4 => {
             let ip = V4::parse(&packet)?;
-            if guarded {
-                guard::source4(&ip, endpoint.ipv4, frame.destination == network.mac)?;
-            }
+            let checked = guard::source4(&ip, endpoint.ipv4, frame.destination == network.mac);
             if to_gateway {
-                return outside::<V4>(&packet, &ip, &from);
+                return outside::<V4>(&packet, &ip, &speaker::<V4>(from, ip.source, checked)?);
+            }
+            if guarded {
+                checked?;
             }
         }
         eth::IPV6 => {
             let ip = V6::parse(&packet)?;
             if guarded {
-                guard::source6(&packet, &ip, endpoint.ipv6)?;
+                guard::advertisement(&packet, &ip, endpoint.ipv6)?;
             }
+            let checked = guard::source6(&ip, endpoint.ipv6);
             if to_gateway {
-                return outside::<V6>(&packet, &ip, &from);
+                return outside::<V6>(&packet, &ip, &speaker::<V6>(from, ip.source, checked)?);
+            }
+            if guarded {
+                checked?;
             }
         }
-        eth::ARP if guarded => guard::arp(&packet, endpoint)?,
+        eth::ARP if guarded => guard::arp(&packet, slot, endpoint, network)?,
         _ => {}
     }
     if frame.destination.is_multicast() {
@@ -107,6 +113,24 @@ pub fn run(ctx: &TcContext) -> Outcome {
         return bridge::flood();
     }
     bridge::forward(&packet, slot, endpoint, network, frame.destination)
+}
+
+/// Who speaks: the endpoint behind the port. Or another one of the same container, to whose network all that is said belongs: a host may
+/// route by one interface what it sends under an address of another (RFC 1122 section 3.3.4.2, the weak model), and
+/// answers so wherever its default route leads. `checked`: whether the source is the endpoint's own.
+#[inline(always)]
+fn speaker<'a, F: Family>(
+    from: Sending<'a>,
+    source: F::Address,
+    checked: Result<(), DropReason>,
+) -> Result<Sending<'a>, DropReason> {
+    let Err(reason) = checked else { return Ok(from) };
+    if from.endpoint.flags & ANY_SOURCE != 0 {
+        return Ok(from);
+    }
+    let (slot, endpoint) = endpoint::beside::<F>(from.slot, from.endpoint, source).ok_or(reason)?;
+    let network = NETWORKS.get(endpoint.network).ok_or(DropReason::UnknownEndpoint)?;
+    Ok(Sending { slot, endpoint, network })
 }
 
 /// To everyone, or a group: who has an address is a question to one, and who is a router is one as well.

@@ -56,6 +56,7 @@ impl Host {
             ipv6: row.ipv6.map(Into::into).unwrap_or_default(),
             mac: row.mac.into(),
             vlan: row.vlan,
+            sandbox: row.sandbox,
         })
     }
 }

@@ -257,6 +257,7 @@ fn endpoint_row(entry: &EndpointEntry, port: LinkRef, rate: RateEntry) -> Endpoi
         ipv6: Some(Ipv6Addr::from(entry.ipv6)).filter(|address| !address.is_unspecified()),
         mac: entry.mac.into(),
         vlan: entry.vlan,
+        sandbox: entry.sandbox,
         rate,
     }
 }

@@ -1,4 +1,4 @@
-//! Word of an endpoint's addresses to its neighbours, who may remember somebody else under them: gratuitous ARP
+//! Word of an address to the neighbours of who has it, who may remember somebody else under it: gratuitous ARP
 //! (RFC 5227 section 2.3) and unsolicited neighbour advertisements (RFC 4861 section 7.2.6).
 
 use std::{
@@ -8,6 +8,7 @@ use std::{
 };
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use netd_common::advertise;
 
 use super::{Datapath, Error, IfIndex, programs::ADVERTISE};
 use crate::model::MacAddress;
@@ -29,11 +30,12 @@ impl Advertiser {
         program.map(Self).map_err(|source| Error::Program { name: ADVERTISE, source })
     }
 
-    /// Has the kernel take a frame as come in by `interface`.
-    fn send(&self, interface: IfIndex, frame: &[u8]) -> Result<(), Error> {
+    /// Has the kernel take a frame as come in by `interface`, or send it out there: `way` is one of [`advertise`]'s.
+    fn send(&self, interface: IfIndex, way: u32, frame: &[u8]) -> Result<(), Error> {
         let failed = |source| Error::Program { name: ADVERTISE, source };
         // The head of a `__sk_buff`; of what the kernel lets be set, the interface is the last.
         let mut context = [0_u32; 11];
+        context[2] = way;
         context[10] = interface.0;
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -54,7 +56,15 @@ impl Datapath {
     /// # Errors
     /// If the port is gone or down.
     pub fn advertise(&self, port: IfIndex, mac: MacAddress, address: IpAddr) -> Result<(), Error> {
-        self.advertiser.send(port, &frame(mac, address))
+        self.advertiser.send(port, advertise::IN, &frame(mac, address))
+    }
+
+    /// Says on an uplink's link that `address` is at `mac`, the uplink's own.
+    ///
+    /// # Errors
+    /// If the uplink is gone or down.
+    pub fn advertise_outside(&self, uplink: IfIndex, mac: MacAddress, address: IpAddr) -> Result<(), Error> {
+        self.advertiser.send(uplink, advertise::OUT, &frame(mac, address))
     }
 }
 

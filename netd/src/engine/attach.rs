@@ -164,18 +164,29 @@ impl Engine {
     }
 
     /// Removes what namespaces that are no more left in any network, if they had this one's name, or its inode, which the
-    /// kernel soon gives to another one.
+    /// kernel soon gives to another one: their interfaces went with them.
     pub(super) async fn forget_ghosts(&self, writer: &mut Writer, sandbox: &Sandbox) -> Result<(), Error> {
         let state = self.state();
         let mistakable = state.endpoints.at_path(&sandbox.path).chain(state.endpoints.in_sandbox(sandbox));
-        let is_ghost =
-            |endpoint: &&Endpoint| endpoint.far_end.sandbox().is_some_and(|it| it.open().is_none());
-        let ghosts: BTreeMap<_, _> = mistakable.filter(is_ghost).map(|ghost| (ghost.id, ghost)).collect();
-        for ghost in ghosts.into_values() {
+        let mistakable: BTreeMap<_, _> = mistakable.map(|endpoint| (endpoint.id, endpoint)).collect();
+        for ghost in mistakable.into_values() {
+            let is_there = ghost.far_end.sandbox().is_none_or(|sandbox| sandbox.open().is_some());
+            if is_there && self.has_veth(ghost).await? {
+                continue;
+            }
             log::warn!("the namespace that joined as {} is no more: its endpoint is removed", ghost.far_end);
             self.drop_endpoint(writer, &state.networks[&ghost.network], ghost).await?;
         }
         Ok(())
+    }
+
+    /// Removes the endpoint whose veth this was, if it went with its namespace: nobody else says that it is no more, and its address and
+    /// its ports are for others.
+    pub(super) async fn forget_lost(&self, writer: &mut Writer, link: &str) -> Result<(), Error> {
+        let state = self.state();
+        let Some(endpoint) = lost(&state, link) else { return Ok(()) };
+        log::info!("the namespace that joined as {} is no more: its endpoint is removed", endpoint.far_end);
+        self.drop_endpoint(writer, &state.networks[&endpoint.network], endpoint).await
     }
 
     /// The namespace that a request names, with its inode.
@@ -275,6 +286,12 @@ impl Engine {
             created: Timestamp::now(),
         })
     }
+}
+
+/// The endpoint whose host's end a link was, if its namespace is no more.
+pub(super) fn lost<'a>(state: &'a State, link: &str) -> Option<&'a Endpoint> {
+    let endpoint = state.endpoints.at_link(link).filter(|endpoint| endpoint.host_interface == link)?;
+    endpoint.far_end.sandbox()?.open().is_none().then_some(endpoint)
 }
 
 /// The network with the endpoint's addresses as the last that were given out, if it gives them serially.

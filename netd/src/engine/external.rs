@@ -1,6 +1,6 @@
 //! External addresses: given to endpoints and networks, and taken back.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use netd_common::nptv6;
@@ -8,7 +8,10 @@ use netd_common::nptv6;
 use super::{Engine, Writer, internal, spec};
 use crate::{
     ipam,
-    model::{Endpoint, Error, External, Network, Publication, State, Target, Timestamp, prefix},
+    link::Uplink,
+    model::{
+        Advertise, Endpoint, Error, External, Framing, Network, Publication, State, Target, Timestamp, prefix,
+    },
     plan::Touched,
     store::Change,
 };
@@ -45,7 +48,39 @@ impl Engine {
         let new = External { external, target, created: Timestamp::now() };
         self.change_external(writer, &new, Change::PutExternal(new.clone())).await?;
         log::info!("{} is {external} outside", name(&state, target));
+        if let Target::Endpoint(_) = target {
+            self.announce_outside(external.addr()).await?;
+        }
         Ok(())
+    }
+
+    /// Says on each uplink's link that an address is of that who has had it elsewhere before: routers remember for long.
+    async fn announce_outside(&self, address: IpAddr) -> Result<(), Error> {
+        let around = self.surroundings().await?;
+        let uplinks = self.uplinks_of(&around).into_values().filter(|uplink| {
+            let is_on_link = |net: IpNet| net.contains(&address);
+            uplink.up && uplink.framing == Framing::Ethernet && around.nets_of(uplink.index).any(is_on_link)
+        });
+        for uplink in uplinks {
+            tokio::spawn(self.clone().repeat_outside(uplink, address));
+        }
+        Ok(())
+    }
+
+    /// Says it on one link, as often as it is said of an endpoint, and no more once the address is taken back.
+    async fn repeat_outside(self, uplink: Uplink, address: IpAddr) {
+        let Advertise { messages, interval } = Advertise::default();
+        for _ in 0..messages {
+            if !self.state().externals.contains_key(&IpNet::from(address)) {
+                return;
+            }
+            let datapath = self.0.host.datapath.clone();
+            let tell = move || datapath.advertise_outside(uplink.index, uplink.mac, address);
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(tell).await {
+                return log::warn!("{address} is not announced on {}: {error}", uplink.name);
+            }
+            tokio::time::sleep(Duration::from_millis(interval.into())).await;
+        }
     }
 
     async fn take_back(&self, writer: &mut Writer, external: IpNet) -> Result<(), Error> {

@@ -55,7 +55,7 @@ impl Engine {
 
     async fn lease(&self, writer: &mut Writer, order: LeaseOrder) -> Result<LeasedPool, Error> {
         let state = self.state();
-        let taken: Vec<IpNet> = spec::subnets(&state).collect();
+        let taken: Vec<IpNet> = spec::taken(&state).collect();
         let subnet = match order.subnet {
             Some(subnet) => subnet,
             None => self.next_subnet(taken.clone(), order.ipv6, None).await?,

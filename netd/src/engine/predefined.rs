@@ -11,7 +11,7 @@ use super::{
     internal, lowest_free,
     options::{BRIDGE_NAME, DEFAULT_BRIDGE, HOST_BINDING, ICC, MASQUERADE, MTU},
     random,
-    spec::{bearable, bridges, new_addresses, subnets},
+    spec::{bearable, bridges, new_addresses, taken},
 };
 use crate::{
     config::DEFAULT_BRIDGE as OWN_BRIDGE,
@@ -201,7 +201,7 @@ impl Engine {
         ipv6: bool,
         interface: &str,
     ) -> Result<Pool, Error> {
-        let taken: Vec<IpNet> = subnets(others).collect();
+        let taken: Vec<IpNet> = taken(others).collect();
         let subnet = match wanted.subnet {
             Some(subnet) if taken.iter().any(|taken| ipam::overlaps(*taken, subnet)) => {
                 return Err(Error::forbidden(

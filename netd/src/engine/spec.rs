@@ -213,7 +213,7 @@ impl Engine {
         if of_family.next().is_some() {
             return Err(Error::forbidden("bridge driver doesn't support multiple subnets"));
         }
-        let taken: Vec<IpNet> = subnets(state).collect();
+        let taken: Vec<IpNet> = taken(state).collect();
         let subnet = match request.subnet {
             Some(subnet) if taken.iter().any(|taken| ipam::overlaps(*taken, subnet)) => {
                 return Err(Error::forbidden(
@@ -321,12 +321,13 @@ pub(super) fn bridges(state: &State) -> impl Iterator<Item = (&Network, &Bridge)
     state.networks.values().filter_map(|network| Some((network, network.bridge.as_ref()?)))
 }
 
-/// The subnets of all networks that are there, and those that an engine has for a network to be. A configuration network's
-/// are those of whoever takes them.
-pub(super) fn subnets(state: &State) -> impl Iterator<Item = IpNet> {
+/// Where no further network can be: in the subnets of all that are there, and in those that an engine has for a network to be; nor where
+/// the outside knows containers by external addresses. A configuration network's subnets are those of whoever takes them.
+pub(super) fn taken(state: &State) -> impl Iterator<Item = IpNet> {
     let networks = state.networks.values().filter(|network| network.bridge.is_some());
     let pools = networks.flat_map(|network| network.ipam.pools.iter());
-    pools.chain(state.pools.values().map(|leased| &leased.pool)).map(|pool| pool.subnet)
+    let subnets = pools.chain(state.pools.values().map(|leased| &leased.pool)).map(|pool| pool.subnet);
+    subnets.chain(state.externals.values().map(|it| it.external))
 }
 
 impl From<ipam::Error> for Error {

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::broadcast;
 
-use super::{Announcer, Engine, Inner, Writer, internal, lease::Replay, new_links};
+use super::{Announcer, Engine, Inner, Writer, internal, lease::Replay, new_links, publish};
 use crate::{
     apply::Host,
     config::Config,
@@ -129,6 +129,7 @@ impl Engine {
         if !steps.is_empty() && !old.networks.is_empty() {
             log::info!("{} steps lead from what is there to what should be", steps.len());
         }
+        publish::warn_of_bound(&steps).await?;
         let links = new_links(&known, &wanted);
         let journalled = links.clone();
         writer.store(move |store| store.begin(&journalled)).await?;

@@ -9,6 +9,11 @@ use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
 use crate::model::Protocol;
 
+/// Whether [`try_bind`] says that somebody has the port.
+pub fn is_in_use(bound: &io::Result<()>) -> bool {
+    bound.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
 /// Tries whether the port could be bound, in the network namespace of the calling thread: the kernel's own reason if not.
 pub fn try_bind(protocol: Protocol, address: IpAddr, port: u16) -> io::Result<()> {
     let address = SocketAddr::new(address, port);

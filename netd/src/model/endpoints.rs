@@ -125,7 +125,7 @@ mod tests {
     fn each_is_found_by_all_that_it_is_at() {
         let [one, two] = [endpoint(1, 0, "box", 7), endpoint(2, 2, "box", 8)];
         let mut handed = endpoint(3, 1, "engine", 0);
-        handed.far_end = FarEnd::Engine(Handover { id: "e".into(), joined: None, name: None });
+        handed.far_end = FarEnd::Engine(Handover { id: "e".into(), joined: None, inode: 0, name: None });
         handed.interface = "peer3".into();
         let mut all: Endpoints = [one.clone(), two.clone(), handed.clone()].into_iter().collect();
         let id = |found: Option<&Endpoint>| found.map(|endpoint| endpoint.id);

@@ -23,6 +23,9 @@ pub struct Handover {
     pub id: String,
     /// The namespace that the engine has taken the interface to. Without one it is in the host's, and is silent.
     pub joined: Option<PathBuf>,
+    /// The inode of that namespace; 0 without one.
+    #[serde(default)]
+    pub inode: u64,
     /// What the interface is to be called there, if that matters.
     pub name: Option<String>,
 }
@@ -33,6 +36,14 @@ impl FarEnd {
         match self {
             Self::Sandbox(sandbox) => Some(sandbox),
             Self::Engine(_) => None,
+        }
+    }
+
+    /// The inode of the namespace that it is in; 0 if it is in none, or in one that nobody has seen.
+    pub const fn inode(&self) -> u64 {
+        match self {
+            Self::Sandbox(sandbox) => sandbox.inode,
+            Self::Engine(handover) => handover.inode,
         }
     }
 

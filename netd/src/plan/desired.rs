@@ -233,6 +233,8 @@ fn add_endpoint(world: &mut World, state: &State, network: &Network, bridge: &Br
         ipv6: endpoint.ipv6.map(|net| net.addr()),
         mac: endpoint.mac,
         vlan,
+        // The kernel's own are no longer than that.
+        sandbox: u32::try_from(endpoint.far_end.inode()).unwrap_or_default(),
         rate: rates.egress.map(|rate| policed(rate, &endpoint.far_end)).unwrap_or_default(),
     };
     world.endpoints.insert(endpoint.slot, row);

@@ -232,6 +232,8 @@ pub struct EndpointRow {
     pub mac: MacAddress,
     /// The VLAN of its untagged frames; 0 where the bridge does not tell VLANs apart.
     pub vlan: u16,
+    /// The inode of the container's network namespace; 0 if it is not known.
+    pub sandbox: u32,
     /// How fast it may send; 0 for as fast as it can.
     pub rate: Rate,
 }

@@ -350,6 +350,7 @@ pub fn entry(container: Container, network: u32) -> EndpointEntry {
         ipv6: container.ipv6.into(),
         mac: Mac::new(container.mac),
         vlan: 0,
+        sandbox: container.slot + 1,
     }
 }
 

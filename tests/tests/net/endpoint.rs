@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::process::Stdio;
 
-use netd_tests::lab::{Container, DUAL, Family, Lab, Namespace, Ping, netd_binary, ping};
+use netd_tests::lab::{Container, DUAL, Family, Lab, Namespace, Ping, netd_binary, ping, until};
 
 fn link(ns: &Namespace, name: &str) -> serde_json::Value {
     let json = ns.ip(&format!("-json link show dev {name}"));
@@ -149,4 +149,18 @@ fn a_command_runs_on_a_network_and_leaves_nothing_behind() {
     let missing = lab.host.client("run -- /no/such/program").output().expect("running netd");
     assert_eq!(missing.status.code(), Some(127), "{missing:?}");
     assert_eq!((links(&lab.host.ns), inspect()), (before, network));
+}
+
+#[test]
+fn a_namespace_that_ends_takes_its_endpoint_along() {
+    let lab = Lab::new();
+    let (a, b) = (lab.container("a"), lab.container("b"));
+    lab.host.netd(&format!("publish netns:{} 8080:80", a.ns.name()));
+    let (name, address) = (a.ns.name().to_owned(), a.ipv4);
+    drop(a);
+    until("its endpoint is gone", || !lab.host.netd(&format!("network inspect {DUAL}")).contains(&name));
+    // Its port and its address are others' to have.
+    lab.host.netd(&format!("publish netns:{} 8080:80", b.ns.name()));
+    let c = Namespace::new("c");
+    lab.host.netd(&format!("network connect --ip {address} {DUAL} netns:{}", c.name()));
 }

@@ -527,3 +527,27 @@ fn names_are_served_at_the_gateway_though_port_53_is_published() {
     }
     assert_eq!(server.peers().len(), 2);
 }
+
+/// Nobody keeps published ports while neither daemon nor programs are there, after a boot for instance.
+#[test]
+fn who_took_a_published_port_before_the_daemon_came_is_told_of() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    publish(&lab.host, &a, "8080-8082:80-82 8090:90/udp 8091:91");
+    lab.host.stop();
+    let unmounted = lab.host.command("umount").arg(lab.host.run_dir().join("bpf")).status();
+    assert!(unmounted.expect("running umount").success(), "what is pinned goes as at a boot");
+    let _taken = lab.host.ns.enter(|| {
+        let tcp = TcpListener::bind(Family::V4.any(8081)).expect("nobody keeps it");
+        (tcp, UdpSocket::bind(Family::V6.any(8090)).expect("nobody keeps it"))
+    });
+    lab.host.start(&[]);
+    let log = lab.host.log();
+    let told: Vec<_> = log.lines().filter_map(|line| line.split_once("is bound to ")).collect();
+    // A socket of all IPv6 addresses has IPv4's as well.
+    let taken = ["0.0.0.0:8081/tcp", "0.0.0.0:8090/udp", "[::]:8090/udp"];
+    assert_eq!(told.len(), taken.len(), "{log}");
+    for port in taken {
+        assert!(told.iter().any(|(_, what)| what.starts_with(port)), "{log}");
+    }
+}

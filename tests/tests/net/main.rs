@@ -23,6 +23,7 @@ mod kernel;
 mod leak;
 mod masquerade;
 mod mtu;
+mod multihomed;
 mod names;
 mod neighbours;
 mod netavark;

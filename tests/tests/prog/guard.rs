@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::EtherType;
+use netd::datapath::EndpointEntry;
 
 use crate::{
-    fixture::{A, B, Fixture, GATEWAY, NEXT},
+    fixture::{A, B, C, Fixture, GATEWAY, NEXT, REDIRECTED, entry},
     packet::{
         DESTINATION_OPTIONS, HOP_BY_HOP, L4, REMOTE, REMOTE6, address, ethernet, extension, fragments, frame,
         out, remote, with_extensions,
@@ -55,6 +56,36 @@ fn a_false_sender_is_dropped() {
     }
     assert_eq!(fixture.keys(), [0, 0]);
     assert_eq!(fixture.traffic(A).sent.packets, 12, "what was dropped was sent nevertheless");
+}
+
+/// A container on two networks sends under its address on the one by its interface on the other, where its default route leads.
+#[test]
+fn a_container_may_use_all_its_addresses() {
+    let fixture = Fixture::new();
+    let udp = L4::Udp(5000, 53);
+    let speaks = |v6: bool| frame([A.mac, GATEWAY], C.address(v6), remote(v6), 64, udp, b"");
+    let asks = |target: &str| match address(target) {
+        IpAddr::V4(target) => arp(A.mac, BROADCAST, 1, (A.mac, C.ipv4), target),
+        IpAddr::V6(_) => panic!("IPv4"),
+    };
+    let refused = [speaks(false), speaks(true), asks("172.17.0.1"), asks("172.17.0.3")];
+    for packet in &refused {
+        fixture.assert_drops("from_container", A.veth, packet, "spoofed_address");
+    }
+    let beside = EndpointEntry { sandbox: entry(A, 0).sandbox, ..entry(C, 1) };
+    fixture.datapath.put_endpoint(C.slot, &beside).unwrap();
+    for v6 in [false, true] {
+        let ran = fixture.send(A, &speaks(v6));
+        assert_eq!(ran.verdict, REDIRECTED, "{:?}", fixture.datapath.counters());
+    }
+    let flows = fixture.datapath.flows().unwrap();
+    assert!(flows.len() == 2 && flows.iter().all(|flow| flow.endpoint == Some(C.slot)), "{flows:?}");
+    assert_eq!(fixture.send(A, &asks("172.17.0.1")).verdict, REDIRECTED, "of the gateway");
+    // Within a network each has one address, and whoever names another is not its neighbour.
+    let to_b = |v6: bool| frame([A.mac, B.mac], C.address(v6), B.address(v6), 64, udp, b"");
+    for packet in [to_b(false), to_b(true), asks("172.17.0.3"), advertisement(C.ipv6.into(), "fd00:18::2")] {
+        fixture.assert_drops("from_container", A.veth, &packet, "spoofed_address");
+    }
 }
 
 #[test]

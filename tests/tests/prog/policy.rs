@@ -1,5 +1,7 @@
 //! Who may speak to a container at its own address: literal packets for each verdict and each reason.
 
+use std::net::IpAddr;
+
 use netd::{
     datapath::{
         Trusted,
@@ -12,7 +14,8 @@ use netd::{
 use crate::{
     fixture::{A, B, C, Container, Fixture, GATEWAY, NEXT, REDIRECTED, ROUTER, UPLINK, index},
     packet::{
-        ACK, L4, SYN, arriving, external, fragments, frame, icmp_error, l4, out, read, reassemble, remote, to,
+        ACK, L4, SYN, address, arriving, external, fragments, frame, icmp_error, l4, leaving, out, read,
+        reassemble, remote, to,
     },
 };
 
@@ -113,6 +116,39 @@ fn an_unprotected_network_lets_in_everything_and_masquerades_the_rest() {
         }
     }
     assert_eq!(fixture.flows(), live);
+}
+
+/// Nobody on the uplink's link speaks under an address of the host's, or of what is behind it.
+#[test]
+fn the_outside_speaks_for_nobody_inside() {
+    for flags in [ROUTED, OPEN] {
+        let fixture = fixture(flags);
+        for v6 in [false, true] {
+            let length = if v6 { 128 } else { 32 };
+            let whole = |address: IpAddr| format!("{address}/{length}").parse().unwrap();
+            let known = address(if v6 { "2001:db8::9" } else { "203.0.113.9" });
+            fixture.datapath.put_local(whole(external(v6))).unwrap();
+            fixture.datapath.put_external(whole(known), whole(B.address(v6))).unwrap();
+            let gateway = address(if v6 { "fd00:17::1" } else { "172.17.0.1" });
+            for source in [C.address(v6), gateway, external(v6), known] {
+                for destination in [A.address(v6), known] {
+                    for l4 in [L4::Udp(5002, 80), L4::Tcp(5001, 80, SYN), L4::Echo(true, 7)] {
+                        let packet = arriving(source, destination, l4);
+                        fixture.assert_drops("from_uplink", "up0", &packet, "spoofed_address");
+                    }
+                }
+            }
+            let from_outside = arriving(remote(v6), known, L4::Udp(5002, 80));
+            assert_eq!(fixture.arrive(&from_outside).verdict, REDIRECTED);
+        }
+        // An address that means nothing elsewhere cannot be answered; but a router may report an error under it.
+        let [link_local, known] = ["fe80::77", "2001:db8::9"].map(address);
+        let datagram = arriving(link_local, known, L4::Udp(5002, 80));
+        fixture.assert_drops("from_uplink", "up0", &datagram, "spoofed_address");
+        let about = leaving(known, remote(true), L4::Udp(1, 2));
+        let error = icmp_error([ROUTER, UPLINK], link_local, known, [2, 0], 1280, &about[14..]);
+        assert_eq!(fixture.arrive(&error).verdict, REDIRECTED);
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::{
     internal,
     options::{self, BRIDGE_NAME},
     random,
-    spec::subnets,
+    spec::taken,
 };
 use crate::{
     ipam,
@@ -174,7 +174,7 @@ impl Engine {
         let state = self.state();
         let pools = pools(request)?;
         for pool in &pools {
-            if subnets(&state).any(|taken| ipam::overlaps(taken, pool.subnet)) {
+            if taken(&state).any(|taken| ipam::overlaps(taken, pool.subnet)) {
                 return Err(Error::forbidden(format!(
                     "the subnet {} overlaps with that of another network",
                     pool.subnet
@@ -261,7 +261,7 @@ impl Engine {
             return Ok(());
         }
         for pool in &more {
-            if subnets(&state).any(|taken| ipam::overlaps(taken, pool.subnet)) {
+            if taken(&state).any(|taken| ipam::overlaps(taken, pool.subnet)) {
                 return Err(Error::forbidden(format!(
                     "the subnet {} overlaps with that of another network",
                     pool.subnet

@@ -217,7 +217,7 @@ impl Allocator {
             return Err(Error::conflict(format!("Bind for {bind} failed: port is already allocated")));
         }
         let bound = port::try_bind(protocol, address, port);
-        if self.reserved_by == Reserver::Runtime && is_in_use(&bound) {
+        if self.reserved_by == Reserver::Runtime && port::is_in_use(&bound) {
             // The socket may be the runtime's own, of a container that runs and changes networks.
             return Ok(());
         }
@@ -237,10 +237,6 @@ impl Allocator {
             ))
         })
     }
-}
-
-fn is_in_use(bound: &io::Result<()>) -> bool {
-    bound.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
 fn all_allocated() -> Error {

@@ -2,15 +2,20 @@
 
 mod allocator;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::Deserialize;
 
 use super::{Engine, Writer, external, internal, reserve};
 use crate::{
-    link::sysctl,
-    model::{Endpoint, Error, Network, PortSpec, Ports, Protocol, Publication, Reserver, State, request},
-    plan,
+    link::{port, sysctl},
+    model::{
+        Endpoint, Error, HostPorts, Network, PortSpec, Ports, Protocol, Publication, Reserver, State, request,
+    },
+    plan::{self, Step},
 };
 
 pub(super) use allocator::Cursor;
@@ -141,6 +146,31 @@ impl Engine {
         writer.ports = cursor;
         Ok(publications)
     }
+}
+
+/// Tells of ports that lead to an endpoint from now on, and that somebody has bound while no daemon kept them: he hears nothing any more.
+pub(super) async fn warn_of_bound(steps: &[Step]) -> Result<(), Error> {
+    let ports: Vec<HostPorts> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Publication { host, from: None, to: Some(row) } if row.reserved_by == Reserver::Netd => {
+                Some(*host)
+            }
+            _ => None,
+        })
+        .collect();
+    let find = move || {
+        for host in ports {
+            let is_bound = |port: &u16| port::is_in_use(&port::try_bind(host.protocol, host.address, *port));
+            if let Some(port) = (host.first..=host.last).find(is_bound) {
+                let (at, protocol) = (SocketAddr::new(host.address, port), host.protocol);
+                log::warn!(
+                    "a process of the host is bound to {at}/{protocol}, which is published: it hears nobody there"
+                );
+            }
+        }
+    };
+    tokio::task::spawn_blocking(find).await.map_err(internal)
 }
 
 /// The addresses at which netd itself answers for names.

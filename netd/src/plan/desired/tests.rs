@@ -60,7 +60,7 @@ fn an_engines_end_is_its_own_and_takes_the_short_way_only_from_another_namespace
     let mut handed = endpoint(&network, 0, "box", 0);
     let taken = |joined: Option<&str>| {
         let joined = joined.map(Into::into);
-        model::FarEnd::Engine(model::Handover { id: "e".into(), joined, name: None })
+        model::FarEnd::Engine(model::Handover { id: "e".into(), joined, inode: 0, name: None })
     };
     for (joined, flags) in [(None, 0), (Some("/run/docker/netns/0"), PEER_IN_OTHER_NETNS)] {
         handed.far_end = taken(joined);
@@ -200,7 +200,7 @@ fn a_limited_endpoint_has_a_queue_at_each_end_that_is_netds() {
     let mut limited = endpoint(&network, 0, "box", 0);
     let (ingress, egress) = (Rate::new(Bits(8_000_000_000)), Rate::new(Bits(80_000_000)));
     limited.rates = Rates { ingress: Some(ingress), egress: Some(egress) };
-    let handover = model::Handover { id: "e".into(), joined: None, name: None };
+    let handover = model::Handover { id: "e".into(), joined: None, inode: 0, name: None };
     for (far_end, inner, late) in [
         (limited.far_end.clone(), Some(Queue::new(egress, 1400)), 100_000_000),
         (model::FarEnd::Engine(handover), None, 0),

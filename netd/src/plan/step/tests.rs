@@ -243,7 +243,17 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
                     let (ipv4, ipv6, rate) = (None, None, Rate::default());
                     Some((
                         slot,
-                        EndpointRow { port, network: 0, flags, ipv4, ipv6, mac: mac(0), vlan: 0, rate },
+                        EndpointRow {
+                            port,
+                            network: 0,
+                            flags,
+                            ipv4,
+                            ipv6,
+                            mac: mac(0),
+                            vlan: 0,
+                            sandbox: 0,
+                            rate,
+                        },
                     ))
                 });
                 World {
