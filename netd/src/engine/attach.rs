@@ -163,8 +163,8 @@ impl Engine {
         Ok(device.is_some())
     }
 
-    /// Removes what namespaces that are no more left in any network, if they had this one's name, or its inode, which the
-    /// kernel soon gives to another one: their interfaces went with them.
+    /// Removes what namespaces that are no more left in any network, if they had this one's name. Or its inode, which the kernel
+    /// soon gives to another one: then it shows by their interfaces, which went with them.
     pub(super) async fn forget_ghosts(&self, writer: &mut Writer, sandbox: &Sandbox) -> Result<(), Error> {
         let state = self.state();
         let mistakable = state.endpoints.at_path(&sandbox.path).chain(state.endpoints.in_sandbox(sandbox));
@@ -174,19 +174,13 @@ impl Engine {
             if is_there && self.has_veth(ghost).await? {
                 continue;
             }
-            log::warn!("the namespace that joined as {} is no more: its endpoint is removed", ghost.far_end);
+            log::warn!(
+                "what joined as {} is no more, or has no interface: its endpoint is removed",
+                ghost.far_end
+            );
             self.drop_endpoint(writer, &state.networks[&ghost.network], ghost).await?;
         }
         Ok(())
-    }
-
-    /// Removes the endpoint whose veth this was, if it went with its namespace: nobody else says that it is no more, and its address and
-    /// its ports are for others.
-    pub(super) async fn forget_lost(&self, writer: &mut Writer, link: &str) -> Result<(), Error> {
-        let state = self.state();
-        let Some(endpoint) = lost(&state, link) else { return Ok(()) };
-        log::info!("the namespace that joined as {} is no more: its endpoint is removed", endpoint.far_end);
-        self.drop_endpoint(writer, &state.networks[&endpoint.network], endpoint).await
     }
 
     /// The namespace that a request names, with its inode.
@@ -286,12 +280,6 @@ impl Engine {
             created: Timestamp::now(),
         })
     }
-}
-
-/// The endpoint whose host's end a link was, if its namespace is no more.
-pub(super) fn lost<'a>(state: &'a State, link: &str) -> Option<&'a Endpoint> {
-    let endpoint = state.endpoints.at_link(link).filter(|endpoint| endpoint.host_interface == link)?;
-    endpoint.far_end.sandbox()?.open().is_none().then_some(endpoint)
 }
 
 /// The network with the endpoint's addresses as the last that were given out, if it gives them serially.

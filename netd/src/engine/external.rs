@@ -48,8 +48,10 @@ impl Engine {
         let new = External { external, target, created: Timestamp::now() };
         self.change_external(writer, &new, Change::PutExternal(new.clone())).await?;
         log::info!("{} is {external} outside", name(&state, target));
-        if let Target::Endpoint(_) = target {
-            self.announce_outside(external.addr()).await?;
+        if let Target::Endpoint(_) = target
+            && let Err(error) = self.announce_outside(external.addr()).await
+        {
+            log::warn!("{external} is not announced: {error}");
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use netd_common::{addr::IfIndex, policy::Trusted};
 use tokio::sync::Notify;
 
-use super::{Engine, Writer, attach, internal, lock, spec::bridges};
+use super::{Engine, Writer, internal, lock, spec::bridges};
 use crate::{
     link::{Address, Changes, Device, Route, Uplink, Watch, uplinks},
     model::{Error, Segment},
@@ -58,12 +58,8 @@ impl Engine {
                 let changes = mem::take(&mut *lock(&seen));
                 let refresh = self.act(|engine, mut writer| async move {
                     // What was new to netd itself a moment ago is its own by now.
-                    let changes = engine.of_others(changes);
-                    if changes.is_empty() {
+                    if engine.of_others(changes).is_empty() {
                         return Ok(());
-                    }
-                    for link in &changes.gone {
-                        engine.forget_lost(&mut writer, link).await?;
                     }
                     engine.refresh_uplinks(&mut writer).await?;
                     engine.refresh_locals(&mut writer).await
@@ -81,14 +77,11 @@ impl Engine {
     }
 
     /// Without the comings and goings of netd's own links, which are no way out: to look at all that there is takes the longer
-    /// the more endpoints there are, and whoever joins next waits for it. A veth that went with its namespace is news.
+    /// the more endpoints there are, and whoever joins next waits for it.
     fn of_others(&self, mut changes: Changes) -> Changes {
         let mut removed = lock(&self.0.removed);
         changes.links.retain(|name| !removed.contains(name) && !self.is_own(name));
-        let state = self.state();
-        changes.gone.retain(|name| {
-            !removed.remove(name) && (!self.is_own(name) || attach::lost(&state, name).is_some())
-        });
+        changes.gone.retain(|name| !removed.remove(name) && !self.is_own(name));
         changes
     }
 

@@ -23,7 +23,17 @@ pub struct Namespace {
 impl Namespace {
     /// A new one; `role` is the end of its name.
     pub fn new(role: &str) -> Self {
-        let name = unique(role);
+        Self::add(unique(role))
+    }
+
+    /// Another one of its name, once it is gone.
+    pub fn again(self) -> Self {
+        let name = self.name.clone();
+        drop(self);
+        Self::add(name)
+    }
+
+    fn add(name: String) -> Self {
         run(Command::new("ip").args(["netns", "add", &name]));
         let ns = Self::named(name);
         ns.ip("link set lo up");

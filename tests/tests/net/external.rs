@@ -400,7 +400,19 @@ fn what_cannot_be_given_is_refused() {
     fails("nat add 2001:db8:9::/64 dual", "is 2001:db8::9 outside already");
     fails(&format!("nat add 224.0.0.9 {name}"), "no router leads to such an address");
     fails("nat rm 203.0.113.77", "no such external address: 203.0.113.77");
+    // Nor is a network made where one is, be it by chance.
+    for subnet in ["203.0.113.8/29", "2001:db8::/120"] {
+        let overlaps = "Pool overlaps with other one on this address space";
+        fails(&format!("network create --ipv6 --subnet {subnet} n"), overlaps);
+    }
     assert_eq!(shown(&lab, &a), ["203.0.113.9/32", "2001:db8::9/128"], "nothing has changed");
+    lab.host.netd(&format!("nat add 172.19.0.2 {}", b.ns.name()));
+    for network in ["next", "last"] {
+        lab.host.netd(&format!("network create {network}"));
+        let inspected = lab.host.netd(&format!("network inspect {network}"));
+        assert!(!inspected.contains("\"172.19."), "{inspected}");
+    }
+    assert!(lab.host.netd("network inspect last").contains("\"172.21.0.0/16\""), "the next but one");
 }
 
 #[test]
