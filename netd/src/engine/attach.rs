@@ -117,7 +117,7 @@ impl Engine {
         endpoint: &Endpoint,
     ) -> Result<(), Error> {
         let far_end = &endpoint.far_end;
-        let alive = far_end.sandbox().is_some_and(|sandbox| sandbox.open().is_some());
+        let alive = far_end.sandbox().is_none_or(|sandbox| sandbox.open().is_some());
         // With the namespace gone there is no default route to move to another endpoint.
         let touched = Touched {
             endpoints: if alive { self.beside(endpoint) } else { [endpoint.id].into() },
@@ -149,12 +149,17 @@ impl Engine {
         self.change(writer, vec![Change::PutEndpoint(endpoint.clone())], touched).await
     }
 
-    /// An endpoint and the others of its sandbox: which of them carries its default route may change with this one.
+    /// An endpoint and the others of its sandbox: which of them carries its default route may change with this one, and what they have in
+    /// common.
     pub(super) fn beside(&self, endpoint: &Endpoint) -> BTreeSet<Id> {
         let state = self.state();
         let sandbox = endpoint.far_end.sandbox();
         let others = sandbox.into_iter().flat_map(|sandbox| state.endpoints.in_sandbox(sandbox));
-        others.map(|other| other.id).chain([endpoint.id]).collect()
+        // Where an engine has taken it to, or has had it.
+        let known = state.endpoints.get(&endpoint.id).map(|known| &**known);
+        let far_ends = [Some(endpoint), known].into_iter().flatten().map(|endpoint| &endpoint.far_end);
+        let taken = far_ends.filter_map(FarEnd::path).flat_map(|path| state.endpoints.taken_to(path));
+        others.chain(taken).map(|other| other.id).chain([endpoint.id]).collect()
     }
 
     /// Whether the host's end of an endpoint's veth is there.

@@ -101,8 +101,9 @@ impl Engine {
             let state = engine.state();
             let network = state.network_of_engine(&network)?;
             let endpoint = state.endpoint_of_engine(network.id, &id)?;
-            let inode = Namespace::open(&sandbox).map_or(0, |namespace| namespace.inode());
-            if inode == engine.0.own_netns {
+            if let Ok(namespace) = Namespace::open(&sandbox)
+                && namespace.inode() == engine.0.own_netns
+            {
                 return Err(Error::forbidden(format!(
                     "{} is the host's network namespace, which needs no endpoint",
                     sandbox.display()
@@ -113,7 +114,7 @@ impl Engine {
                 Some(joined) => {
                     Err(Error::forbidden(format!("endpoint {id} has joined {} already", joined.display())))
                 }
-                None => engine.place(&mut writer, endpoint, Some((sandbox, inode))).await,
+                None => engine.place(&mut writer, endpoint, Some(sandbox)).await,
             }
         })
         .await
@@ -197,7 +198,7 @@ impl Engine {
         &self,
         writer: &mut Writer,
         endpoint: &Endpoint,
-        joined: Option<(PathBuf, u64)>,
+        joined: Option<PathBuf>,
     ) -> Result<Endpoint, Error> {
         let placed = placed(endpoint, joined);
         if placed != *endpoint {
@@ -245,12 +246,11 @@ impl Engine {
     }
 }
 
-/// An engine's endpoint whose far end is in that namespace, with its inode.
-fn placed(endpoint: &Endpoint, joined: Option<(PathBuf, u64)>) -> Endpoint {
+/// An engine's endpoint whose far end is there.
+fn placed(endpoint: &Endpoint, joined: Option<PathBuf>) -> Endpoint {
     let mut placed = endpoint.clone();
     if let FarEnd::Engine(handover) = &mut placed.far_end {
-        handover.inode = joined.as_ref().map_or(0, |(_, inode)| *inode);
-        handover.joined = joined.map(|(path, _)| path);
+        handover.joined = joined;
     }
     placed
 }
@@ -333,7 +333,7 @@ fn hand_over(state: &State, network: &Network, order: EndpointOrder) -> Result<E
         network: network.id,
         name: Some(short(&order.id)).filter(|name| !is_named(name)).unwrap_or_else(|| order.id.clone()),
         container: None,
-        far_end: FarEnd::Engine(Handover { id: order.id, joined: None, inode: 0, name: order.name }),
+        far_end: FarEnd::Engine(Handover { id: order.id, joined: None, name: order.name }),
         slot,
         mac,
         ipv4: order.ipv4,

@@ -22,7 +22,7 @@ pub struct Endpoints {
     by_link: BTreeSet<(u64, Id)>,
     /// By its sandbox's inode.
     by_inode: BTreeSet<(u64, Id)>,
-    /// By the digest of its sandbox's path.
+    /// By the digest of its sandbox's path, whoever furnishes it there.
     by_path: BTreeSet<(u64, Id)>,
 }
 
@@ -35,8 +35,8 @@ impl Endpoints {
         self.by_link.extend(endpoint.links().map(|link| (digest(link), id)));
         if let Some(sandbox) = endpoint.far_end.sandbox() {
             self.by_inode.insert((sandbox.inode, id));
-            self.by_path.insert((digest(&sandbox.path), id));
         }
+        self.by_path.extend(endpoint.far_end.path().map(|path| (digest(path), id)));
         self.by_id.insert(id, Arc::new(endpoint));
     }
 
@@ -49,7 +49,9 @@ impl Endpoints {
         }
         if let Some(sandbox) = endpoint.far_end.sandbox() {
             self.by_inode.remove(&(sandbox.inode, *id));
-            self.by_path.remove(&(digest(&sandbox.path), *id));
+        }
+        if let Some(path) = endpoint.far_end.path() {
+            self.by_path.remove(&(digest(path), *id));
         }
     }
 
@@ -79,6 +81,14 @@ impl Endpoints {
         let is_there = |sandbox: &Sandbox| sandbox.path == *path;
         let found = self.at(&self.by_path, digest(path));
         found.filter(move |endpoint| endpoint.far_end.sandbox().is_some_and(is_there))
+    }
+
+    /// Those that an engine has taken to the namespace at a path.
+    pub fn taken_to<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Endpoint> {
+        let is_there = move |endpoint: &&Endpoint| {
+            endpoint.far_end.handover().and_then(|handover| handover.joined.as_deref()) == Some(path)
+        };
+        self.at(&self.by_path, digest(path)).filter(is_there)
     }
 
     fn at<'a>(&'a self, index: &'a BTreeSet<(u64, Id)>, key: u64) -> impl Iterator<Item = &'a Endpoint> {
@@ -125,7 +135,7 @@ mod tests {
     fn each_is_found_by_all_that_it_is_at() {
         let [one, two] = [endpoint(1, 0, "box", 7), endpoint(2, 2, "box", 8)];
         let mut handed = endpoint(3, 1, "engine", 0);
-        handed.far_end = FarEnd::Engine(Handover { id: "e".into(), joined: None, inode: 0, name: None });
+        handed.far_end = FarEnd::Engine(Handover { id: "e".into(), joined: None, name: None });
         handed.interface = "peer3".into();
         let mut all: Endpoints = [one.clone(), two.clone(), handed.clone()].into_iter().collect();
         let id = |found: Option<&Endpoint>| found.map(|endpoint| endpoint.id);

@@ -1,6 +1,9 @@
 //! Who has the far end of an endpoint's veth.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,9 +26,6 @@ pub struct Handover {
     pub id: String,
     /// The namespace that the engine has taken the interface to. Without one it is in the host's, and is silent.
     pub joined: Option<PathBuf>,
-    /// The inode of that namespace; 0 without one.
-    #[serde(default)]
-    pub inode: u64,
     /// What the interface is to be called there, if that matters.
     pub name: Option<String>,
 }
@@ -39,11 +39,11 @@ impl FarEnd {
         }
     }
 
-    /// The inode of the namespace that it is in; 0 if it is in none, or in one that nobody has seen.
-    pub const fn inode(&self) -> u64 {
+    /// Where the namespace is that it is in, if it is in one.
+    pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::Sandbox(sandbox) => sandbox.inode,
-            Self::Engine(handover) => handover.inode,
+            Self::Sandbox(sandbox) => Some(&sandbox.path),
+            Self::Engine(handover) => handover.joined.as_deref(),
         }
     }
 

@@ -233,8 +233,7 @@ fn add_endpoint(world: &mut World, state: &State, network: &Network, bridge: &Br
         ipv6: endpoint.ipv6.map(|net| net.addr()),
         mac: endpoint.mac,
         vlan,
-        // The kernel's own are no longer than that.
-        sandbox: u32::try_from(endpoint.far_end.inode()).unwrap_or_default(),
+        sandbox: sandbox_number(state, endpoint),
         rate: rates.egress.map(|rate| policed(rate, &endpoint.far_end)).unwrap_or_default(),
     };
     world.endpoints.insert(endpoint.slot, row);
@@ -347,6 +346,20 @@ fn reach(network: &Network, bridge: &Bridge, port: &Port) -> (u32, u16) {
         (NO_GATEWAY, ![0, DEFAULT_VLAN].contains(&vlan)),
     ];
     (flags.into_iter().filter(|(_, on)| *on).fold(0, |all, (flag, _)| all | flag), vlan)
+}
+
+/// What the endpoints of one container have in common, and no others: the inode of its namespace, which in the kernel has no more bits. That of
+/// an engine's is not there yet when its first endpoint joins: the lowest of their slots, counted from 1, and no inode is as low. 0 for none.
+fn sandbox_number(state: &State, endpoint: &Endpoint) -> u32 {
+    match &endpoint.far_end {
+        model::FarEnd::Sandbox(sandbox) => u32::try_from(sandbox.inode).unwrap_or_default(),
+        model::FarEnd::Engine(handover) => {
+            let path = handover.joined.as_deref();
+            let slots =
+                path.into_iter().flat_map(|path| state.endpoints.taken_to(path)).map(|other| other.slot + 1);
+            slots.min().unwrap_or_default()
+        }
+    }
 }
 
 /// A sandbox's end of the veth, as netd keeps it.

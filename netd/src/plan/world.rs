@@ -232,7 +232,7 @@ pub struct EndpointRow {
     pub mac: MacAddress,
     /// The VLAN of its untagged frames; 0 where the bridge does not tell VLANs apart.
     pub vlan: u16,
-    /// The inode of the container's network namespace; 0 if it is not known.
+    /// The same number for all endpoints of one container, and for no others; 0 if it is not known whose it is.
     pub sandbox: u32,
     /// How fast it may send; 0 for as fast as it can.
     pub rate: Rate,

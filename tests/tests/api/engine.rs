@@ -94,13 +94,29 @@ fn an_engine_runs_its_containers_on_netd() {
     let lonely = Ping { patience: std::time::Duration::from_millis(300), ..Ping::default() };
     assert!(!ping(&web, address.parse().expect("an address"), lonely), "networks are apart");
 
-    // A container that runs joins another network, and leaves it.
+    // A container that runs joins another network, and leaves it. What is under way goes on, wherever its default route leads.
+    let under_way = Family::BOTH.map(|family| {
+        let echo = UdpEcho::new(&lab.outside, at(family.outside(), 0));
+        let socket = udp(&third, family, 0);
+        socket.connect(echo.address).expect("connecting");
+        (echo, socket)
+    });
+    let goes_on = || {
+        for (echo, socket) in &under_way {
+            socket.send(b"hello").expect("sending");
+            socket.recv(&mut [0; 8]).unwrap_or_else(|e| panic!("from {}: {e}", echo.address));
+        }
+    };
+    goes_on();
     docker.ok("network connect engines third");
+    assert!(third.ip("route show default").contains("dev eth1"));
+    goes_on();
     assert!(reaches(&engine, "third", "web") && reaches(&engine, "web", "third"));
     assert!(third.ip("link").contains("eth1"));
     reaches_the_outside(&third);
     docker.ok("network disconnect engines third");
     assert!(!third.ip("link").contains("eth1"));
+    goes_on();
     assert!(!ping(&third, "10.40.0.77".parse().expect("an address"), lonely));
     reaches_the_outside(&third);
 

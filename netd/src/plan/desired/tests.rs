@@ -60,7 +60,7 @@ fn an_engines_end_is_its_own_and_takes_the_short_way_only_from_another_namespace
     let mut handed = endpoint(&network, 0, "box", 0);
     let taken = |joined: Option<&str>| {
         let joined = joined.map(Into::into);
-        model::FarEnd::Engine(model::Handover { id: "e".into(), joined, inode: 0, name: None })
+        model::FarEnd::Engine(model::Handover { id: "e".into(), joined, name: None })
     };
     for (joined, flags) in [(None, 0), (Some("/run/docker/netns/0"), PEER_IN_OTHER_NETNS)] {
         handed.far_end = taken(joined);
@@ -71,6 +71,26 @@ fn an_engines_end_is_its_own_and_takes_the_short_way_only_from_another_namespace
     // Its default route is no sandbox's that netd furnishes.
     let other = endpoint(&network, 1, "box", -1);
     assert_eq!(carriers(&[&network], &[&handed, &other]).0, ["veth1"]);
+}
+
+#[test]
+fn the_endpoints_of_one_container_are_known_as_such() {
+    let network = network(1, "n");
+    let mut all: Vec<_> = (0..6).map(|slot| endpoint(&network, slot, "box", 0)).collect();
+    let paths = [Some("/run/docker/netns/a"), None, Some("/run/docker/netns/b"), Some("/run/docker/netns/a")];
+    for (endpoint, path) in all.iter_mut().zip(paths) {
+        let joined = path.map(Into::into);
+        endpoint.far_end = model::FarEnd::Engine(model::Handover { id: "e".into(), joined, name: None });
+    }
+    let sandboxes = |all: &[Endpoint]| -> Vec<u32> {
+        let all: Vec<_> = all.iter().collect();
+        whole(&state(&[&network], &all)).endpoints.values().map(|row| row.sandbox).collect()
+    };
+    let inode = sandboxes(&all)[4];
+    assert_eq!(sandboxes(&all), [1, 0, 3, 1, inode, inode]);
+    assert_eq!(u64::from(inode), all[4].far_end.sandbox().unwrap().inode);
+    // Who gets the place of one that has left has nothing in common with the others.
+    assert_eq!(sandboxes(&all[1..]), [0, 3, 4, inode, inode]);
 }
 
 #[test]
@@ -200,7 +220,7 @@ fn a_limited_endpoint_has_a_queue_at_each_end_that_is_netds() {
     let mut limited = endpoint(&network, 0, "box", 0);
     let (ingress, egress) = (Rate::new(Bits(8_000_000_000)), Rate::new(Bits(80_000_000)));
     limited.rates = Rates { ingress: Some(ingress), egress: Some(egress) };
-    let handover = model::Handover { id: "e".into(), joined: None, inode: 0, name: None };
+    let handover = model::Handover { id: "e".into(), joined: None, name: None };
     for (far_end, inner, late) in [
         (limited.far_end.clone(), Some(Queue::new(egress, 1400)), 100_000_000),
         (model::FarEnd::Engine(handover), None, 0),
