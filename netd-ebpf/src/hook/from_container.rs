@@ -125,6 +125,7 @@ fn speaker<'a, F: Family>(
     checked: Result<(), DropReason>,
 ) -> Result<Sending<'a>, DropReason> {
     let Err(reason) = checked else { return Ok(from) };
+    // Asked here and not before the guard is: with that, the verifier refuses the program (6.18).
     if from.endpoint.flags & ANY_SOURCE != 0 {
         return Ok(from);
     }

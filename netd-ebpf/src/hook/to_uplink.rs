@@ -5,6 +5,7 @@ use aya_ebpf::programs::TcContext;
 use netd_common::{
     addr::{Be16, IfIndex},
     drop::DropReason,
+    fib::Uplink,
     frag::BY_STACK,
     nat::HOST,
     tuple::{OUTBOUND, protocol},
@@ -91,9 +92,17 @@ fn leave<F: Translate + Filter>(packet: &Packet) -> Outcome {
     let comes_back = external::is_external::<F>(ip.destination);
     let verdict = match F::network_of(ip.source) {
         Some(network) => container::<F>(packet, ip, network)?,
-        None if has_left(packet) => return Ok(Verdict::NEXT),
-        None if comes_back => within::<F>(packet, ip)?,
-        None => return host::<F>(packet, ip),
+        None => {
+            // SAFETY: a shared reference to a map value that only the daemon replaces.
+            let uplink = unsafe { UPLINKS.get(IfIndex(packet.ifindex())) };
+            if has_left(packet, uplink) {
+                return Ok(Verdict::NEXT);
+            }
+            if !comes_back {
+                return host::<F>(packet, ip, uplink);
+            }
+            within::<F>(packet, ip)?
+        }
     };
     if !comes_back {
         return Ok(verdict);
@@ -105,13 +114,9 @@ fn leave<F: Translate + Filter>(packet: &Packet) -> Outcome {
 /// Whether it has left the host already, by an interface above this one: a VLAN's, or one with a MAC of its own, such as a macvlan. It
 /// was translated there, if that was called for.
 #[inline(always)]
-fn has_left(packet: &Packet) -> bool {
-    if packet.is_tagged() {
-        return true;
-    }
-    // SAFETY: the value is copied at once.
-    let uplink = unsafe { UPLINKS.get(IfIndex(packet.ifindex())) }.map(|uplink| uplink.mac);
-    packet.l3 != BARE && uplink.is_some_and(|mac| eth::parse(packet).is_ok_and(|frame| frame.source != mac))
+fn has_left(packet: &Packet, uplink: Option<&Uplink>) -> bool {
+    let is_anothers = |uplink: &Uplink| eth::parse(packet).is_ok_and(|frame| frame.source != uplink.mac);
+    packet.is_tagged() || packet.l3 != BARE && uplink.is_some_and(is_anothers)
 }
 
 /// From an address of a network: a container's, or the bridge's own.
@@ -213,7 +218,7 @@ fn within<F: Translate + Filter>(packet: &Packet, ip: &Ip<F::Address>) -> Outcom
 /// From the host itself. Its own port range is disjoint from masquerade's, so only two kinds can meet a container's flow:
 /// sockets that were bound to a port by hand, and echo requests.
 #[inline(always)]
-fn host<F: Translate + Filter>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome {
+fn host<F: Translate + Filter>(packet: &Packet, ip: &Ip<F::Address>, uplink: Option<&Uplink>) -> Outcome {
     if ip.fragment.later || F::is_unroutable(ip.destination) {
         return Ok(Verdict::NEXT);
     }
@@ -223,8 +228,6 @@ fn host<F: Translate + Filter>(packet: &Packet, ip: &Ip<F::Address>) -> Outcome 
         return own_error::untranslate::<F>(packet, ip).map(|()| Verdict::NEXT);
     }
     let is_echo = l4.kind == L4Kind::Icmp(Kind::EchoRequest);
-    // SAFETY: a shared reference to a map value that only the daemon replaces.
-    let uplink = unsafe { UPLINKS.get(IfIndex(packet.ifindex())) };
     // A network may have been given an address of the host's, and then keeps its ports.
     let is_other = uplink.is_some_and(|uplink| F::uplink(uplink) != ip.source);
     let is_bound = matches!(ip.protocol, protocol::TCP | protocol::UDP)
