@@ -69,12 +69,19 @@ impl Namespace {
         run(Command::new("ip").args(["-n", &self.name]).args(arguments.split_whitespace()))
     }
 
-    /// A link's address, as a frame has it.
-    pub fn mac(&self, link: &str) -> Vec<u8> {
+    /// A link's address, as `ip` writes it.
+    pub fn link_address(&self, link: &str) -> String {
         let json = self.ip(&format!("-json link show dev {link}"));
         let links: serde_json::Value = serde_json::from_str(&json).expect("ip -json");
-        let text = links[0]["address"].as_str().expect("a link's address");
-        text.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("an address of ip -json")).collect()
+        links[0]["address"].as_str().expect("a link's address").to_owned()
+    }
+
+    /// The same, as a frame has it.
+    pub fn mac(&self, link: &str) -> Vec<u8> {
+        self.link_address(link)
+            .split(':')
+            .map(|byte| u8::from_str_radix(byte, 16).expect("an address of ip -json"))
+            .collect()
     }
 
     /// Waits until an interface has a carrier: what is sent before is lost.

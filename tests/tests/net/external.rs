@@ -239,19 +239,12 @@ fn neighbour(ns: &Namespace, address: IpAddr) -> Option<String> {
     entries[0]["lladdr"].as_str().map(str::to_owned)
 }
 
-/// The uplink's MAC, as `ip` writes it.
-fn uplink_mac(lab: &Lab) -> String {
-    let json = lab.host.ns.ip("-json link show dev up0");
-    let links: serde_json::Value = serde_json::from_str(&json).expect("ip -json");
-    links[0]["address"].as_str().expect("a MAC").to_owned()
-}
-
 /// An address that was another machine's: whoever remembers that one's MAC is told, and need not find out.
 #[test]
 fn an_external_address_is_announced_on_the_uplinks_link() {
     let lab = Lab::new();
     let a = lab.container("a");
-    let mac = uplink_mac(&lab);
+    let mac = lab.host.ns.link_address("up0");
     for family in Family::BOTH {
         let address = external(family, 9);
         lab.outside.ip(&format!("neighbour replace {address} dev eth0 lladdr 02:00:00:00:00:99 nud stale"));
@@ -263,7 +256,7 @@ fn an_external_address_is_announced_on_the_uplinks_link() {
 #[test]
 fn nat53_the_uplink_answers_for_external_addresses_alone() {
     let (lab, _a) = known();
-    let mac = uplink_mac(&lab);
+    let mac = lab.host.ns.link_address("up0");
     let quick = Ping { patience: std::time::Duration::from_millis(500), ..Ping::default() };
     for family in Family::BOTH {
         assert!(ping(&lab.outside, external(family, 9), Ping::default()));

@@ -27,12 +27,6 @@ fn neighbour(ns: &Namespace, link: &str, address: IpAddr) -> Option<String> {
     entries[0]["lladdr"].as_str().map(str::to_owned)
 }
 
-fn mac(ns: &Namespace, link: &str) -> String {
-    let json = ns.ip(&format!("-json link show dev {link}"));
-    let links: serde_json::Value = serde_json::from_str(&json).expect("ip -json");
-    links[0]["address"].as_str().expect("a MAC").to_owned()
-}
-
 /// The bridge of the lab's network.
 fn bridge(lab: &Lab) -> String {
     let routes = lab.host.ns.ip("-json route show 172.30.0.0/24");
@@ -74,11 +68,11 @@ fn a_first_contact_reaches_nobody_else() {
         assert!(ping(&a.ns, a.gateway(family), Ping::default()));
         assert!(ping(&lab.host.ns, far, Ping::default()));
         for (namespace, link, address, wanted) in [
-            (&a.ns, "eth0", far, mac(&b.ns, "eth0")),
-            (&b.ns, "eth0", near, mac(&a.ns, "eth0")),
-            (&a.ns, "eth0", a.gateway(family), mac(&lab.host.ns, &br)),
-            (&lab.host.ns, &*br, near, mac(&a.ns, "eth0")),
-            (&lab.host.ns, &br, far, mac(&b.ns, "eth0")),
+            (&a.ns, "eth0", far, b.ns.link_address("eth0")),
+            (&b.ns, "eth0", near, a.ns.link_address("eth0")),
+            (&a.ns, "eth0", a.gateway(family), lab.host.ns.link_address(&br)),
+            (&lab.host.ns, &*br, near, a.ns.link_address("eth0")),
+            (&lab.host.ns, &br, far, b.ns.link_address("eth0")),
         ] {
             let who = format!("{address} by {}", namespace.name());
             assert_eq!(neighbour(namespace, link, address), Some(wanted), "{who}");
@@ -109,10 +103,7 @@ fn who_probes_for_an_address_hears_who_has_it() {
     let [a, b, c] = ["a", "b", "third"].map(|role| settled(lab.container(role)));
     let mut third = Capture::new(&c.ns, "eth0");
     // RFC 5227 section 2.1.1.
-    let octets = |mac: &str| -> Vec<u8> {
-        mac.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("a MAC")).collect()
-    };
-    let (own, theirs) = (octets(&mac(&a.ns, "eth0")), octets(&mac(&b.ns, "eth0")));
+    let (own, theirs) = (a.ns.mac("eth0"), b.ns.mac("eth0"));
     let target = b.ipv4.octets();
     let probe = [&[0xff; 6][..], &own, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &own, &[0; 10], &target].concat();
     let mut heard = Capture::new(&a.ns, "eth0");
@@ -149,7 +140,7 @@ fn an_isolated_neighbour_does_not_answer() {
             let l4 = if family == Family::V4 { 34 } else { 54 };
             frame.get(l4..l4 + 2) == Some(&port) && frame.get(l4 + 2..l4 + 4) == Some(&[0, 9])
         };
-        let source = mac(&a.ns, "eth0");
+        let source = a.ns.link_address("eth0");
         for frame in heard.frames("the host's datagram", is_last) {
             let from: Vec<_> = frame[6..12].iter().map(|byte| format!("{byte:02x}")).collect();
             assert_ne!(from.join(":"), source, "{frame:02x?}");
@@ -187,7 +178,7 @@ fn bridges_are_told_of_whom_they_do_not_hear() {
     let at_trunk = own.iter().filter(|(_, port)| *port == trunk).count();
     assert_eq!((own.len(), at_trunk, there.len()), (3, 2, 3), "{own:?} {there:?}");
     for container in [&near, &far, &third] {
-        let mac = mac(&container.ns, "eth0");
+        let mac = container.ns.link_address("eth0");
         assert!(own.iter().any(|(known, _)| *known == mac), "{mac} in {own:?}");
     }
 
@@ -248,7 +239,7 @@ fn bridges_are_told_of_stations_in_their_vlans() {
     };
     let told = stations();
     let in_vlan = |container: &Container, vlan: u16| {
-        let (mac, vlan) = (mac(&container.ns, "eth0"), format!(" vlan {vlan} "));
+        let (mac, vlan) = (container.ns.link_address("eth0"), format!(" vlan {vlan} "));
         told.iter().filter(|line| line.starts_with(&mac) && line.contains(&vlan)).count()
     };
     // On the bridge itself; at the segment and at the trunk that leads there.

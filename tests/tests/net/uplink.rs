@@ -12,12 +12,17 @@ use netd_tests::lab::{
 /// A second uplink `up1` to the same outside: 192.0.2.1/24 and 2001:db8:2::1/64 on the host, .10 and ::10 beyond.
 fn second_uplink(lab: &Lab) {
     lab.outside.ip(&format!("link add eth2 type veth peer name up1 netns {}", lab.host.ns.name()));
-    for (ns, link, host) in [(&lab.outside, "eth2", "10"), (&lab.host.ns, "up1", "1")] {
+    address_second_uplink(lab, "eth2");
+}
+
+/// Gives `up1` and the link beyond it their addresses.
+fn address_second_uplink(lab: &Lab, beyond: &str) {
+    for (ns, link, host) in [(&lab.outside, beyond, "10"), (&lab.host.ns, "up1", "1")] {
         ns.ip(&format!("address add 192.0.2.{host}/24 dev {link}"));
         ns.ip(&format!("address add 2001:db8:2::{host}/64 dev {link} nodad"));
         ns.ip(&format!("link set {link} up"));
     }
-    lab.outside.await_carrier("eth2");
+    lab.outside.await_carrier(beyond);
     lab.host.ns.await_carrier("up1");
 }
 
@@ -163,12 +168,7 @@ fn a_macvlan_over_the_uplink_is_an_uplink_too() {
     let lab = Lab::new();
     let a = lab.container("a");
     lab.host.ns.ip("link add link up0 name up1 type macvlan mode bridge");
-    for (ns, link, host) in [(&lab.outside, "eth0", "10"), (&lab.host.ns, "up1", "1")] {
-        ns.ip(&format!("address add 192.0.2.{host}/24 dev {link}"));
-        ns.ip(&format!("address add 2001:db8:2::{host}/64 dev {link} nodad"));
-        ns.ip(&format!("link set {link} up"));
-    }
-    lab.host.ns.await_carrier("up1");
+    address_second_uplink(&lab, "eth0");
     knows_second_uplink(&lab);
     let remotes: [IpAddr; 2] = [[192, 0, 2, 10].into(), "2001:db8:2::10".parse().expect("an address")];
     for (family, remote) in Family::BOTH.into_iter().zip(remotes) {
