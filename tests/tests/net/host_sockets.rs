@@ -537,9 +537,14 @@ fn who_took_a_published_port_before_the_daemon_came_is_told_of() {
     lab.host.stop();
     let unmounted = lab.host.command("umount").arg(lab.host.run_dir().join("bpf")).status();
     assert!(unmounted.expect("running umount").success(), "what is pinned goes as at a boot");
-    let _taken = lab.host.ns.enter(|| {
-        let tcp = TcpListener::bind(Family::V4.any(8081)).expect("nobody keeps it");
-        (tcp, UdpSocket::bind(Family::V6.any(8090)).expect("nobody keeps it"))
+    let (mut tcp, mut udp) = (None, None);
+    // The kernel lets go of programs a while after the last pin is gone.
+    until("nobody keeps the ports", || {
+        lab.host.ns.enter(|| {
+            tcp = tcp.take().or_else(|| TcpListener::bind(Family::V4.any(8081)).ok());
+            udp = udp.take().or_else(|| UdpSocket::bind(Family::V6.any(8090)).ok());
+        });
+        tcp.is_some() && udp.is_some()
     });
     lab.host.start(&[]);
     let log = lab.host.log();
