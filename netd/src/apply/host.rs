@@ -135,6 +135,7 @@ impl Target for Host {
                 (Some(from), None) => self.delete_veth(name, from).await?,
                 (None, None) => {}
             },
+            Step::DefaultRoute { sandbox, from, to } => links.move_default_route(sandbox, from, to).await?,
             Step::Station { station, put: true } => links.add_station(station).await?,
             Step::Station { station, put: false } => links.remove_station(station).await?,
             Step::Network { number, to: Some(row), .. } => {

@@ -180,6 +180,12 @@ fn read(text: &str) -> Result<IpNet, Error> {
     if external != external.trunc() {
         return Err(invalid(&format!("its prefix is {}", external.trunc())));
     }
+    if let IpAddr::V6(address) = external.addr()
+        && let Some(ipv4) = address.to_ipv4_mapped()
+        && external.prefix_len() == 128
+    {
+        return Err(invalid(&format!("it is how IPv6 writes {ipv4}; name that")));
+    }
     if !is_routable(external.addr()) {
         return Err(invalid("no router leads to such an address"));
     }

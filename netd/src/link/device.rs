@@ -36,6 +36,8 @@ pub struct Device {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether frames get through: it is up, and so is what it is connected to.
+    pub running: bool,
     /// Index of the bridge that it is a port of.
     pub controller: Option<u32>,
     /// Index of the other end of a veth, in that end's namespace.
@@ -97,6 +99,7 @@ impl Device {
             framing: framing(&message.header),
             mtu: 0,
             up: flags.contains(LinkFlags::Up),
+            running: flags.contains(LinkFlags::Running),
             controller: None,
             peer: None,
             settings: BridgeSettings::default(),

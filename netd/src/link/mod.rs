@@ -2,6 +2,7 @@
 
 mod address;
 mod bridge;
+mod default_route;
 mod device;
 mod fdb;
 mod grace;

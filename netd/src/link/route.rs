@@ -127,12 +127,6 @@ impl Links {
         Ok(messages.iter().filter_map(destination).collect())
     }
 
-    /// Makes `gateway`, a neighbour on the link, the default route of its family.
-    pub(super) async fn add_default_route(&self, index: u32, gateway: IpAddr) -> Result<(), Error> {
-        let request = self.handle.route().add(default_route(index, gateway)).execute();
-        request.await.doing(|| format!("add the default route via {gateway}"))
-    }
-
     /// Makes a link lead somewhere.
     pub(super) async fn add_route(&self, index: u32, route: &model::Route) -> Result<(), Error> {
         let request = self.handle.route().add(message(index, route)).execute();
@@ -144,13 +138,6 @@ impl Links {
         let request = self.handle.route().del(message(index, route)).execute();
         gone_is_as_good(request.await, libc::ESRCH)
             .doing(|| format!("delete the route to {}", route.destination))
-    }
-
-    /// Takes back [`Links::add_default_route`]; there being no such route is as good.
-    pub(super) async fn delete_default_route(&self, index: u32, gateway: IpAddr) -> Result<(), Error> {
-        let request = self.handle.route().del(default_route(index, gateway)).execute();
-        gone_is_as_good(request.await, libc::ESRCH)
-            .doing(|| format!("delete the default route via {gateway}"))
     }
 }
 
@@ -178,16 +165,4 @@ fn message(index: u32, route: &model::Route) -> RouteMessage {
         message.attributes.push(RouteAttribute::Priority(route.metric));
     }
     message
-}
-
-fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
-    // The gateway may lie outside the subnet of a /32 or /128: it is on the link all the same.
-    match gateway {
-        IpAddr::V4(gateway) => {
-            RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).gateway(gateway).onlink().build()
-        }
-        IpAddr::V6(gateway) => {
-            RouteMessageBuilder::<Ipv6Addr>::new().output_interface(index).gateway(gateway).onlink().build()
-        }
-    }
 }

@@ -96,6 +96,11 @@ impl Tree {
         let name = disable_ipv6(link);
         if on { self.write(&name, "0") } else { self.write_if_there(&name, "1") }
     }
+
+    /// Whether a link's IPv6 addresses of the kernel's choice come of its MAC address (`IN6_ADDR_GEN_MODE_EUI64`).
+    pub fn addresses_follow_mac(&self, link: &str) -> Result<bool, Error> {
+        Ok(self.read(&format!("ipv6/conf/{link}/addr_gen_mode"))?.as_deref() == Some("0"))
+    }
 }
 
 fn disable_ipv6(link: &str) -> String {

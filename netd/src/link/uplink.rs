@@ -111,6 +111,7 @@ mod tests {
             framing: Some(Framing::Ethernet),
             mtu: 1500,
             up: true,
+            running: true,
             controller: None,
             peer: None,
             settings: BridgeSettings::default(),

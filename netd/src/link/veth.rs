@@ -302,26 +302,24 @@ impl Links {
         let name = device.map_or_else(|| to.name.clone(), |device| device.name);
         let ipv6 = (from.ipv6 != to.ipv6).then_some(to.ipv6);
         let sysctls = if from.sysctls == to.sysctls { BTreeSet::new() } else { to.sysctls.clone() };
+        let mut link_local = None;
         if ipv6.is_some() || !sysctls.is_empty() {
             let link = name.clone();
-            let set = move || {
+            let set = move || -> Result<bool, Error> {
                 let tree = sysctl::Tree::own();
                 ipv6.map(|on| tree.set_ipv6(&link, on)).transpose()?;
-                sysctls.iter().try_for_each(|sysctl| tree.write(&sysctl.path(&link), &sysctl.value))
+                sysctls.iter().try_for_each(|sysctl| tree.write(&sysctl.path(&link), &sysctl.value))?;
+                Ok(ipv6 == Some(true) && tree.addresses_follow_mac(&link)?)
             };
-            namespace.run(set).await??;
+            link_local = namespace.run(set).await??.then(|| to.mac.link_local().into());
         }
-        let gateways = |interface: &Interface| {
-            let gateway4 = interface.gateway4.map(IpAddr::from);
-            gateway4.into_iter().chain(interface.gateway6.map(IpAddr::from)).collect::<BTreeSet<_>>()
-        };
         // With the last address of a link the kernel takes the routes that lead through it.
         let addresses = |interface: &Interface, like: IpAddr| {
             let of_family = |net: &&IpNet| net.addr().is_ipv4() == like.is_ipv4();
             interface.addresses.iter().filter(of_family).copied().collect::<BTreeSet<_>>()
         };
         let stays = |gateway: IpAddr| addresses(from, gateway) == addresses(to, gateway);
-        let (is, should) = (gateways(from), gateways(to));
+        let [is, should] = [from, to].map(|interface| interface.gateways().collect::<BTreeSet<_>>());
         for &gateway in is.iter().filter(|&&gateway| !should.contains(&gateway) || !stays(gateway)) {
             self.delete_default_route(index, gateway).await?;
         }
@@ -345,7 +343,9 @@ impl Links {
         }
         message = if to.up { message.up() } else { message.down() };
         self.set(message.build(), &name).await?;
-        for &net in to.addresses.difference(&from.addresses) {
+        // The kernel would give the link the same one, and ask for two seconds whether it is somebody else's; until then it solicits
+        // nobody there for a packet under another link's address (`ndisc_send_ns` in net/ipv6/ndisc.c).
+        for &net in to.addresses.difference(&from.addresses).chain(&link_local) {
             self.add_address(index, net).await?;
         }
         for &gateway in should.iter().filter(|&&gateway| !is.contains(&gateway) || !stays(gateway)) {
@@ -371,7 +371,7 @@ impl Sandbox {
         Namespace::open(&self.path).ok().filter(|namespace| namespace.inode() == self.inode)
     }
 
-    fn enter(&self) -> Result<Namespace, Error> {
+    pub(super) fn enter(&self) -> Result<Namespace, Error> {
         let namespace = self.open().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
         namespace.doing(|| format!("enter {self}"))
     }

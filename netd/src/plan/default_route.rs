@@ -1,7 +1,8 @@
-//! Which of a sandbox's endpoints carries its default route.
+//! Which of a sandbox's endpoints carries its default route, and how that changes.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 
+use super::{Interface, World};
 use crate::model::{Endpoint, Sandbox, State};
 
 /// The endpoint that carries a sandbox's default route; if two do, the one of IPv4.
@@ -20,4 +21,57 @@ pub(super) fn carrier<'a>(state: &'a State, sandbox: &Sandbox, ipv6: bool) -> Op
         (Reverse(endpoint.gateway_priority), name, endpoint.created)
     };
     state.endpoints.in_sandbox(sandbox).filter(leads).min_by_key(rank)
+}
+
+/// A default route through one interface of a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefaultRoute {
+    /// The name of the veth's end at the host.
+    pub veth: String,
+    /// A neighbour there.
+    pub gateway: IpAddr,
+}
+
+/// A sandbox's default route of one family that comes to lead through another of its interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Move {
+    pub(super) sandbox: Sandbox,
+    pub(super) from: DefaultRoute,
+    pub(super) to: DefaultRoute,
+}
+
+/// The default routes that move from one world to another.
+pub(super) fn moves(from: &World, to: &World) -> Vec<Move> {
+    let before: BTreeMap<_, _> = default_routes(from).collect();
+    let moved = default_routes(to).filter_map(|((sandbox, ipv6), to)| {
+        let from = before.get(&(sandbox, ipv6)).filter(|from| from.veth != to.veth)?;
+        Some(Move { sandbox: sandbox.clone(), from: from.clone(), to })
+    });
+    moved.collect()
+}
+
+/// The default routes there are, by sandbox and by whether they are of IPv6.
+fn default_routes(world: &World) -> impl Iterator<Item = ((&Sandbox, bool), DefaultRoute)> {
+    let interfaces = world.veths.iter().filter_map(|(name, veth)| Some((name, veth.far_end.interface()?)));
+    interfaces.flat_map(|(name, interface)| {
+        interface.gateways().map(move |gateway| {
+            let route = DefaultRoute { veth: name.clone(), gateway };
+            ((&interface.sandbox, gateway.is_ipv6()), route)
+        })
+    })
+}
+
+impl Interface {
+    /// The gateways of the default routes that lead through here.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> {
+        self.gateway4.map(IpAddr::from).into_iter().chain(self.gateway6.map(IpAddr::from))
+    }
+
+    /// Has its default route of a family lead through here, or no more.
+    pub(super) const fn set_gateway(&mut self, gateway: IpAddr, leads: bool) {
+        match gateway {
+            IpAddr::V4(gateway) => self.gateway4 = if leads { Some(gateway) } else { None },
+            IpAddr::V6(gateway) => self.gateway6 = if leads { Some(gateway) } else { None },
+        }
+    }
 }

@@ -11,7 +11,7 @@ mod segment;
 mod step;
 mod world;
 
-pub use default_route::gateway_endpoint;
+pub use default_route::{DefaultRoute, gateway_endpoint};
 pub use desired::{Touched, desired};
 pub use queue::Queue;
 pub use segment::{Room, place};

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use netd_common::bridge::{INDEPENDENT_FILTERING, INDEPENDENT_MAPPING};
 
-use super::{BridgeLink, EndpointRow, FarEnd, LinkRef, NetworkRow, PublicationRow, Station, Veth, World};
-use crate::model::HostPorts;
+use super::{
+    BridgeLink, DefaultRoute, EndpointRow, FarEnd, LinkRef, NetworkRow, PublicationRow, Station, Veth, World,
+    default_route::{Move, moves},
+};
+use crate::model::{HostPorts, Sandbox};
 
 /// One change, whole or not at all. `None` stands for "is not there".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,15 @@ pub enum Step {
         from: Option<Box<Veth>>,
         /// As it should be.
         to: Option<Box<Veth>>,
+    },
+    /// Have another interface of a sandbox carry its default route, which is there all the while.
+    DefaultRoute {
+        /// Whose it is.
+        sandbox: Sandbox,
+        /// As it is.
+        from: DefaultRoute,
+        /// As it should be, of the same family.
+        to: DefaultRoute,
     },
     /// Tell a bridge of a station, or have it forget it.
     Station {
@@ -146,6 +158,7 @@ impl Step {
             }
             Self::Bridge { name, from, to } => Self::Bridge { name, from: to, to: from },
             Self::Veth { name, from, to } => Self::Veth { name, from: to, to: from },
+            Self::DefaultRoute { sandbox, from, to } => Self::DefaultRoute { sandbox, from: to, to: from },
             Self::Station { station, put } => Self::Station { station, put: !put },
             Self::Network { number, from, to } => Self::Network { number, from: to, to: from },
             Self::Exempt { network, destination, put } => Self::Exempt { network, destination, put: !put },
@@ -171,11 +184,20 @@ pub fn steps(from: &World, to: &World) -> Vec<Step> {
         steps.push(Step::Station { station: station.clone(), put: false });
     }
 
-    // A sandbox has one default route for each family: it must leave one interface before another can have it. And a port
-    // must leave a bridge that goes.
-    let mut veths = from.veths.clone();
+    // A sandbox has one default route for each family. One that moves leaves an interface that goes before that has gone, and one
+    // that stays when the other can carry it.
+    let (mut veths, mut wanted_veths) = (from.veths.clone(), to.veths.clone());
+    let (stays, goes): (Vec<_>, Vec<_>) =
+        moves(from, to).into_iter().partition(|it| to.veths.contains_key(&it.from.veth));
+    for it in goes.into_iter().filter(|it| from.veths.contains_key(&it.to.veth)) {
+        it.take(&mut veths);
+        steps.push(it.step());
+    }
+    stays.iter().rev().for_each(|it| it.take_back(&mut wanted_veths));
+
+    // It must not lead through two in any other case either. And a port must leave a bridge that goes.
     for (name, veth) in &mut veths {
-        let Some(wanted) = to.veths.get(name) else { continue };
+        let Some(wanted) = wanted_veths.get(name) else { continue };
         let before = veth.clone();
         if let (FarEnd::Sandbox(is), FarEnd::Sandbox(should)) = (&mut veth.far_end, &wanted.far_end) {
             is.gateway4 = is.gateway4.filter(|_| is.gateway4 == should.gateway4);
@@ -191,7 +213,8 @@ pub fn steps(from: &World, to: &World) -> Vec<Step> {
     }
 
     remove(&mut steps, from, to, &veths);
-    add(&mut steps, from, to, &veths);
+    add(&mut steps, from, to, &veths, &wanted_veths);
+    steps.extend(stays.into_iter().map(Move::step));
     steps
 }
 
@@ -241,7 +264,14 @@ fn remove(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<Stri
     }
 }
 
-fn add(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<String, Veth>) {
+/// `wanted_veths` are those of `to`, with each default route where it is until all is there.
+fn add(
+    steps: &mut Vec<Step>,
+    from: &World,
+    to: &World,
+    veths: &BTreeMap<String, Veth>,
+    wanted_veths: &BTreeMap<String, Veth>,
+) {
     for (name, wanted) in &to.bridges {
         let is = from.bridges.get(name);
         if is != Some(wanted) {
@@ -274,7 +304,7 @@ fn add(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<String,
         }
     }
     let mut silent = Vec::new();
-    for (name, wanted) in &to.veths {
+    for (name, wanted) in wanted_veths {
         let is = veths.get(name);
         // One that is new comes up last; one that is up stays up.
         let first = if is.is_some_and(|is| is.up) { wanted.clone() } else { down(wanted) };
@@ -305,6 +335,32 @@ fn add(steps: &mut Vec<Step>, from: &World, to: &World, veths: &BTreeMap<String,
         }
     }
     steps.append(&mut silent);
+}
+
+impl Move {
+    /// The move, made.
+    fn take(&self, veths: &mut BTreeMap<String, Veth>) {
+        lead(veths, &self.from, false);
+        lead(veths, &self.to, true);
+    }
+
+    /// The move, not made yet.
+    fn take_back(&self, veths: &mut BTreeMap<String, Veth>) {
+        lead(veths, &self.to, false);
+        lead(veths, &self.from, true);
+    }
+
+    fn step(self) -> Step {
+        let Self { sandbox, from, to } = self;
+        Step::DefaultRoute { sandbox, from, to }
+    }
+}
+
+fn lead(veths: &mut BTreeMap<String, Veth>, route: &DefaultRoute, leads: bool) {
+    let veth = veths.get_mut(&route.veth);
+    if let Some(FarEnd::Sandbox(interface)) = veth.map(|veth| &mut veth.far_end) {
+        interface.set_gateway(route.gateway, leads);
+    }
 }
 
 fn down(veth: &Veth) -> Veth {

@@ -392,6 +392,7 @@ fn what_cannot_be_given_is_refused() {
     fails("nat add 2001:db8:9::/48 dual", "is not as long as fd00:30::/64");
     fails("nat add 2001:db8:9::/64 dual", "is 2001:db8::9 outside already");
     fails(&format!("nat add 224.0.0.9 {name}"), "no router leads to such an address");
+    fails(&format!("nat add ::ffff:203.0.113.9 {name}"), "it is how IPv6 writes 203.0.113.9; name that");
     fails("nat rm 203.0.113.77", "no such external address: 203.0.113.77");
     // Nor is a network made where one is, be it by chance.
     for subnet in ["203.0.113.8/29", "2001:db8::/120"] {

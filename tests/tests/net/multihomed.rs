@@ -3,7 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream, UdpSocket};
 
-use netd_tests::lab::{DUAL, Family, Lab, Namespace, Ping, TcpEcho, UdpEcho, ask, at, connect, ping, udp};
+use netd_tests::lab::{
+    DUAL, Family, Lab, Losses, Namespace, Ping, TcpEcho, UdpEcho, UdpStream, ask, at, connect, ping, udp,
+};
 
 /// A lab with a second network, whose name comes behind the first one's, and a container there alone.
 fn second_network() -> (Lab, Namespace) {
@@ -47,14 +49,21 @@ fn what_is_under_way_outlives_a_change_of_the_default_route() {
         let datagrams = udp(&ns, family, 5000);
         datagrams.connect(remote).expect("connecting");
         exchange(&mut stream, &datagrams);
+        // There is a default route at every moment: sending never fails, and nothing is lost.
+        let (far, name) = (UdpEcho::new(&lab.outside, at(family.outside(), 5301)), ns.name());
+        let busy = UdpStream::start(&ns, far.address);
 
         assert_leads_by(&ns, "eth0");
-        lab.host.netd(&format!("network connect {DUAL} netns:{}", ns.name()));
+        lab.host.netd(&format!("network connect {DUAL} netns:{name}"));
         assert_leads_by(&ns, "eth1");
         exchange(&mut stream, &datagrams);
-        lab.host.netd(&format!("network disconnect {DUAL} netns:{}", ns.name()));
+        busy.run_on(100);
+        lab.host.netd(&format!("network disconnect {DUAL} netns:{name}"));
         assert_leads_by(&ns, "eth0");
         exchange(&mut stream, &datagrams);
+        busy.run_on(100);
+        let Losses { sent, lost } = busy.stop();
+        assert_eq!(lost, 0, "of {sent}");
         assert_eq!((tcp.peers().len(), echo.peers().len()), (1, 3));
         assert!(echo.peers().iter().all(|peer| *peer == echo.peers()[0]), "{:?}", echo.peers());
     }

@@ -15,6 +15,9 @@ pub(super) fn fault(step: &Step) -> String {
         Step::Veth { name, from: None, .. } => format!("the veth pair of {name} is missing"),
         Step::Veth { name, from: Some(from), to: Some(to) } => changed(name, from, to),
         Step::Veth { name, .. } => format!("{name} should not be there"),
+        Step::DefaultRoute { sandbox, from, to } => {
+            format!("the default route of {sandbox} leads through {}, not {}", from.veth, to.veth)
+        }
         Step::Station { station, .. } => {
             format!("the bridge {} does not know who is at {}", station.bridge, station.port)
         }

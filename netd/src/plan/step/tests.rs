@@ -43,6 +43,19 @@ impl World {
                     return Err(format!("{name} is put into {bridge}, which is not there"));
                 }
             }
+            Step::DefaultRoute { sandbox, from, to } => {
+                for (route, leads) in [(from, false), (to, true)] {
+                    let veth = self.veths.get_mut(&route.veth).ok_or(format!("{route:?} is nowhere"))?;
+                    let FarEnd::Sandbox(interface) = &mut veth.far_end else {
+                        return Err(format!("{route:?} is in no sandbox"));
+                    };
+                    let has = interface.gateways().any(|gateway| gateway == route.gateway);
+                    if interface.sandbox != *sandbox || has == leads {
+                        return Err(format!("{route:?} does not change in {sandbox:?}"));
+                    }
+                    interface.set_gateway(route.gateway, leads);
+                }
+            }
             Step::Station { station, put } => {
                 let stations = &mut self.stations;
                 let changed = if *put { stations.insert(station.clone()) } else { stations.remove(station) };
@@ -334,6 +347,55 @@ fn bindings_end_where_a_network_has_no_such_option_any_more() {
         assert_eq!(ends(&[(0, lost)], &[]), 0, "a network's endpoints are gone before it");
     }
     assert_eq!(Step::EndUnbound.inverse(), None, "what has ended does not come back");
+}
+
+#[test]
+fn a_default_route_moves_without_being_missed() {
+    let interface = |index: u8, leads: bool| Interface {
+        sandbox: Sandbox::parse("pid:1").unwrap(),
+        name: format!("eth{index}"),
+        mac: mac(index),
+        mtu: 1500,
+        up: true,
+        queue: None,
+        ipv6: true,
+        addresses: BTreeSet::new(),
+        sysctls: BTreeSet::new(),
+        gateway4: leads.then(|| [10, 0, index, 1].into()),
+        gateway6: leads.then(|| std::net::Ipv6Addr::new(0xfd00, index.into(), 0, 0, 0, 0, 0, 1)),
+        routes: BTreeSet::new(),
+    };
+    let with = |there: &[(u8, bool)]| World {
+        veths: there
+            .iter()
+            .map(|&(index, leads)| {
+                let far_end = FarEnd::Sandbox(interface(index, leads));
+                let (port, heard) = (BridgePort::default(), true);
+                (
+                    format!("veth{index}"),
+                    Veth { bridge: None, up: true, heard, mtu: 1500, port, queue: None, far_end },
+                )
+            })
+            .collect(),
+        ..World::default()
+    };
+    let another_joins = (with(&[(1, true)]), with(&[(0, true), (1, false)]));
+    let it_leaves = (with(&[(0, true), (1, false)]), with(&[(1, true)]));
+    let it_comes_first = (with(&[(0, false), (1, true)]), with(&[(0, true), (1, false)]));
+    for (from, to) in [another_joins, it_leaves, it_comes_first] {
+        let mut world = from.clone();
+        for step in steps(&from, &to) {
+            world.take(&step).unwrap();
+            for ipv6 in [false, true] {
+                let leads = |veth: &&Veth| {
+                    veth.far_end.interface().is_some_and(|it| it.gateways().any(|it| it.is_ipv6() == ipv6))
+                };
+                let carriers: Vec<_> = world.veths.values().filter(leads).collect();
+                assert!(carriers.len() == 1 && carriers[0].up, "after {step:?}: {world:?}");
+            }
+        }
+        assert_eq!(world, to);
+    }
 }
 
 fn comes_up_unheard(step: &Step) -> bool {

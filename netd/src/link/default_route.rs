@@ -1,0 +1,87 @@
+//! The default route of a sandbox, which leads through one of its interfaces.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use rtnetlink::{RouteMessageBuilder, packet_route::route::RouteMessage};
+use tokio::time;
+
+use super::{Doing as _, Error, Links, Route, gone_is_as_good};
+use crate::{model::Sandbox, plan::DefaultRoute};
+
+impl Links {
+    /// Has another interface of a sandbox carry a default route, without a moment in which there is none. If the one is not there
+    /// any more, the other is a new one.
+    ///
+    /// # Errors
+    /// If somebody else has put one there meanwhile, for one.
+    pub async fn move_default_route(
+        &self,
+        sandbox: &Sandbox,
+        from: &DefaultRoute,
+        to: &DefaultRoute,
+    ) -> Result<(), Error> {
+        let inside = Self::within(&sandbox.enter()?).await?;
+        let (leaves, takes) = (self.far_end(&from.veth).await?, self.far_end(&to.veth).await?);
+        inside.until_running(takes).await?;
+        let is_from = |route: &Route| {
+            (route.index, route.gateway) == (leaves, Some(from.gateway))
+                && route.destination.prefix_len() == 0
+        };
+        if !inside.routes().await?.iter().any(is_from) {
+            return inside.add_default_route(takes, to.gateway).await;
+        }
+        let request = inside.handle.route().add(message(takes, to.gateway)).replace().execute();
+        request
+            .await
+            .doing(|| format!("put the default route via {} in place of {}", to.gateway, from.gateway))
+    }
+
+    /// The index of a veth's other end, in that end's namespace.
+    async fn far_end(&self, name: &str) -> Result<u32, Error> {
+        let peer = self.device(name).await?.and_then(|device| device.peer);
+        let peer = peer.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV));
+        peer.doing(|| format!("find the far end of {name}"))
+    }
+
+    /// Waits until frames get through a veth's end: the kernel gives it its queue a while after the other end has come up, and until
+    /// then loses without a word what is sent (`linkwatch_do_dev` in net/core/link_watch.c). If the other end is down, that is so.
+    async fn until_running(&self, index: u32) -> Result<(), Error> {
+        const PATIENCE: Duration = Duration::from_millis(500);
+        let running = async {
+            while self.device_at(index).await?.is_some_and(|device| !device.running) {
+                time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(())
+        };
+        time::timeout(PATIENCE, running).await.unwrap_or(Ok(()))
+    }
+
+    /// Makes `gateway`, a neighbour on the link, the default route of its family.
+    pub(super) async fn add_default_route(&self, index: u32, gateway: IpAddr) -> Result<(), Error> {
+        let request = self.handle.route().add(message(index, gateway)).execute();
+        request.await.doing(|| format!("add the default route via {gateway}"))
+    }
+
+    /// Takes back [`Links::add_default_route`]; there being no such route is as good.
+    pub(super) async fn delete_default_route(&self, index: u32, gateway: IpAddr) -> Result<(), Error> {
+        let request = self.handle.route().del(message(index, gateway)).execute();
+        gone_is_as_good(request.await, libc::ESRCH)
+            .doing(|| format!("delete the default route via {gateway}"))
+    }
+}
+
+fn message(index: u32, gateway: IpAddr) -> RouteMessage {
+    // The gateway may lie outside the subnet of a /32 or /128: it is on the link all the same.
+    match gateway {
+        IpAddr::V4(gateway) => {
+            RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).gateway(gateway).onlink().build()
+        }
+        IpAddr::V6(gateway) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().output_interface(index).gateway(gateway).onlink().build()
+        }
+    }
+}
