@@ -23,7 +23,7 @@ use super::{
 use crate::{
     ipam,
     model::{
-        Endpoint, Error, Id, Network, Reserver, Route, State,
+        Endpoint, Error, Id, Network, Pool, Reserver, Route, State,
         attachment::{Address, Attach, Attachment, Key, Link, Prune, Pruned},
         request,
     },
@@ -173,14 +173,7 @@ impl Engine {
     async fn make(&self, writer: &mut Writer, request: &Attach) -> Result<Id, Error> {
         let state = self.state();
         let pools = pools(request)?;
-        for pool in &pools {
-            if taken(&state).any(|taken| ipam::overlaps(taken, pool.subnet)) {
-                return Err(Error::forbidden(format!(
-                    "the subnet {} overlaps with that of another network",
-                    pool.subnet
-                )));
-            }
-        }
+        refuse_taken(&state, &pools)?;
         let mut network = request.network.clone();
         if !pools.is_empty() {
             let has = |ipv6: bool| pools.iter().any(|pool| pool.subnet.addr().is_ipv6() == ipv6);
@@ -260,14 +253,7 @@ impl Engine {
         if more.is_empty() {
             return Ok(());
         }
-        for pool in &more {
-            if taken(&state).any(|taken| ipam::overlaps(taken, pool.subnet)) {
-                return Err(Error::forbidden(format!(
-                    "the subnet {} overlaps with that of another network",
-                    pool.subnet
-                )));
-            }
-        }
+        refuse_taken(&state, &more)?;
         let mut network = network.clone();
         network.enable_ipv4 |= more.iter().any(|pool| pool.subnet.addr().is_ipv4());
         network.enable_ipv6 |= more.iter().any(|pool| pool.subnet.addr().is_ipv6());
@@ -317,6 +303,19 @@ impl Engine {
             servers: Vec::new(),
         })
     }
+}
+
+/// No network can be where another one is, nor what the outside knows containers by.
+fn refuse_taken(state: &State, pools: &[Pool]) -> Result<(), Error> {
+    for pool in pools {
+        if let Some(taken) = taken(state).find(|&taken| ipam::overlaps(taken, pool.subnet)) {
+            return Err(Error::forbidden(format!(
+                "the subnet {} overlaps with {taken}, which is in use",
+                pool.subnet
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A container has each interface once, and each address has one owner.
