@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, io};
 
-use ipnet::Ipv6Net;
 use rtnetlink::{
     LinkBridge, LinkMessageBuilder, LinkUnspec,
     packet_route::link::{BridgeStpState, InfoBridge},
@@ -81,23 +80,20 @@ impl Links {
         for &net in to.addresses.difference(&from.addresses) {
             self.add_address(index, net).await?;
         }
-        if from.up && !to.adopted && to.addresses.iter().any(|net| net.addr().is_ipv6()) {
-            self.restore_link_local(index, to.mac).await?;
+        if to.up && !to.adopted && to.addresses.iter().any(|net| net.addr().is_ipv6()) {
+            self.ensure_link_local(index, to.mac).await?;
         }
         Ok(())
     }
 
-    /// A bridge that comes up gets a link-local address of the kernel's, but none again that somebody has taken from it while it was up. The
-    /// host needs one to ask where a container is that others send to.
-    async fn restore_link_local(&self, index: u32, mac: MacAddress) -> Result<(), Error> {
+    /// The host needs a link-local address to ask where a container is that others send to. The kernel gives a bridge one that gets its
+    /// first port, and does not use it for two seconds, in which it asks whether it is somebody else's; and none again that somebody has
+    /// taken from it.
+    async fn ensure_link_local(&self, index: u32, mac: MacAddress) -> Result<(), Error> {
         if self.addresses_of(index).await?.into_iter().any(Address::is_link_local) {
             return Ok(());
         }
-        let [a, b, c, d, e, f] = mac.octets();
-        // RFC 4291 appendix A.
-        let address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
-        let net = Ipv6Net::new(address.into(), 64).expect("64 bits are less than 128");
-        self.add_address(index, net.into()).await
+        self.add_address(index, mac.link_local().into()).await
     }
 }
 

@@ -44,19 +44,20 @@ fn overheard(third: &mut Capture, of: &Container, port: u16) -> Vec<IpAddr> {
     frames.iter().filter_map(|frame| asked(frame)).collect()
 }
 
-/// A namespace's interface has all that it is told at its beginning.
-fn settled(container: Container) -> Container {
-    until("its addresses are its own", || {
-        let addresses = container.ns.ip("address show dev eth0");
-        !addresses.contains("tentative")
-    });
-    container
+#[test]
+fn ipv6_is_spoken_at_once() {
+    let lab = Lab::new();
+    let container = lab.container("a");
+    for (ns, link) in [(&container.ns, "eth0"), (&lab.host.ns, &*bridge(&lab))] {
+        let addresses = ns.ip(&format!("-6 address show dev {link}"));
+        assert!(addresses.contains("fe80::") && !addresses.contains("tentative"), "{addresses}");
+    }
 }
 
 #[test]
 fn a_first_contact_reaches_nobody_else() {
     let lab = Lab::new();
-    let [a, b, c] = ["a", "b", "third"].map(|role| settled(lab.container(role)));
+    let [a, b, c] = ["a", "b", "third"].map(|role| lab.container(role));
     let br = bridge(&lab);
     let mut third = Capture::new(&c.ns, "eth0");
     for (namespace, link) in [(&a.ns, "eth0"), (&b.ns, "eth0"), (&lab.host.ns, &br)] {
@@ -100,7 +101,7 @@ fn a_first_contact_reaches_nobody_else() {
 #[test]
 fn who_probes_for_an_address_hears_who_has_it() {
     let lab = Lab::new();
-    let [a, b, c] = ["a", "b", "third"].map(|role| settled(lab.container(role)));
+    let [a, b, c] = ["a", "b", "third"].map(|role| lab.container(role));
     let mut third = Capture::new(&c.ns, "eth0");
     // RFC 5227 section 2.1.1.
     let (own, theirs) = (a.ns.mac("eth0"), b.ns.mac("eth0"));
@@ -125,7 +126,7 @@ fn an_isolated_neighbour_does_not_answer() {
         let ns = Namespace::new(role);
         let isolated = "--driver-opt netd.bridge.isolated=true";
         lab.host.netd(&format!("network connect {isolated} dual netns:{}", ns.name()));
-        settled(Container::of(ns))
+        Container::of(ns)
     });
     let mut heard = Capture::new(&b.ns, "eth0");
     for (number, family) in [7000, 7001].into_iter().zip(Family::BOTH) {
@@ -169,7 +170,7 @@ fn bridges_are_told_of_whom_they_do_not_hear() {
         "network create --ipv6 --subnet 172.30.0.0/24 --subnet fd00:30::/64 \
          --opt com.docker.network.bridge.name=br9 --opt netd.bridge.ports=1 dual",
     );
-    let [near, far, third] = ["near", "far", "third"].map(|role| settled(lab.container_on("dual", role)));
+    let [near, far, third] = ["near", "far", "third"].map(|role| lab.container_on("dual", role));
     let segment = lab.host.ns.ip("-oneline link show type bridge");
     let mut names = segment.lines().filter_map(|line| line.split(": ").nth(1));
     let segment = names.find(|name| name.ends_with("-s0")).expect("a segment").to_owned();
@@ -223,11 +224,11 @@ fn bridges_are_told_of_stations_in_their_vlans() {
         assert!(said.contains("CONFIG_BRIDGE_VLAN_FILTERING"), "{said}");
         return;
     }
-    let near = settled(lab.container_on("dual", "near"));
+    let near = lab.container_on("dual", "near");
     let [one, other] = ["one", "other"].map(|role| {
         let ns = Namespace::new(role);
         lab.host.netd(&format!("network connect --driver-opt netd.bridge.vlan=7 dual netns:{}", ns.name()));
-        settled(Container::of(ns))
+        Container::of(ns)
     });
     let stations = || {
         let command = lab.host.ns.command("bridge").args(["fdb", "show"]).output();
