@@ -362,7 +362,10 @@ fn reroute<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: 
     }
     // No route at present: the stack says so, and the flow waits for a better one.
     let Route::Forward { mut hop, source } = route else { return STACK };
-    if !keeps_address && source != flow.external && !source.is_unspecified() {
+    // Which address the route prefers is for who comes later, as it is with the kernel's masquerade: IPv6's temporary addresses are
+    // preferred for a day, and good for a week (RFC 8981).
+    let is_good = hop.uplink == old && F::is_local(flow.external);
+    if !keeps_address && source != flow.external && !source.is_unspecified() && !is_good {
         return ENDED;
     }
     // SAFETY: a shared reference to a map value that only the daemon replaces.

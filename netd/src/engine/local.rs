@@ -18,10 +18,16 @@ impl Engine {
             }
             self.datapath().put_local(*prefix).map_err(internal)?;
         }
+        let mut are_gone = false;
         for prefix in writer.locals.difference(&found) {
             self.datapath().remove_local(*prefix).map_err(internal)?;
+            are_gone = true;
         }
         writer.locals = found;
+        if are_gone {
+            // Flows that looked before the table knew have taken theirs for good.
+            self.datapath().bump_fib_generation().map_err(internal)?;
+        }
         Ok(())
     }
 }

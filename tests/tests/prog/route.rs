@@ -164,6 +164,37 @@ fn a_flow_whose_address_does_not_fit_begins_anew() {
 }
 
 #[test]
+fn a_flow_keeps_its_address_for_as_long_as_the_host_has_it() {
+    let fixture = Fixture::new();
+    let packet = |v6| out(A, v6, L4::Udp(5000, 53));
+    let own = |v6| format!("{}/{}", external(v6), if v6 { 128 } else { 32 }).parse().unwrap();
+    for v6 in [false, true] {
+        fixture.assert_leaves(A, &packet(v6));
+        fixture.datapath.put_local(own(v6)).unwrap();
+    }
+    ip("addr add 203.0.113.2/24 dev up0");
+    ip("route replace default via 203.0.113.10 src 203.0.113.2");
+    ip("addr add 2001:db8::2/64 dev up0 nodad");
+    ip("-6 route replace default via 2001:db8::10 src 2001:db8::2");
+    fixture.datapath.bump_fib_generation().unwrap();
+    for (v6, preferred) in [(false, "203.0.113.2"), (true, "2001:db8::2")] {
+        assert_eq!(fixture.assert_leaves(A, &packet(v6)).source, external(v6));
+        let another = out(A, v6, L4::Udp(5001, 53));
+        assert_eq!(fixture.assert_leaves(A, &another).source, address(preferred));
+    }
+    assert_eq!((fixture.took("flow_created"), fixture.took("flow_ended")), (4, 0));
+
+    for v6 in [false, true] {
+        fixture.datapath.remove_local(own(v6)).unwrap();
+    }
+    fixture.datapath.bump_fib_generation().unwrap();
+    for (v6, preferred) in [(false, "203.0.113.2"), (true, "2001:db8::2")] {
+        assert_eq!(fixture.assert_leaves(A, &packet(v6)).source, address(preferred));
+    }
+    assert_eq!((fixture.took("flow_created"), fixture.took("flow_ended")), (6, 2));
+}
+
+#[test]
 fn a_flow_whose_route_is_gone_waits_for_another() {
     let fixture = Fixture::new();
     for v6 in [false, true] {
