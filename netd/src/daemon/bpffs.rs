@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use netd_common::ABI_VERSION;
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{self, MsFlags},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
@@ -19,23 +19,27 @@ const SYSTEM: &str = "/sys/fs/bpf";
 /// The directory in the run directory that the daemon mounts a bpffs on where the system has none.
 pub(super) const OWN: &str = "bpf";
 
-/// The system's bpffs, or one of netd's own in the run directory.
-pub(super) fn find_or_mount(run_dir: &Path) -> anyhow::Result<PathBuf> {
-    if let Some(found) = find(run_dir) {
-        return Ok(found);
+/// The bpffs that a daemon with this run directory is to use: [`mount`] makes it, if it is not there yet.
+pub(super) fn place(run_dir: &Path) -> PathBuf {
+    find(run_dir).unwrap_or_else(|| run_dir.join(OWN))
+}
+
+/// Mounts a bpffs at [`place`], unless there is one.
+pub(super) fn mount(place: &Path) -> anyhow::Result<()> {
+    if is_bpffs(place) {
+        return Ok(());
     }
-    let own = run_dir.join(OWN);
-    fs::create_dir_all(&own).with_context(|| format!("making {}", own.display()))?;
-    mount(Some("bpf"), &own, Some("bpf"), MsFlags::empty(), None::<&str>)
-        .with_context(|| format!("mounting a bpffs on {}", own.display()))?;
-    log::info!("{SYSTEM} is no bpffs: mounted one on {}", own.display());
+    fs::create_dir_all(place).with_context(|| format!("making {}", place.display()))?;
+    mount::mount(Some("bpf"), place, Some("bpf"), MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("mounting a bpffs on {}", place.display()))?;
+    log::info!("{SYSTEM} is no bpffs: mounted one on {}", place.display());
     if mount_namespace("self").ok() != mount_namespace("1").ok() {
         log::warn!(
             "{} is in a mount namespace of its own: what is pinned there goes when its last process ends",
-            own.display()
+            place.display()
         );
     }
-    Ok(own)
+    Ok(())
 }
 
 /// The bpffs that a daemon with this run directory uses, if it is there.

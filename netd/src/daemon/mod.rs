@@ -19,7 +19,7 @@ use crate::{
     config::{Config, Flags},
     datapath::{Datapath, Options},
     dns,
-    engine::Engine,
+    engine::{self, Engine, Prepared},
     link::{Watch, sysctl},
     serve::Listeners,
     store::{self, Lock, Store},
@@ -39,6 +39,7 @@ const LOG: Duration = Duration::from_millis(300);
 pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let config = Config::load(&flags)?;
     if flags.validate {
+        engine::validate(&config.bridge)?;
         println!("configuration OK");
         return Ok(());
     }
@@ -64,7 +65,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
         listeners = Listeners::bind(&config) => listeners?,
         () = &mut shutdown => return Ok(()),
     };
-    let bpffs = bpffs::find_or_mount(&config.run_dir)?;
+    let bpffs = bpffs::place(&config.run_dir);
     let pins = bpffs::pins(&bpffs, &config.state_dir)?;
     if let Some(interface) = Datapath::interface_of_another(&pins)? {
         anyhow::bail!(
@@ -72,16 +73,19 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
              `netd daemon --cleanup` with its --state-dir and --run-dir"
         );
     }
+    let (store, stored) = open_store(&config.state_dir)?;
+    let prepared = Prepared::new(&config, stored).await?;
+    // What is refused is refused by now.
+    bpffs::mount(&bpffs)?;
     let host_ports = sysctl::local_port_range()?;
     let verbose = config.log.level >= ::log::LevelFilter::Debug;
     let log_level = if verbose { ::log::Level::Debug as u8 } else { 0 };
     let datapath =
         Datapath::open(&Options { pins, host_ports, log_level }).context("starting the datapath")?;
     control_group::attach(&datapath, &config.run_dir);
-    let (store, stored) = open_store(&config.state_dir)?;
 
     let watch = Watch::new()?;
-    let engine = Engine::start(config.clone(), store, stored, datapath).await?;
+    let engine = Engine::start(config.clone(), store, prepared, datapath).await?;
     let state = engine.state();
     ::log::info!("{} networks, {} endpoints", state.networks.len(), state.endpoints.len());
     let followed = tokio::spawn(engine.clone().follow_uplinks(watch));

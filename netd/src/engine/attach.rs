@@ -42,6 +42,21 @@ impl Engine {
         let sandbox = self.open(&request.container).await?;
         let network = self.state().find_network(network)?.id;
         self.forget_ghosts(writer, &sandbox).await?;
+        let joined = self.connect_once(writer, network, sandbox.clone(), request.clone()).await;
+        // For want, maybe, of an address or a port of somebody who is no more.
+        if joined.is_err() && self.forget_departed(writer).await? {
+            return self.connect_once(writer, network, sandbox, request).await;
+        }
+        joined
+    }
+
+    async fn connect_once(
+        &self,
+        writer: &mut Writer,
+        network: Id,
+        sandbox: Sandbox,
+        request: request::NetworkConnect,
+    ) -> Result<Endpoint, Error> {
         let state = self.state();
         let network = &state.networks[&network];
         let options = request.endpoint_config.as_ref().map(|config| &config.driver_opts);
@@ -186,6 +201,23 @@ impl Engine {
             self.drop_endpoint(writer, &state.networks[&ghost.network], ghost).await?;
         }
         Ok(())
+    }
+
+    /// Removes what namespaces that are no more left in any network, and returns whether there was anything. What a runtime has attached
+    /// stays until the runtime takes it off.
+    pub(super) async fn forget_departed(&self, writer: &mut Writer) -> Result<bool, Error> {
+        let state = self.state();
+        let has_departed = |endpoint: &&Endpoint| {
+            let sandbox = endpoint.far_end.sandbox().filter(|_| endpoint.container.is_none());
+            sandbox.is_some_and(|sandbox| sandbox.open().is_none())
+        };
+        let departed: Vec<&Endpoint> =
+            state.endpoints.values().map(|endpoint| &**endpoint).filter(has_departed).collect();
+        for endpoint in &departed {
+            log::warn!("{} is no more: its endpoint is removed", endpoint.far_end);
+            self.drop_endpoint(writer, &state.networks[&endpoint.network], endpoint).await?;
+        }
+        Ok(!departed.is_empty())
     }
 
     /// The namespace that a request names, with its inode.

@@ -15,7 +15,7 @@ use super::{Engine, Writer, internal, uplinks::Surroundings};
 use crate::{
     config::Forwarding,
     datapath::{self, CLOSED4, CLOSED6},
-    link::{Device, sysctl},
+    link::{Device, Kind, sysctl},
     model::{Error, Forwards, Network},
     store::Change,
 };
@@ -58,34 +58,41 @@ impl Engine {
         }
         let forwards = self.state().forwards.clone();
         let around = self.note_and_close(writer, Forwards { ipv6: true, ..forwards }).await?;
-        let uplinks = self.uplinks_of(&around).into_values().map(|uplink| uplink.name);
-        self.keep_advertised_routes(writer, uplinks).await?;
+        self.keep_advertised_routes(writer, &around).await?;
         sysctl::forward_ipv6().map_err(internal)?;
         log::warn!("net.ipv6.conf.all.forwarding is now 1: {}", self.between_others());
         Ok(())
     }
 
-    /// Has uplinks take the routes of router advertisements though the host is a router itself.
+    /// Has links that take the addresses and routes of router advertisements go on with it though the host is a router itself, by netd's
+    /// doing: those that are new, too, for it is by advertisements that they may come to lead anywhere.
     pub(super) async fn keep_advertised_routes(
         &self,
         writer: &mut Writer,
-        uplinks: impl Iterator<Item = String>,
+        around: &Surroundings,
     ) -> Result<(), Error> {
         let mut told = BTreeSet::new();
-        for uplink in uplinks {
-            if sysctl::heeds_routers(&uplink).map_err(internal)? {
-                told.insert(uplink);
+        let mut looked_at = BTreeSet::new();
+        for device in self.hosts_own(around) {
+            let index = IfIndex(device.index);
+            looked_at.insert(index);
+            // What somebody sets later is as he wants it.
+            if !writer.advertised_to.contains(&index)
+                && sysctl::heeds_routers(&device.name).map_err(internal)?
+            {
+                told.insert(device.name.clone());
             }
         }
+        writer.advertised_to = looked_at;
         if told.is_empty() {
             return Ok(());
         }
         let mut forwards = self.state().forwards.clone();
         forwards.advertised.extend(told.iter().cloned());
         self.note(writer, forwards).await?;
-        for uplink in told {
-            sysctl::always_heed_routers(&uplink).map_err(internal)?;
-            log::info!("net.ipv6.conf.{uplink}.accept_ra is now 2: the host keeps taking routes there");
+        for link in told {
+            sysctl::always_heed_routers(&link).map_err(internal)?;
+            log::info!("net.ipv6.conf.{link}.accept_ra is now 2: the host keeps taking routes there");
         }
         Ok(())
     }
@@ -154,6 +161,16 @@ impl Engine {
         }
         let forwards = &self.state().forwards;
         (if forwards.ipv4 { CLOSED4 } else { 0 }) | if forwards.ipv6 { CLOSED6 } else { 0 }
+    }
+
+    /// The interfaces that are none of netd's and no guests'. A bridge's ports take no advertisements, the bridge does.
+    fn hosts_own<'a>(&self, around: &'a Surroundings) -> impl Iterator<Item = &'a Device> {
+        around.devices.iter().filter(|device| {
+            device.kind != Kind::Loopback
+                && device.controller.is_none()
+                && !device.is_for_guests(&around.devices)
+                && !self.is_own(&device.name)
+        })
     }
 
     /// The interfaces that are none of netd's and that something could be forwarded to.

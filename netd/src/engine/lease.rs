@@ -58,7 +58,7 @@ impl Engine {
         let taken: Vec<IpNet> = spec::taken(&state).collect();
         let subnet = match order.subnet {
             Some(subnet) => subnet,
-            None => self.next_subnet(taken.clone(), order.ipv6, None).await?,
+            None => self.site().next_subnet(taken.clone(), order.ipv6, None).await?,
         };
         let range = order.range.map(|range| format!("/{range}")).unwrap_or_default();
         let id = format!("{}/{subnet}{range}", order.space.name());

@@ -20,6 +20,7 @@ mod predefined;
 mod publish;
 mod rate;
 mod reserve;
+mod site;
 mod spec;
 mod start;
 mod uplinks;
@@ -47,8 +48,10 @@ use announcement::Announcer;
 pub use event::{Action, Event, Happened, Reloaded};
 pub use forward::stop_forwarding;
 pub use host::{HostView, RouteView};
+pub use predefined::validate;
 use reserve::Reservation;
 pub use reserve::release;
+pub use site::Prepared;
 
 /// The answer to a request for a new network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +89,8 @@ struct Writer {
     uplinks: BTreeMap<IfIndex, Option<UplinkEntry>>,
     /// The interfaces that are none of netd's as the datapath knows them; `None` as above.
     foreign: BTreeMap<IfIndex, Option<Mac>>,
+    /// The interfaces that were looked at for whether they take router advertisements.
+    advertised_to: BTreeSet<IfIndex>,
     /// What a container engine may ask for again.
     replay: lease::Replay,
     /// The ports that were published last of those that nobody named.

@@ -6,21 +6,21 @@ use ipnet::IpNet;
 use netd_common::limits;
 
 use super::{
-    Engine,
     bridge::as_found,
     internal, lowest_free,
     options::{BRIDGE_NAME, DEFAULT_BRIDGE, HOST_BINDING, ICC, MASQUERADE, MTU},
     random,
+    site::Site,
     spec::{bearable, bridges, new_addresses, taken},
 };
 use crate::{
-    config::DEFAULT_BRIDGE as OWN_BRIDGE,
+    config::{self, DEFAULT_BRIDGE as OWN_BRIDGE},
     ipam::{self, DefaultBridge, RangeOutside, Requested},
     link::Kind,
     model::{Bridge, Driver, Error, Id, Ipam, MacAddress, Network, Pool, State, Timestamp},
 };
 
-impl Engine {
+impl Site<'_> {
     /// Brings the predefined networks in line with the configuration: what it does not say stays as it was.
     pub(super) async fn predefine(&self, state: &mut State) -> Result<(), Error> {
         for (name, driver) in [("host", Driver::Host), ("none", Driver::Null)] {
@@ -29,16 +29,12 @@ impl Engine {
                 state.networks.insert(network.id, network);
             }
         }
-        let context = |error: Error| Error {
-            message: format!("error creating default \"bridge\" network: {}", error.message),
-            ..error
-        };
-        self.default_bridge(state).await.map_err(context)
+        self.default_bridge(state).await.map_err(of_default)
     }
 
     async fn default_bridge(&self, state: &mut State) -> Result<(), Error> {
-        let config = &self.0.config.bridge;
-        let publish_address = self.0.config.publish_address;
+        let config = &self.config.bridge;
+        let publish_address = self.config.publish_address;
         let before = state.network_named("bridge").cloned();
         let Some(interface) = config.interface.clone() else {
             return match before {
@@ -46,7 +42,7 @@ impl Engine {
                 None => Ok(()),
             };
         };
-        let existing = self.0.host.links.device(&interface).await.map_err(internal)?;
+        let existing = self.links.device(&interface).await.map_err(internal)?;
         let adopted = interface != OWN_BRIDGE;
         match &existing {
             Some(device) if device.kind != Kind::Bridge => {
@@ -88,7 +84,7 @@ impl Engine {
             {
                 addresses = kept.bridge_address().into_iter().collect();
             }
-            let wanted = self.wanted(ipv6, addresses, adopted, mac)?;
+            let wanted = wanted(config, ipv6, addresses, adopted, mac)?;
             pools.push(self.default_pool(&others, kept, wanted, ipv6, &interface).await?);
         }
         let number = match stored {
@@ -147,52 +143,6 @@ impl Engine {
         Ok(())
     }
 
-    /// What is to be asked for, by the configuration and the bridge's addresses of one family.
-    fn wanted(
-        &self,
-        ipv6: bool,
-        addresses: Vec<IpNet>,
-        users: bool,
-        mac: MacAddress,
-    ) -> Result<Requested, Error> {
-        let config = &self.0.config.bridge;
-        let named = |name: &str, gateway: IpAddr| (name.to_owned(), gateway);
-        let default = if ipv6 {
-            DefaultBridge {
-                own: config.bip6.map(IpNet::from),
-                range: config.fixed_cidr_v6.map(IpNet::from),
-                default_gateway: config
-                    .default_gateway_v6
-                    .map(|gateway| named("DefaultGatewayIPv6", gateway.into())),
-                addresses,
-                users,
-                link_local: Some(mac.link_local().into()),
-            }
-        } else {
-            DefaultBridge {
-                own: config.bip.map(IpNet::from),
-                range: config.fixed_cidr.map(IpNet::from),
-                default_gateway: config
-                    .default_gateway
-                    .map(|gateway| named("DefaultGatewayIPv4", gateway.into())),
-                addresses,
-                users,
-                link_local: None,
-            }
-        };
-        let outside = "is outside any subnet implied by addresses on the user-managed default bridge";
-        match default.request() {
-            Ok((request, Some(RangeOutside::Dropped(range)))) => {
-                log::warn!("fixed-cidr={range} {outside}");
-                Ok(request)
-            }
-            Ok((request, _)) => Ok(request),
-            Err(RangeOutside::Dropped(range) | RangeOutside::Refused(range)) => {
-                Err(Error::internal(format!("fixed-cidr-v6={range} {outside}")))
-            }
-        }
-    }
-
     async fn default_pool(
         &self,
         others: &State,
@@ -211,27 +161,104 @@ impl Engine {
             Some(subnet) => subnet,
             None => self.next_subnet(taken, ipv6, Some(interface)).await?,
         };
-        if let Some(range) = wanted.range.filter(|range| !subnet.contains(range)) {
-            return Err(Error::invalid(format!(
-                "invalid ip-range {range}: parent subnet {subnet} doesn't contain ip-range"
-            )));
-        }
-        if let Some((_, gateway)) = wanted.auxiliary.iter().find(|(_, gateway)| !subnet.contains(*gateway)) {
-            return Err(Error::invalid(format!(
-                "invalid default gateway {gateway}: parent subnet {subnet} doesn't contain this address"
-            )));
-        }
-        let mut pool = ipam::complete(subnet, &wanted)?;
-        pool.bridge_address().map_or(Ok(()), bearable)?;
+        let mut pool = pool(subnet, &wanted)?;
         // A restart changes nothing, not even what is shown.
         if let Some(kept) = kept.filter(|kept| (kept.subnet, kept.gateway) == (pool.subnet, pool.gateway)) {
             let configured =
-                if ipv6 { self.0.config.bridge.bip6.is_some() } else { self.0.config.bridge.bip.is_some() };
+                if ipv6 { self.config.bridge.bip6.is_some() } else { self.config.bridge.bip.is_some() };
             pool.gateway_shown = kept.gateway_shown || configured;
             pool.requested = kept.requested;
         }
         Ok(pool)
     }
+}
+
+/// What is to be asked for, by the configuration and the bridge's addresses of one family.
+fn wanted(
+    config: &config::DefaultBridge,
+    ipv6: bool,
+    addresses: Vec<IpNet>,
+    users: bool,
+    mac: MacAddress,
+) -> Result<Requested, Error> {
+    let named = |name: &str, gateway: IpAddr| (name.to_owned(), gateway);
+    let default = if ipv6 {
+        DefaultBridge {
+            own: config.bip6.map(IpNet::from),
+            range: config.fixed_cidr_v6.map(IpNet::from),
+            default_gateway: config
+                .default_gateway_v6
+                .map(|gateway| named("DefaultGatewayIPv6", gateway.into())),
+            addresses,
+            users,
+            link_local: Some(mac.link_local().into()),
+        }
+    } else {
+        DefaultBridge {
+            own: config.bip.map(IpNet::from),
+            range: config.fixed_cidr.map(IpNet::from),
+            default_gateway: config
+                .default_gateway
+                .map(|gateway| named("DefaultGatewayIPv4", gateway.into())),
+            addresses,
+            users,
+            link_local: None,
+        }
+    };
+    let outside = "is outside any subnet implied by addresses on the user-managed default bridge";
+    match default.request() {
+        Ok((request, Some(RangeOutside::Dropped(range)))) => {
+            log::warn!("fixed-cidr={range} {outside}");
+            Ok(request)
+        }
+        Ok((request, _)) => Ok(request),
+        Err(RangeOutside::Dropped(range) | RangeOutside::Refused(range)) => {
+            Err(Error::internal(format!("fixed-cidr-v6={range} {outside}")))
+        }
+    }
+}
+
+/// The pool that is asked for, which is to be of this subnet.
+fn pool(subnet: IpNet, wanted: &Requested) -> Result<Pool, Error> {
+    if let Some(range) = wanted.range.filter(|range| !subnet.contains(range)) {
+        return Err(Error::invalid(format!(
+            "invalid ip-range {range}: parent subnet {subnet} doesn't contain ip-range"
+        )));
+    }
+    if let Some((_, gateway)) = wanted.auxiliary.iter().find(|(_, gateway)| !subnet.contains(*gateway)) {
+        return Err(Error::invalid(format!(
+            "invalid default gateway {gateway}: parent subnet {subnet} doesn't contain this address"
+        )));
+    }
+    let pool = ipam::complete(subnet, wanted)?;
+    pool.bridge_address().map_or(Ok(()), bearable)?;
+    Ok(pool)
+}
+
+/// Whether a configuration's default network contradicts itself, whatever the host is like.
+///
+/// # Errors
+/// As at the start.
+pub fn validate(config: &config::DefaultBridge) -> Result<(), Error> {
+    // A bridge of the user's says by its addresses what is right.
+    if config.interface.as_deref() != Some(OWN_BRIDGE) {
+        return Ok(());
+    }
+    for ipv6 in [false, true] {
+        if ipv6 && !config.ipv6 {
+            continue;
+        }
+        let check = || {
+            let wanted = wanted(config, ipv6, Vec::new(), false, MacAddress::new([2; 6]))?;
+            wanted.subnet.map(|subnet| pool(subnet, &wanted)).transpose()
+        };
+        check().map_err(of_default)?;
+    }
+    Ok(())
+}
+
+fn of_default(error: Error) -> Error {
+    Error { message: format!("error creating default \"bridge\" network: {}", error.message), ..error }
 }
 
 /// A network without a bridge.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ipam::{self, Requested},
-    link::{self, Kind},
+    link::Kind,
     model::{
         Bridge, Driver, Error, GatewayMode, Id, Ipam, MacAddress, Network, Pool, State, Timestamp,
         is_predefined, request,
@@ -70,7 +70,9 @@ impl Engine {
                 network.name
             )));
         }
-        let active: Vec<_> = state
+        self.forget_departed(writer).await?;
+        let now = self.state();
+        let active: Vec<_> = now
             .endpoints_of(network.id)
             .map(|endpoint| format!("name:\"{}\" id:\"{}\"", endpoint.name, endpoint.id.short()))
             .collect();
@@ -182,7 +184,7 @@ impl Engine {
             }
         }
         if let Some(device) = &existing {
-            let borne = self.borne(device).await?;
+            let borne = self.site().borne(device).await?;
             bridge.given = new_addresses(&bridge, &ipam.pools, &borne, &[]);
         }
         Ok(Network {
@@ -221,38 +223,11 @@ impl Engine {
                 ));
             }
             Some(subnet) => subnet,
-            None => self.next_subnet(taken, ipv6, None).await?,
+            None => self.site().next_subnet(taken, ipv6, None).await?,
         };
         let pool = ipam::complete(subnet, &request)?;
         pool.bridge_address().map_or(Ok(()), bearable)?;
         Ok(pool)
-    }
-
-    /// The addresses that a device bears.
-    pub(super) async fn borne(&self, device: &link::Device) -> Result<Vec<IpNet>, Error> {
-        let addresses = self.0.host.links.addresses_of(device.index).await.map_err(internal)?;
-        Ok(addresses.iter().map(|it| it.net).collect())
-    }
-
-    /// The next subnet of the pools that neither a network nor the host uses. Routes through `own` do not count.
-    pub(super) async fn next_subnet(
-        &self,
-        mut taken: Vec<IpNet>,
-        ipv6: bool,
-        own: Option<&str>,
-    ) -> Result<IpNet, Error> {
-        let links = &self.0.host.links;
-        let own = match own {
-            Some(name) => links.device(name).await.map_err(internal)?.map(|device| device.index),
-            None => None,
-        };
-        let routes = links.routes().await.map_err(internal)?;
-        // 0.0.0.0/1 and 128.0.0.0/1 are how a VPN says "default route": they take no subnet.
-        let taking = |route: &&link::Route| route.destination.prefix_len() > 1 && Some(route.index) != own;
-        taken.extend(routes.iter().filter(taking).map(|route| route.destination));
-        // No container may seem to have the address of one of the host's resolvers.
-        taken.extend(link::nameservers().into_iter().map(IpNet::from));
-        Ok(self.0.pools.next(ipv6, &taken)?)
     }
 }
 
@@ -294,13 +269,16 @@ fn admit(state: &State, request: &request::NetworkCreate) -> Result<(), Error> {
     }
 }
 
-/// Refuses an address that a bridge should not bear, in Docker's words.
+/// Refuses an address that a bridge should not bear, in Docker's words where it does.
 pub(super) fn bearable(address: IpNet) -> Result<(), Error> {
-    let IpNet::V6(address) = address else { return Ok(()) };
-    let link_local = Ipv6Net::new_assert([0xfe80, 0, 0, 0, 0, 0, 0, 0].into(), 64);
+    if address.addr().is_loopback() {
+        return Err(Error::invalid(format!("loopback subnet '{address}' is not allowed")));
+    }
     if address.addr().is_multicast() {
         return Err(Error::invalid(format!("multicast subnet '{address}' is not allowed")));
     }
+    let IpNet::V6(address) = address else { return Ok(()) };
+    let link_local = Ipv6Net::new_assert([0xfe80, 0, 0, 0, 0, 0, 0, 0].into(), 64);
     let overlaps = link_local.contains(&address.addr()) || address.contains(&link_local.addr());
     if overlaps && address.trunc() != link_local {
         return Err(Error::invalid(format!("'{address}' clashes with the Link-Local prefix 'fe80::/64'")));

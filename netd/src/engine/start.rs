@@ -7,16 +7,15 @@ use std::{
 
 use tokio::sync::broadcast;
 
-use super::{Announcer, Engine, Inner, Writer, internal, lease::Replay, new_links, publish};
+use super::{Announcer, Engine, Inner, Writer, internal, lease::Replay, new_links, publish, site::Prepared};
 use crate::{
     apply::Host,
     config::Config,
     datapath::Datapath,
-    ipam::Pools,
-    link::{Device, Grace, Links, Namespace},
-    model::{Endpoint, Error, FarEnd, State},
+    link::{Grace, Namespace},
+    model::{Endpoint, Error, State},
     plan::{self, Touched},
-    store::{Change, Store, Stored},
+    store::{Change, Store},
 };
 
 /// Events that a slow listener may fall behind.
@@ -26,18 +25,15 @@ impl Engine {
     /// Makes the host what the store and the configuration say, and is then ready for requests.
     ///
     /// # Errors
-    /// If the configuration and the store contradict each other, or the host refuses; it is as it was then.
+    /// If the host refuses; its networks are as they were then.
     pub async fn start(
         config: Config,
         store: Store,
-        stored: Stored,
+        prepared: Prepared,
         datapath: Datapath,
     ) -> Result<Self, Error> {
-        let host = Host {
-            links: Links::here().map_err(internal)?,
-            datapath: Arc::new(datapath),
-            grace: Grace::new(&config.run_dir),
-        };
+        let Prepared { stored, links, pools, wanted } = prepared;
+        let host = Host { links, datapath: Arc::new(datapath), grace: Grace::new(&config.run_dir) };
         let uplinks =
             host.datapath.observe().map_err(internal)?.uplinks.into_keys().map(|index| (index, None));
         let uplinks = uplinks.collect();
@@ -45,7 +41,7 @@ impl Engine {
         let foreign = foreign.collect();
         let locals = host.datapath.locals().map_err(internal)?;
         let engine = Self(Arc::new(Inner {
-            pools: Pools::new(&config.address_pools, stored.ula),
+            pools,
             labels: RwLock::new(config.labels.clone().into()),
             config,
             host,
@@ -56,6 +52,7 @@ impl Engine {
                 store: Arc::new(store),
                 uplinks,
                 foreign,
+                advertised_to: BTreeSet::new(),
                 replay: Replay::of(&stored.state),
                 ports: Default::default(),
                 locals,
@@ -65,9 +62,8 @@ impl Engine {
             events: broadcast::channel(EVENTS).0,
         }));
         let mut writer = engine.0.writer.clone().lock_owned().await;
-        engine.check_uplinks().await?;
         engine.forward_host(&mut writer).await?;
-        engine.reconcile(&mut writer, stored.journal).await?;
+        engine.reconcile(&mut writer, wanted, stored.journal).await?;
         for network in engine.state().networks.values() {
             engine.forward(&mut writer, network).await?;
         }
@@ -80,41 +76,19 @@ impl Engine {
         Ok(engine)
     }
 
-    /// An uplink that was named and is not there is a slip of the pen until somebody says otherwise.
-    async fn check_uplinks(&self) -> Result<(), Error> {
-        for uplink in &self.0.config.uplinks {
-            match self.0.host.links.device(uplink).await.map_err(internal)? {
-                None => return Err(Error::invalid(format!("--uplink {uplink}: there is no such interface"))),
-                Some(device) if device.framing.is_none() => {
-                    let why =
-                        "neither Ethernet nor a tunnel, and netd does not know how to use such an interface";
-                    return Err(Error::invalid(format!("--uplink {uplink}: {why}")));
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    async fn reconcile(&self, writer: &mut Writer, journal: BTreeSet<String>) -> Result<(), Error> {
+    async fn reconcile(
+        &self,
+        writer: &mut Writer,
+        wanted: State,
+        journal: BTreeSet<String>,
+    ) -> Result<(), Error> {
         let old = self.state();
-        let mut new = State::clone(&old);
-        let devices = self.0.host.links.devices().await.map_err(internal)?;
-        let is_alive = |endpoint: &Endpoint| match &endpoint.far_end {
-            FarEnd::Sandbox(sandbox) => sandbox.open().is_some(),
-            FarEnd::Engine(handover) => handover.joined.is_none() || is_away(endpoint, &devices),
-        };
-        for endpoint in old.endpoints.values().filter(|endpoint| !is_alive(endpoint)) {
-            log::warn!("{} is no more: its endpoint is removed", endpoint.far_end);
-            new.endpoints.remove(&endpoint.id);
+        // What was noted since it was decided what is to be.
+        let mut new = State { forwards: old.forwards.clone(), ..wanted };
+        for endpoint in old.endpoints.values().filter(|endpoint| !new.endpoints.contains_key(&endpoint.id)) {
             let departed = new.departed.entry(endpoint.network).or_default();
             *departed = *departed + self.total_of(endpoint).await;
         }
-        free_leases(&old, &mut new);
-        self.predefine(&mut new).await?;
-        let gone: Vec<_> =
-            new.externals.values().filter(|it| it.internal(&new).is_none()).map(|it| it.external).collect();
-        new.externals.retain(|external, _| !gone.contains(external));
 
         let host = &self.0.host;
         let known = plan::desired(&old, &Touched::all(&old));
@@ -142,27 +116,6 @@ impl Engine {
         }
         *self.0.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         Ok(())
-    }
-}
-
-/// Whether the far end of a veth is in another namespace. One that an engine had taken and that is gone, or is back, was
-/// left while no daemon listened.
-fn is_away(endpoint: &Endpoint, devices: &[Device]) -> bool {
-    let near = devices.iter().find(|device| device.name == endpoint.host_interface);
-    near.is_some_and(|near| {
-        let is_far_end = |device: &Device| Some(device.index) == near.peer && device.peer == Some(near.index);
-        !devices.iter().any(is_far_end)
-    })
-}
-
-/// Takes the leases of endpoints that are no more: their engine could not give them back.
-fn free_leases(old: &State, new: &mut State) {
-    for endpoint in old.endpoints.values().filter(|endpoint| !new.endpoints.contains_key(&endpoint.id)) {
-        let subnets = old.networks[&endpoint.network].ipam.pools.iter().map(|pool| pool.subnet);
-        let subnets: Vec<_> = subnets.collect();
-        for pool in new.pools.values_mut().filter(|pool| subnets.contains(&pool.pool.subnet)) {
-            pool.leases.retain(|&lease| !endpoint.has(lease));
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    iter, mem,
+    mem,
     sync::Mutex,
     time::Duration,
 };
@@ -116,7 +116,6 @@ impl Engine {
         let around = self.surroundings().await?;
         self.refresh_foreign(writer, &around)?;
         let found = self.uplinks_of(&around);
-        let ipv6 = self.opens() && self.state().has_ipv6();
         for (&index, uplink) in &found {
             let entry = uplink.entry();
             match writer.uplinks.get(&index) {
@@ -126,9 +125,6 @@ impl Engine {
             }
             self.datapath().put_uplink(index, uplink.framing, &entry).map_err(internal)?;
             writer.uplinks.insert(index, Some(entry));
-            if ipv6 {
-                self.keep_advertised_routes(writer, iter::once(uplink.name.clone())).await?;
-            }
         }
         let gone: Vec<_> =
             writer.uplinks.keys().filter(|index| !found.contains_key(index)).copied().collect();
@@ -139,6 +135,9 @@ impl Engine {
             }
             self.datapath().remove_uplink(index).map_err(internal)?;
             writer.uplinks.remove(&index);
+        }
+        if self.state().forwards.ipv6 {
+            self.keep_advertised_routes(writer, &around).await?;
         }
         self.refresh_trusted().await
     }

@@ -64,11 +64,6 @@ impl State {
         [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
     }
 
-    /// Whether any network brings IPv6 to its endpoints.
-    pub fn has_ipv6(&self) -> bool {
-        self.networks.values().any(|network| network.bridge.is_some() && network.enable_ipv6)
-    }
-
     /// The network that a container engine calls `id`.
     ///
     /// # Errors

@@ -5,12 +5,17 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
+
+/// How long a daemon that has been killed may take to end, while the kernel takes apart what it had.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why the state directory is not ours.
 #[derive(Debug, thiserror::Error)]
@@ -50,19 +55,29 @@ impl Lock {
         std::fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(fail)?;
         let mut options = File::options();
         let options = options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(directory.join(Self::FILE)).map_err(fail)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(mut file) => {
-                file.set_len(0).map_err(fail)?;
-                writeln!(file, "{}", std::process::id()).map_err(fail)?;
-                Ok(Self { _file: file })
+        let mut file = options.open(directory.join(Self::FILE)).map_err(fail)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(mut file) => {
+                    file.set_len(0).map_err(fail)?;
+                    writeln!(file, "{}", std::process::id()).map_err(fail)?;
+                    return Ok(Self { _file: file });
+                }
+                Err((held, Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
+                    file = held;
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Err((mut file, Errno::EWOULDBLOCK)) => {
+                    let mut pid = String::new();
+                    file.read_to_string(&mut pid).map_err(fail)?;
+                    return Err(LockError::Held {
+                        directory: directory.to_owned(),
+                        pid: pid.trim().to_owned(),
+                    });
+                }
+                Err((_, error)) => return Err(fail(error.into())),
             }
-            Err((mut file, Errno::EWOULDBLOCK)) => {
-                let mut pid = String::new();
-                file.read_to_string(&mut pid).map_err(fail)?;
-                Err(LockError::Held { directory: directory.to_owned(), pid: pid.trim().to_owned() })
-            }
-            Err((_, error)) => Err(fail(error.into())),
         }
     }
 }

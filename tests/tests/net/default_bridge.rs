@@ -156,6 +156,7 @@ fn a_default_network_that_cannot_be() {
     let before = lab.host.ns.configuration();
     lab.host.ns.ip("link add name dummy0 type veth peer name other0");
     let with_dummy = lab.host.ns.configuration();
+    lab.host.ns.sysctl("net.ipv4.ip_forward", "0");
     for (configuration, says) in [
         (r#"{"bip": "192.168.1.0/24"}"#, "failed to allocate gateway (192.168.1.0): Address already in use"),
         (
@@ -168,12 +169,22 @@ fn a_default_network_that_cannot_be() {
             "bridge device with non default name nosuchbr must be created manually",
         ),
         (r#"{"bridge": "dummy0"}"#, "existing interface dummy0 is not a bridge"),
+        (r#"{"bip": "127.0.0.1/8"}"#, "loopback subnet '127.0.0.1/8' is not allowed"),
+        (
+            r#"{"bip": "10.9.0.1/24", "fixed-cidr": "10.8.0.0/24"}"#,
+            "invalid ip-range 10.8.0.0/24: parent subnet 10.9.0.0/24 doesn't contain ip-range",
+        ),
     ] {
         lab.host.configure(configuration);
         let output = lab.host.daemon_ends(&[]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(says), "{configuration}: {said}");
         assert_eq!(lab.host.ns.configuration(), with_dummy, "{configuration}");
+        assert_eq!(lab.host.ns.read_sysctl("net.ipv4.ip_forward"), "0", "{configuration}");
+        assert!(!lab.host.run_dir().join("bpf").exists(), "{configuration}: nothing was loaded");
+        // Without a look at the host.
+        let valid = lab.host.daemon_ends(&["--validate"]).status.success();
+        assert_eq!(valid, configuration.contains("bridge"), "{configuration}");
     }
     lab.host.ns.ip("link delete dummy0");
     assert_eq!(lab.host.ns.configuration(), before);

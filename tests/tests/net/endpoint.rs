@@ -151,6 +151,21 @@ fn a_command_runs_on_a_network_and_leaves_nothing_behind() {
     assert_eq!((links(&lab.host.ns), inspect()), (before, network));
 }
 
+#[test]
+fn what_somebody_had_who_is_gone_is_to_be_had() {
+    let lab = Lab::new();
+    lab.host.netd("network create --subnet 172.29.0.0/30 small");
+    for _ in 0..2 {
+        // The only address that is left, and a port.
+        let ns = Namespace::new("short");
+        lab.host
+            .netd(&format!("network connect --driver-opt netd.publish=8080:80 small netns:{}", ns.name()));
+    }
+    let container = lab.container("a");
+    lab.host.netd(&format!("publish netns:{} 8080:80", container.ns.name()));
+    lab.host.netd("network rm small");
+}
+
 /// The kernel gives the next namespace the inode of one that is gone: it is told apart by what became of the interface.
 #[test]
 fn a_namespace_joins_in_the_place_of_one_that_is_gone() {

@@ -1,8 +1,11 @@
 //! Who forwards because of netd, and who does not.
 
+use std::net::SocketAddrV6;
 use std::time::Duration;
 
 use netd_tests::lab::{Family, HOST4, HOST6, Lab, Namespace, Ping, UdpEcho, ask, at, ping, udp, until};
+use nix::net::if_::if_nametoindex;
+use socket2::{Domain, Protocol, Socket, Type};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -171,6 +174,54 @@ fn t48_the_guests_of_others_are_forwarded() {
     for family in FAMILIES {
         assert!(reaches(&guest, &family.outside().to_string()));
         assert!(!reaches_after_all(&sides[0], &side(family, 2, 2)), "as ever");
+    }
+}
+
+/// A router of 2001:db8:5::/64 on a link advertises itself (RFC 4861 section 4.2).
+fn advertise(ns: &Namespace, interface: &str) {
+    let lifetime = 1800_u32.to_be_bytes();
+    let router = [&[134, 0, 0, 0, 64, 0][..], &lifetime[2..], &[0; 8]].concat();
+    let prefix =
+        [&[3, 4, 64, 0xc0][..], &lifetime, &lifetime, &[0; 4], &[0x20, 1, 0xd, 0xb8, 0, 5], &[0; 10]]
+            .concat();
+    let index = ns.enter(|| if_nametoindex(interface)).expect("an interface");
+    let all_nodes = SocketAddrV6::new("ff02::1".parse().unwrap(), 0, 0, index);
+    let socket =
+        ns.enter(|| Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))).expect("a raw socket");
+    socket.set_multicast_hops_v6(255).expect("a socket's option");
+    // The kernel fills in the checksum. Until the link has an address that may be used, there is none to send from.
+    let _ = socket.send_to(&[router, prefix].concat(), &all_nodes.into());
+}
+
+/// An interface of the host's that comes up later has nothing but advertisements to get its addresses and routes by.
+#[test]
+fn t48_advertisements_are_heeded_as_before() {
+    for forwarded in [false, true] {
+        let lab = Lab::wired();
+        set_forwarding(&lab, "ipv6", if forwarded { "1" } else { "0" });
+        lab.host.start(&[]);
+        lab.host.netd("network create --ipv6 --subnet 172.30.0.0/24 --subnet fd00:30::/64 dual");
+        let router = Namespace::new("router");
+        lab.host.ns.ip(&format!("link add late0 type veth peer name eth0 netns {}", router.name()));
+        lab.host.ns.ip("link set late0 up");
+        router.ip("link set eth0 up");
+        let addresses = || lab.host.ns.ip("-6 address show dev late0 scope global");
+        if forwarded {
+            let container = lab.container("a");
+            assert!(ping(&container.ns, Family::V6.outside(), Ping::default()));
+            for link in ["up0", "late0"] {
+                assert_eq!(lab.host.ns.read_sysctl(&format!("net.ipv6.conf.{link}.accept_ra")), "1");
+            }
+            continue;
+        }
+        until("the host has taken what was advertised", || {
+            advertise(&router, "eth0");
+            addresses().contains("2001:db8:5:")
+        });
+        assert!(lab.host.ns.ip("-6 route show default dev late0").contains("proto ra"));
+        lab.host.stop();
+        lab.host.cleanup();
+        assert_eq!(lab.host.ns.read_sysctl("net.ipv6.conf.late0.accept_ra"), "1");
     }
 }
 

@@ -31,18 +31,31 @@ impl Engine {
     /// In Docker's words; nothing has changed then.
     pub async fn publish(&self, request: request::Publish) -> Result<Vec<Publication>, Error> {
         self.act(move |engine, mut writer| async move {
-            let specs = read(&request.ports)?;
-            let state = engine.state();
-            let endpoint = find(&state, &request.endpoint)?;
-            let network = &state.networks[&endpoint.network];
-            let added = engine.resolve(&mut writer, &state, network, endpoint, specs, Reserver::Netd).await?;
-            let mut changed = endpoint.clone();
-            changed.publications.extend(added.iter().copied());
-            changed.publications.sort_unstable();
-            engine.put_endpoint(&mut writer, &changed).await?;
-            Ok(added)
+            let published = engine.publish_once(&mut writer, &request).await;
+            // Somebody who is no more may have had the port.
+            if published.is_err() && engine.forget_departed(&mut writer).await? {
+                return engine.publish_once(&mut writer, &request).await;
+            }
+            published
         })
         .await
+    }
+
+    async fn publish_once(
+        &self,
+        writer: &mut Writer,
+        request: &request::Publish,
+    ) -> Result<Vec<Publication>, Error> {
+        let specs = read(&request.ports)?;
+        let state = self.state();
+        let endpoint = find(&state, &request.endpoint)?;
+        let network = &state.networks[&endpoint.network];
+        let added = self.resolve(writer, &state, network, endpoint, specs, Reserver::Netd).await?;
+        let mut changed = endpoint.clone();
+        changed.publications.extend(added.iter().copied());
+        changed.publications.sort_unstable();
+        self.put_endpoint(writer, &changed).await?;
+        Ok(added)
     }
 
     /// Ends the publication of ports.
