@@ -19,8 +19,9 @@ static JSON: AtomicBool = AtomicBool::new(false);
 /// Logs from now on, as `log` has it: `2025-06-01T10:00:00.123456789Z INFO create network n1`.
 pub(super) fn start(log: Log) {
     env_logger::Builder::new()
-        // The netlink crates warn of every attribute that is younger than they are.
+        // The netlink crates warn of every attribute that is younger than they are, and print what they hear of next hop objects.
         .filter_level(LevelFilter::Error)
+        .filter_module("netlink_proto::codecs", LevelFilter::Off)
         .filter_module("netd", LevelFilter::Trace)
         .format(|line, record| {
             let text = if JSON.load(Ordering::Relaxed) { json } else { plain };

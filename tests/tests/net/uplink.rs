@@ -83,6 +83,45 @@ fn new_flows_follow_the_uplinks_address() {
     assert_eq!(seen_as(&lab, &a.ns, Family::V4).to_string(), "203.0.113.7");
 }
 
+/// IPv6's temporary addresses come and go like that (RFC 8981).
+#[test]
+fn a_flow_keeps_its_address_for_as_long_as_the_host_has_it() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    lab.outside.ip("address add 198.51.100.99/32 dev lo");
+    lab.outside.ip("address add 2001:db8:99::99/128 dev lo nodad");
+    let ip = |command: &str| lab.host.ns.ip(command);
+    for (family, remote, [old, new], gateway) in [
+        (Family::V4, "198.51.100.99", ["203.0.113.1/24", "203.0.113.2/32"], "203.0.113.10"),
+        (Family::V6, "2001:db8:99::99", ["2001:db8::1/64", "2001:db8::2/128"], "2001:db8::10"),
+    ] {
+        let remote = at(remote.parse::<IpAddr>().expect("an address"), 5300);
+        let (tcp, echo) = (TcpEcho::new(&lab.outside, remote), UdpEcho::new(&lab.outside, remote));
+        let mut stream = connect(&a.ns, 0, remote).expect("a connection");
+        let datagrams = udp(&a.ns, family, 0);
+        datagrams.connect(remote).expect("connecting");
+        let mut exchange = || {
+            datagrams.send(b"hello").and_then(|_| datagrams.recv(&mut [0; 5])).expect("an answer");
+            stream.write_all(b"hello").and_then(|()| stream.read_exact(&mut [0; 5]))
+        };
+        exchange().expect("an echo");
+
+        let (version, nodad) = if family == Family::V6 { ("-6", "nodad") } else { ("-4", "") };
+        let (source, _) = new.split_once('/').expect("CIDR");
+        ip(&format!("address add {new} dev up0 {nodad}"));
+        ip(&format!("{version} route replace default via {gateway} src {source}"));
+        until("new flows have the new address", || {
+            seen_as(&lab, &a.ns, family) == source.parse::<IpAddr>().expect("an address")
+        });
+        exchange().expect("an echo");
+        assert_eq!((tcp.peers().len(), echo.peers()[1]), (1, echo.peers()[0]));
+
+        ip(&format!("address delete {old} dev up0"));
+        until("the connection ends with its address", || exchange().is_err());
+        assert_eq!(echo.peers().last().expect("a peer").ip().to_string(), source);
+    }
+}
+
 /// An uplink without an address of its own: its routes name one that the host has elsewhere.
 #[test]
 fn a_route_names_the_address_that_is_seen() {
