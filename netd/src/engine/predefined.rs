@@ -257,8 +257,9 @@ pub fn validate(config: &config::DefaultBridge) -> Result<(), Error> {
     Ok(())
 }
 
-fn of_default(error: Error) -> Error {
-    Error { message: format!("error creating default \"bridge\" network: {}", error.message), ..error }
+fn of_default(mut error: Error) -> Error {
+    error.message.insert_str(0, "error creating default \"bridge\" network: ");
+    error
 }
 
 /// A network without a bridge.
