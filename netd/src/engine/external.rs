@@ -379,7 +379,7 @@ mod tests {
             ("169.254.1.1", "no router"),
             ("fe80::1", "no router"),
             ("ff02::1", "no router"),
-            ("::ffff:203.0.113.9", "no router"),
+            ("::ffff:203.0.113.9", "how IPv6 writes 203.0.113.9"),
             ("::", "no router"),
         ] {
             let error = read(bad).unwrap_err();
