@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Error, Taken, Target, run};
+use super::{Error, Taken, Target, repair, run};
 use crate::{
     datapath::{Datapath, EndpointEntry, IfIndex, NetworkEntry},
     link::{Grace, Links},
@@ -25,6 +25,12 @@ impl Host {
     pub async fn apply(&self, steps: Vec<Step>) -> Result<Taken, Error> {
         let _expedited = if steps.is_empty() { None } else { self.grace.expedite() };
         run(self, steps).await
+    }
+
+    /// Takes all steps; what fails of one endpoint is told of and left, whatever else fails undoes those before.
+    pub async fn repair(&self, steps: Vec<Step>) -> Result<Taken, Error> {
+        let _expedited = if steps.is_empty() { None } else { self.grace.expedite() };
+        repair(self, steps).await
     }
 
     async fn index(&self, link: &LinkRef) -> Result<IfIndex, Error> {

@@ -62,6 +62,24 @@ async fn run<T: Target + Sync>(target: &T, steps: Vec<Step>) -> Result<Taken, T:
     Ok(taken)
 }
 
+/// Takes all steps but those that concern one endpoint and fail: whatever has become of one container, the others are served. What
+/// concerns them all is as in [`run`].
+async fn repair<T: Target + Sync>(target: &T, steps: Vec<Step>) -> Result<Taken, T::Error> {
+    let mut taken = Taken::default();
+    for step in steps {
+        log::debug!("{step:?}");
+        match (target.take(&step).await, step.endpoint()) {
+            (Ok(()), _) => taken.0.push(step),
+            (Err(error), Some(endpoint)) => log::error!("{endpoint} is left as it is: {error}"),
+            (Err(error), None) => {
+                taken.undo(target).await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(taken)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -95,6 +113,18 @@ mod tests {
         assert_eq!(run(&target, steps).await.unwrap_err(), "no");
         let seen = target.seen.into_inner().unwrap();
         assert_eq!(seen, [step(1, true), step(2, true), step(3, true), step(2, false), step(1, false)]);
+    }
+
+    #[tokio::test]
+    async fn a_repair_goes_on_without_an_endpoint() {
+        let one = |slot| Step::Endpoint { slot, from: None, to: None };
+        let steps = vec![step(1, true), one(5), step(2, true), step(3, true)];
+        let target = Recorder { refused: Some(one(5)), seen: Mutex::new(Vec::new()) };
+        let taken = repair(&target, steps.clone()).await.unwrap();
+        assert_eq!(taken.0, [step(1, true), step(2, true), step(3, true)]);
+        let target = Recorder { refused: Some(step(2, true)), seen: Mutex::new(Vec::new()) };
+        assert_eq!(repair(&target, steps).await.unwrap_err(), "no", "this one is no endpoint's");
+        assert_eq!(target.seen.into_inner().unwrap().last(), Some(&step(1, false)));
     }
 
     #[tokio::test]

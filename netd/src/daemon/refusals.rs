@@ -1,15 +1,21 @@
 //! Word of flows that the datapath refused, from its ring to the log.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use aya::maps::{MapData, RingBuf};
 use netd_common::{drop::DropReason, event::Refused, fib::AF_INET};
-use tokio::io::unix::AsyncFd;
+use tokio::{io::unix::AsyncFd, time};
 
 use crate::{
     datapath::{Ipv4, Ipv6},
     engine::Engine,
 };
+
+/// How often there may be a line.
+const BURST: Duration = Duration::from_secs(1);
 
 /// Logs refusals for as long as the daemon runs.
 pub(super) async fn tell(engine: Engine) {
@@ -25,7 +31,7 @@ async fn follow(engine: &Engine, ring: RingBuf<MapData>) -> std::io::Result<()> 
     loop {
         let mut ready = ring.readable_mut().await?;
         let records = ready.get_inner_mut();
-        // One line for a burst: a container that has used up its flows tries on.
+        // One line for a burst: a container that has used up its flows tries on. What the ring has no room for is in the counters.
         let mut last = None;
         let mut count = 0u64;
         while let Some(record) = records.next() {
@@ -36,6 +42,7 @@ async fn follow(engine: &Engine, ring: RingBuf<MapData>) -> std::io::Result<()> 
             log::warn!("{}", describe(engine, &refused, count));
         }
         ready.clear_ready();
+        time::sleep(BURST).await;
     }
 }
 

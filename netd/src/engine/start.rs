@@ -107,7 +107,7 @@ impl Engine {
         let links = new_links(&known, &wanted);
         let journalled = links.clone();
         writer.store(move |store| store.begin(&journalled)).await?;
-        let taken = host.apply(steps).await.map_err(internal)?;
+        let taken = host.repair(steps).await.map_err(internal)?;
         let changes = changes(&old, &new);
         let done: Vec<_> = links.into_iter().chain(journal).collect();
         if let Err(error) = writer.store(move |store| store.commit(&changes, &done)).await {

@@ -15,9 +15,6 @@ use crate::{model::Sandbox, plan::DefaultRoute};
 impl Links {
     /// Has another interface of a sandbox carry a default route, without a moment in which there is none. If the one is not there
     /// any more, the other is a new one.
-    ///
-    /// # Errors
-    /// If somebody else has put one there meanwhile, for one.
     pub async fn move_default_route(
         &self,
         sandbox: &Sandbox,
@@ -32,7 +29,7 @@ impl Links {
                 && route.destination.prefix_len() == 0
         };
         if !inside.routes().await?.iter().any(is_from) {
-            return inside.add_default_route(takes, to.gateway).await;
+            return inside.add_default_route(takes, to.gateway, sandbox).await;
         }
         let request = inside.handle.route().add(message(takes, to.gateway)).replace().execute();
         request
@@ -60,10 +57,23 @@ impl Links {
         time::timeout(PATIENCE, running).await.unwrap_or(Ok(()))
     }
 
-    /// Makes `gateway`, a neighbour on the link, the default route of its family.
-    pub(super) async fn add_default_route(&self, index: u32, gateway: IpAddr) -> Result<(), Error> {
-        let request = self.handle.route().add(message(index, gateway)).execute();
-        request.await.doing(|| format!("add the default route via {gateway}"))
+    /// Makes `gateway`, a neighbour on the link, the default route of its family. One that is there already is the sandbox's own, a
+    /// VPN's for one, and stays.
+    pub(super) async fn add_default_route(
+        &self,
+        index: u32,
+        gateway: IpAddr,
+        sandbox: &Sandbox,
+    ) -> Result<(), Error> {
+        match self.handle.route().add(message(index, gateway)).execute().await {
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::EEXIST => {
+                log::warn!(
+                    "{sandbox} has a default route of its own, which stays: there is none via {gateway}"
+                );
+                Ok(())
+            }
+            added => added.doing(|| format!("add the default route via {gateway}")),
+        }
     }
 
     /// Takes back [`Links::add_default_route`]; there being no such route is as good.

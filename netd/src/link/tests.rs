@@ -61,6 +61,8 @@ async fn a_veth_is_made_whole_or_not_at_all() {
 
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&sandbox));
     let sandbox = Sandbox { inode: sandbox.inode(), ..Sandbox::parse(&path).unwrap() };
+    let (destination, gateway) = ("10.9.0.0/16".parse().unwrap(), Some([10, 0, 0, 1].into()));
+    let route = crate::model::Route { destination, gateway, metric: 0 };
     let interface = Interface {
         sandbox,
         name: "eth0".into(),
@@ -73,7 +75,7 @@ async fn a_veth_is_made_whole_or_not_at_all() {
         sysctls: ["net.ipv4.conf.IFNAME.log_martians=1".parse().unwrap()].into(),
         gateway4: Some([10, 0, 0, 1].into()),
         gateway6: Some("fd00::1".parse().unwrap()),
-        routes: BTreeSet::new(),
+        routes: [route].into(),
     };
     let far_end = FarEnd::Sandbox(interface.clone());
     let veth = Veth {
@@ -96,14 +98,23 @@ async fn a_veth_is_made_whole_or_not_at_all() {
     assert_eq!(seen.as_ref(), Some(&interface));
     assert_eq!(links.queues().await.unwrap(), BTreeMap::from([(device.index, veth.queue.unwrap())]));
 
-    // The sandbox has a default route now: a second one is refused at the last step, and nothing is left.
+    // The sandbox has such a route now: a second one is refused at the last step, and nothing is left. Its default route stays, too.
     let mut second = Interface { name: "eth1".into(), ..interface.clone() };
-    second.addresses = ["10.0.1.2/24".parse().unwrap()].into();
-    let second = Veth { far_end: FarEnd::Sandbox(second), ..veth.clone() };
-    let error = links.add_veth("veth1", &second).await.unwrap_err().to_string();
-    assert_eq!(error, "cannot add the default route via 10.0.0.1: File exists (os error 17)");
+    (second.addresses, second.gateway6) = (["10.0.1.2/24".parse().unwrap()].into(), None);
+    let of = |interface: &Interface| Veth { far_end: FarEnd::Sandbox(interface.clone()), ..veth.clone() };
+    let error = links.add_veth("veth1", &of(&second)).await.unwrap_err().to_string();
+    assert_eq!(error, "cannot add the route to 10.9.0.0/16: File exists (os error 17)");
     assert_eq!(names(&links).await, ["br0", "lo", "veth0"].map(str::to_owned).into());
     assert_eq!(names(&inside).await, ["eth0", "lo"].map(str::to_owned).into());
+
+    // It keeps the default route that it has.
+    second.routes.clear();
+    links.add_veth("veth1", &of(&second)).await.unwrap();
+    let near = links.device("veth1").await.unwrap().unwrap();
+    let seen = Links::interface(&near, &second).await.unwrap().unwrap();
+    assert_eq!((seen.gateway4, seen.up), (None, true));
+    assert_eq!(Links::interface(&device, &interface).await.unwrap().as_ref(), Some(&interface));
+    links.delete("veth1").await.unwrap();
 
     // A change that fails half-way is taken back.
     let mut moved = Interface { addresses: ["10.0.0.3/24".parse().unwrap()].into(), ..interface.clone() };

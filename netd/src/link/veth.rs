@@ -349,7 +349,7 @@ impl Links {
             self.add_address(index, net).await?;
         }
         for &gateway in should.iter().filter(|&&gateway| !is.contains(&gateway) || !stays(gateway)) {
-            self.add_default_route(index, gateway).await?;
+            self.add_default_route(index, gateway, &to.sandbox).await?;
         }
         for route in
             to.routes.iter().filter(|route| !from.routes.contains(route) || !stays(route.destination.addr()))

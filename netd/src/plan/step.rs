@@ -150,6 +150,27 @@ impl Step {
         }
     }
 
+    /// The endpoint that it is about, for people, if it is about one.
+    pub fn endpoint(&self) -> Option<String> {
+        match self {
+            Self::Veth { name, from, to } => {
+                let far_end = to.as_ref().or(from.as_ref()).map(|veth| &veth.far_end);
+                match far_end? {
+                    FarEnd::Sandbox(interface) => {
+                        Some(format!("{} of {}", interface.name, interface.sandbox))
+                    }
+                    FarEnd::Engine { .. } => Some(name.clone()),
+                    // A segment's, and so of all endpoints there.
+                    FarEnd::Trunk(_) => None,
+                }
+            }
+            Self::DefaultRoute { sandbox, .. } => Some(format!("the default route of {sandbox}")),
+            Self::Station { station, .. } => Some(format!("the station {} at {}", station.mac, station.port)),
+            Self::Endpoint { slot, .. } => Some(format!("the endpoint in slot {slot}")),
+            _ => None,
+        }
+    }
+
     /// The step that takes this one back.
     pub fn inverse(self) -> Option<Self> {
         Some(match self {

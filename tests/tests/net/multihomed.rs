@@ -69,6 +69,34 @@ fn what_is_under_way_outlives_a_change_of_the_default_route() {
     }
 }
 
+/// A VPN's, for one: whoever may change the container's routes keeps nobody from anything.
+#[test]
+fn a_default_route_of_the_containers_own_stays() {
+    let (lab, ns) = second_network();
+    let (ipv4, ipv6) = ("default via 172.31.0.9 dev eth0", "default via fd00:31::9 dev eth0");
+    ns.ip(&format!("route replace {ipv4}"));
+    ns.ip("-6 route delete default");
+    ns.ip(&format!("-6 route add {ipv6}"));
+    let stays = |after: &str| {
+        let routes = [ns.ip("-4 route show default"), ns.ip("-6 route show default")];
+        assert!(routes[0].starts_with(ipv4) && routes[1].starts_with(ipv6), "after {after}: {routes:?}");
+    };
+    lab.host.kill();
+    lab.host.start(&[]);
+    stays("a restart");
+    lab.host.netd(&format!("network connect {DUAL} netns:{}", ns.name()));
+    stays("another network");
+    lab.host.netd(&format!("network disconnect {DUAL} netns:{}", ns.name()));
+    stays("its end");
+    // Whatever has become of one container, the others are served.
+    ns.ip("link delete eth0");
+    ns.ip("link add eth0 type veth peer name other");
+    lab.host.kill();
+    lab.host.start(&[]);
+    let container = lab.container("b");
+    assert!(ping(&container.ns, Family::V4.outside(), Ping::default()));
+}
+
 #[test]
 fn each_address_is_reached_from_outside() {
     let (lab, ns) = second_network();
