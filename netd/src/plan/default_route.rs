@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 
-use super::{Interface, World};
+use super::{FarEnd, Interface, Step, Veth, World};
 use crate::model::{Endpoint, Sandbox, State};
 
 /// The endpoint that carries a sandbox's default route; if two do, the one of IPv4.
@@ -35,9 +35,35 @@ pub struct DefaultRoute {
 /// A sandbox's default route of one family that comes to lead through another of its interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Move {
-    pub(super) sandbox: Sandbox,
+    sandbox: Sandbox,
     pub(super) from: DefaultRoute,
     pub(super) to: DefaultRoute,
+}
+
+impl Move {
+    /// The move, made.
+    pub(super) fn take(&self, veths: &mut BTreeMap<String, Veth>) {
+        lead(veths, &self.from, false);
+        lead(veths, &self.to, true);
+    }
+
+    /// The move, not made yet.
+    pub(super) fn take_back(&self, veths: &mut BTreeMap<String, Veth>) {
+        lead(veths, &self.to, false);
+        lead(veths, &self.from, true);
+    }
+
+    pub(super) fn step(self) -> Step {
+        let Self { sandbox, from, to } = self;
+        Step::DefaultRoute { sandbox, from, to }
+    }
+}
+
+fn lead(veths: &mut BTreeMap<String, Veth>, route: &DefaultRoute, leads: bool) {
+    let veth = veths.get_mut(&route.veth);
+    if let Some(FarEnd::Sandbox(interface)) = veth.map(|veth| &mut veth.far_end) {
+        interface.set_gateway(route.gateway, leads);
+    }
 }
 
 /// The default routes that move from one world to another.

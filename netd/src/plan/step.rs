@@ -358,32 +358,6 @@ fn add(
     steps.append(&mut silent);
 }
 
-impl Move {
-    /// The move, made.
-    fn take(&self, veths: &mut BTreeMap<String, Veth>) {
-        lead(veths, &self.from, false);
-        lead(veths, &self.to, true);
-    }
-
-    /// The move, not made yet.
-    fn take_back(&self, veths: &mut BTreeMap<String, Veth>) {
-        lead(veths, &self.to, false);
-        lead(veths, &self.from, true);
-    }
-
-    fn step(self) -> Step {
-        let Self { sandbox, from, to } = self;
-        Step::DefaultRoute { sandbox, from, to }
-    }
-}
-
-fn lead(veths: &mut BTreeMap<String, Veth>, route: &DefaultRoute, leads: bool) {
-    let veth = veths.get_mut(&route.veth);
-    if let Some(FarEnd::Sandbox(interface)) = veth.map(|veth| &mut veth.far_end) {
-        interface.set_gateway(route.gateway, leads);
-    }
-}
-
 fn down(veth: &Veth) -> Veth {
     Veth { up: false, ..veth.clone() }
 }
