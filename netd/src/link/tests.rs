@@ -9,7 +9,7 @@ use rtnetlink::LinkUnspec;
 use super::*;
 use crate::{
     model::{BridgeSettings, MacAddress, Sandbox},
-    plan::{BridgeLink, BridgePort, FarEnd, Interface, Queue, Veth},
+    plan::{BridgeLink, BridgePort, DefaultRoute, FarEnd, Interface, Queue, Veth},
 };
 
 /// A new network namespace, gone when this is dropped, and a socket in it.
@@ -114,6 +114,19 @@ async fn a_veth_is_made_whole_or_not_at_all() {
     let seen = Links::interface(&near, &second).await.unwrap().unwrap();
     assert_eq!((seen.gateway4, seen.up), (None, true));
     assert_eq!(Links::interface(&device, &interface).await.unwrap().as_ref(), Some(&interface));
+
+    // A default route that moves can move back.
+    let [own, other] =
+        ["veth0", "veth1"].map(|veth| DefaultRoute { veth: veth.to_owned(), gateway: [10, 0, 0, 1].into() });
+    links.move_default_route(&interface.sandbox, &own, &other).await.unwrap();
+    let gateways = async || {
+        let ends = [(&device, &interface), (&near, &second)];
+        let [first, second] = ends.map(|(device, wanted)| Links::interface(device, wanted));
+        [first.await.unwrap().unwrap().gateway4, second.await.unwrap().unwrap().gateway4]
+    };
+    assert_eq!(gateways().await, [None, second.gateway4]);
+    links.move_default_route(&interface.sandbox, &other, &own).await.unwrap();
+    assert_eq!(gateways().await, [interface.gateway4, None]);
     links.delete("veth1").await.unwrap();
 
     // A change that fails half-way is taken back.
