@@ -215,7 +215,10 @@ fn own() -> Vec<Route<Engine>> {
     ]
 }
 
-async fn page_not_found() -> Refusal {
+/// The body is taken, though nobody reads it: of a connection with the rest of one still on its way no more is heard, and a client that
+/// sends its next request there is cut off.
+async fn page_not_found(request: Request) -> Refusal {
+    let _ = body::read(request.into_body(), body::LIMIT).await;
     Refusal::page_not_found()
 }
 
