@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Error, Taken, Target, repair, run};
+use super::{Error, Taken, Target, run};
 use crate::{
     datapath::{Datapath, EndpointEntry, IfIndex, NetworkEntry},
     link::{Grace, Links},
@@ -23,14 +23,17 @@ pub struct Host {
 impl Host {
     /// Takes all steps, or undoes those it took before the one that failed.
     pub async fn apply(&self, steps: Vec<Step>) -> Result<Taken, Error> {
-        let _expedited = if steps.is_empty() { None } else { self.grace.expedite() };
-        run(self, steps).await
+        self.run(steps, |_| None).await
     }
 
-    /// Takes all steps; what fails of one endpoint is told of and left, whatever else fails undoes those before.
+    /// As [`Host::apply`], but for what fails of one endpoint: whatever has become of one container, the others are served.
     pub async fn repair(&self, steps: Vec<Step>) -> Result<Taken, Error> {
+        self.run(steps, Step::endpoint).await
+    }
+
+    async fn run(&self, steps: Vec<Step>, spares: fn(&Step) -> Option<String>) -> Result<Taken, Error> {
         let _expedited = if steps.is_empty() { None } else { self.grace.expedite() };
-        repair(self, steps).await
+        run(self, steps, spares).await
     }
 
     async fn index(&self, link: &LinkRef) -> Result<IfIndex, Error> {

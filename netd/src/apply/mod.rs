@@ -48,29 +48,19 @@ impl Taken {
     }
 }
 
-/// Takes all steps, or undoes those it took before the one that failed.
-async fn run<T: Target + Sync>(target: &T, steps: Vec<Step>) -> Result<Taken, T::Error> {
+/// Takes all steps, or undoes those it took before the one that failed. A step whose failure `spares` the others is told of by what it
+/// names, and left.
+async fn run<T: Target + Sync>(
+    target: &T,
+    steps: Vec<Step>,
+    spares: fn(&Step) -> Option<String>,
+) -> Result<Taken, T::Error> {
     let mut taken = Taken::default();
     for step in steps {
         log::debug!("{step:?}");
-        if let Err(error) = target.take(&step).await {
-            taken.undo(target).await;
-            return Err(error);
-        }
-        taken.0.push(step);
-    }
-    Ok(taken)
-}
-
-/// Takes all steps but those that concern one endpoint and fail: whatever has become of one container, the others are served. What
-/// concerns them all is as in [`run`].
-async fn repair<T: Target + Sync>(target: &T, steps: Vec<Step>) -> Result<Taken, T::Error> {
-    let mut taken = Taken::default();
-    for step in steps {
-        log::debug!("{step:?}");
-        match (target.take(&step).await, step.endpoint()) {
+        match (target.take(&step).await, spares(&step)) {
             (Ok(()), _) => taken.0.push(step),
-            (Err(error), Some(endpoint)) => log::error!("{endpoint} is left as it is: {error}"),
+            (Err(error), Some(what)) => log::error!("{what} is left as it is: {error}"),
             (Err(error), None) => {
                 taken.undo(target).await;
                 return Err(error);
@@ -110,7 +100,7 @@ mod tests {
     async fn a_failure_undoes_what_came_before() {
         let target = Recorder { refused: Some(step(3, true)), seen: Mutex::new(Vec::new()) };
         let steps = vec![step(1, true), step(2, true), step(3, true), step(4, true)];
-        assert_eq!(run(&target, steps).await.unwrap_err(), "no");
+        assert_eq!(run(&target, steps, |_| None).await.unwrap_err(), "no");
         let seen = target.seen.into_inner().unwrap();
         assert_eq!(seen, [step(1, true), step(2, true), step(3, true), step(2, false), step(1, false)]);
     }
@@ -120,17 +110,17 @@ mod tests {
         let one = |slot| Step::Endpoint { slot, from: None, to: None };
         let steps = vec![step(1, true), one(5), step(2, true), step(3, true)];
         let target = Recorder { refused: Some(one(5)), seen: Mutex::new(Vec::new()) };
-        let taken = repair(&target, steps.clone()).await.unwrap();
+        let taken = run(&target, steps.clone(), Step::endpoint).await.unwrap();
         assert_eq!(taken.0, [step(1, true), step(2, true), step(3, true)]);
         let target = Recorder { refused: Some(step(2, true)), seen: Mutex::new(Vec::new()) };
-        assert_eq!(repair(&target, steps).await.unwrap_err(), "no", "this one is no endpoint's");
+        assert_eq!(run(&target, steps, Step::endpoint).await.unwrap_err(), "no", "this one is no endpoint's");
         assert_eq!(target.seen.into_inner().unwrap().last(), Some(&step(1, false)));
     }
 
     #[tokio::test]
     async fn what_was_taken_can_be_undone_later() {
         let target = Recorder { refused: None, seen: Mutex::new(Vec::new()) };
-        let taken = run(&target, vec![step(1, true), step(2, true)]).await.unwrap();
+        let taken = run(&target, vec![step(1, true), step(2, true)], |_| None).await.unwrap();
         taken.undo(&target).await;
         let seen = target.seen.into_inner().unwrap();
         assert_eq!(seen, [step(1, true), step(2, true), step(2, false), step(1, false)]);

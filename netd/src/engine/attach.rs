@@ -132,7 +132,7 @@ impl Engine {
         endpoint: &Endpoint,
     ) -> Result<(), Error> {
         let far_end = &endpoint.far_end;
-        let alive = far_end.sandbox().is_none_or(|sandbox| sandbox.open().is_some());
+        let alive = is_there(far_end);
         // With the namespace gone there is no default route to move to another endpoint.
         let touched = Touched {
             endpoints: if alive { self.beside(endpoint) } else { [endpoint.id].into() },
@@ -190,8 +190,7 @@ impl Engine {
         let mistakable = state.endpoints.at_path(&sandbox.path).chain(state.endpoints.in_sandbox(sandbox));
         let mistakable: BTreeMap<_, _> = mistakable.map(|endpoint| (endpoint.id, endpoint)).collect();
         for ghost in mistakable.into_values() {
-            let is_there = ghost.far_end.sandbox().is_none_or(|sandbox| sandbox.open().is_some());
-            if is_there && self.has_veth(ghost).await? {
+            if is_there(&ghost.far_end) && self.has_veth(ghost).await? {
                 continue;
             }
             log::warn!(
@@ -207,10 +206,8 @@ impl Engine {
     /// stays until the runtime takes it off.
     pub(super) async fn forget_departed(&self, writer: &mut Writer) -> Result<bool, Error> {
         let state = self.state();
-        let has_departed = |endpoint: &&Endpoint| {
-            let sandbox = endpoint.far_end.sandbox().filter(|_| endpoint.container.is_none());
-            sandbox.is_some_and(|sandbox| sandbox.open().is_none())
-        };
+        let has_departed =
+            |endpoint: &&Endpoint| endpoint.container.is_none() && !is_there(&endpoint.far_end);
         let departed: Vec<&Endpoint> =
             state.endpoints.values().map(|endpoint| &**endpoint).filter(has_departed).collect();
         for endpoint in &departed {
@@ -317,6 +314,11 @@ impl Engine {
             created: Timestamp::now(),
         })
     }
+}
+
+/// Whether the namespace is still there; of an engine's it is the engine that knows.
+fn is_there(far_end: &FarEnd) -> bool {
+    far_end.sandbox().is_none_or(|sandbox| sandbox.open().is_some())
 }
 
 /// The network with the endpoint's addresses as the last that were given out, if it gives them serially.

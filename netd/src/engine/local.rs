@@ -18,13 +18,12 @@ impl Engine {
             }
             self.datapath().put_local(*prefix).map_err(internal)?;
         }
-        let mut are_gone = false;
-        for prefix in writer.locals.difference(&found) {
-            self.datapath().remove_local(*prefix).map_err(internal)?;
-            are_gone = true;
+        let gone: Vec<_> = writer.locals.difference(&found).copied().collect();
+        for &prefix in &gone {
+            self.datapath().remove_local(prefix).map_err(internal)?;
         }
         writer.locals = found;
-        if are_gone {
+        if !gone.is_empty() {
             // Flows that looked before the table knew have taken theirs for good.
             self.datapath().bump_fib_generation().map_err(internal)?;
         }
