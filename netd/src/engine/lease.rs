@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What Docker says of a subnet that is taken.
-const OVERLAPS: &str = "invalid pool request: Pool overlaps with other one on this address space";
+pub(super) const OVERLAPS: &str = "invalid pool request: Pool overlaps with other one on this address space";
 
 /// The leases that the engine may ask for as if they were new.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use super::{
     options::{BRIDGE_NAME, DEFAULT_BRIDGE, HOST_BINDING, ICC, MASQUERADE, MTU},
     random,
     site::Site,
-    spec::{bearable, bridges, new_addresses, taken},
+    spec::{bearable, bridges, new_addresses},
 };
 use crate::{
     config::{self, DEFAULT_BRIDGE as OWN_BRIDGE},
@@ -151,16 +151,7 @@ impl Site<'_> {
         ipv6: bool,
         interface: &str,
     ) -> Result<Pool, Error> {
-        let taken: Vec<IpNet> = taken(others).collect();
-        let subnet = match wanted.subnet {
-            Some(subnet) if taken.iter().any(|taken| ipam::overlaps(*taken, subnet)) => {
-                return Err(Error::forbidden(
-                    "invalid pool request: Pool overlaps with other one on this address space",
-                ));
-            }
-            Some(subnet) => subnet,
-            None => self.next_subnet(taken, ipv6, Some(interface)).await?,
-        };
+        let subnet = self.subnet(others, wanted.subnet, ipv6, Some(interface)).await?;
         let mut pool = pool(subnet, &wanted)?;
         // A restart changes nothing, not even what is shown.
         if let Some(kept) = kept.filter(|kept| (kept.subnet, kept.gateway) == (pool.subnet, pool.gateway)) {

@@ -4,17 +4,16 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use super::{Engine, internal};
+use super::{Engine, internal, lease::OVERLAPS, spec::taken};
 use crate::{
     config::Config,
-    ipam::Pools,
+    ipam::{self, Pools},
     link::{self, Device, Links},
     model::{Endpoint, Error, FarEnd, State},
     store::Stored,
 };
 
 /// The host, and what the daemon was told about it.
-#[derive(Clone, Copy)]
 pub(super) struct Site<'a> {
     pub(super) config: &'a Config,
     pub(super) links: &'a Links,
@@ -82,6 +81,27 @@ impl Site<'_> {
     pub(super) async fn borne(&self, device: &Device) -> Result<Vec<IpNet>, Error> {
         let addresses = self.links.addresses_of(device.index).await.map_err(internal)?;
         Ok(addresses.iter().map(|it| it.net).collect())
+    }
+
+    /// A network's subnet of one family: the one that is asked for, or the next of the pools.
+    ///
+    /// # Errors
+    /// In Docker's words.
+    pub(super) async fn subnet(
+        &self,
+        state: &State,
+        asked: Option<IpNet>,
+        ipv6: bool,
+        own: Option<&str>,
+    ) -> Result<IpNet, Error> {
+        let taken: Vec<IpNet> = taken(state).collect();
+        match asked {
+            Some(subnet) if taken.iter().any(|taken| ipam::overlaps(*taken, subnet)) => {
+                Err(Error::forbidden(OVERLAPS))
+            }
+            Some(subnet) => Ok(subnet),
+            None => self.next_subnet(taken, ipv6, own).await,
+        }
     }
 
     /// The next subnet of the pools that neither a network nor the host uses. Routes through `own` do not count.

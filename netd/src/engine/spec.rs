@@ -215,16 +215,7 @@ impl Engine {
         if of_family.next().is_some() {
             return Err(Error::forbidden("bridge driver doesn't support multiple subnets"));
         }
-        let taken: Vec<IpNet> = taken(state).collect();
-        let subnet = match request.subnet {
-            Some(subnet) if taken.iter().any(|taken| ipam::overlaps(*taken, subnet)) => {
-                return Err(Error::forbidden(
-                    "invalid pool request: Pool overlaps with other one on this address space",
-                ));
-            }
-            Some(subnet) => subnet,
-            None => self.site().next_subnet(taken, ipv6, None).await?,
-        };
+        let subnet = self.site().subnet(state, request.subnet, ipv6, None).await?;
         let pool = ipam::complete(subnet, &request)?;
         pool.bridge_address().map_or(Ok(()), bearable)?;
         Ok(pool)

@@ -1,16 +1,15 @@
 //! The default route of a sandbox, which leads through one of its interfaces.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::Duration,
-};
+use std::{io, net::IpAddr, time::Duration};
 
-use rtnetlink::{RouteMessageBuilder, packet_route::route::RouteMessage};
+use rtnetlink::packet_route::route::RouteMessage;
 use tokio::time;
 
-use super::{Doing as _, Error, Links, Route, gone_is_as_good};
-use crate::{model::Sandbox, plan::DefaultRoute};
+use super::{Doing as _, Error, Links, gone_is_as_good, route};
+use crate::{
+    model::{self, Sandbox},
+    plan::DefaultRoute,
+};
 
 impl Links {
     /// Has another interface of a sandbox carry a default route, without a moment in which there is none. If the one is not there
@@ -24,11 +23,7 @@ impl Links {
         let inside = Self::within(&sandbox.enter()?).await?;
         let (leaves, takes) = (self.far_end(&from.veth).await?, self.far_end(&to.veth).await?);
         inside.until_running(takes).await?;
-        let is_from = |route: &Route| {
-            (route.index, route.gateway) == (leaves, Some(from.gateway))
-                && route.destination.prefix_len() == 0
-        };
-        if !inside.routes().await?.iter().any(is_from) {
+        if !inside.routes().await?.iter().any(|route| route.is_default(leaves, from.gateway)) {
             return inside.add_default_route(takes, to.gateway, sandbox).await;
         }
         let request = inside.handle.route().add(message(takes, to.gateway)).replace().execute();
@@ -85,13 +80,5 @@ impl Links {
 }
 
 fn message(index: u32, gateway: IpAddr) -> RouteMessage {
-    // The gateway may lie outside the subnet of a /32 or /128: it is on the link all the same.
-    match gateway {
-        IpAddr::V4(gateway) => {
-            RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).gateway(gateway).onlink().build()
-        }
-        IpAddr::V6(gateway) => {
-            RouteMessageBuilder::<Ipv6Addr>::new().output_interface(index).gateway(gateway).onlink().build()
-        }
-    }
+    route::message(index, &model::Route::default_via(gateway))
 }

@@ -36,6 +36,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether it is the default route that leads through this link by that neighbour.
+    pub(super) fn is_default(&self, index: u32, gateway: IpAddr) -> bool {
+        (self.index, self.gateway) == (index, Some(gateway)) && self.destination.prefix_len() == 0
+    }
+
     fn read(message: &RouteMessage) -> Vec<Self> {
         if message.header.kind != RouteType::Unicast {
             return Vec::new();
@@ -141,8 +146,9 @@ impl Links {
     }
 }
 
-fn message(index: u32, route: &model::Route) -> RouteMessage {
+pub(super) fn message(index: u32, route: &model::Route) -> RouteMessage {
     let length = route.destination.prefix_len();
+    // A gateway may lie outside the subnet of a /32 or /128: it is on the link all the same.
     let mut message = match (route.destination.network(), route.gateway) {
         (IpAddr::V4(to), via) => {
             let mut builder = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, length);

@@ -90,13 +90,7 @@ impl Links {
         let queues = if wanted.queue.is_some() { links.queues().await? } else { BTreeMap::new() };
         let addresses = links.own_addresses(device.index, &wanted.addresses).await?;
         let routes = links.routes().await?;
-        let leads = |gateway: IpAddr| {
-            routes.iter().any(|route| {
-                route.index == device.index
-                    && route.destination.prefix_len() == 0
-                    && route.gateway == Some(gateway)
-            })
-        };
+        let leads = |gateway| routes.iter().any(|route| route.is_default(device.index, gateway));
         let there = |wanted: &Route| {
             let (wanted, index) = (*wanted, device.index);
             move |route: &super::Route| {

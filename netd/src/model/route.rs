@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// A way to somewhere, beside the default route, that leads through an endpoint.
@@ -17,4 +17,15 @@ pub struct Route {
     /// The lower, the better; 0 for the kernel's own choice.
     #[serde(default)]
     pub metric: u32,
+}
+
+impl Route {
+    /// The default route by a neighbour.
+    pub fn default_via(gateway: IpAddr) -> Self {
+        let destination = match gateway {
+            IpAddr::V4(_) => Ipv4Net::default().into(),
+            IpAddr::V6(_) => Ipv6Net::default().into(),
+        };
+        Self { destination, gateway: Some(gateway), metric: 0 }
+    }
 }

@@ -128,8 +128,11 @@ fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
+/// The body is taken, as of any request that the API does not have.
 async fn unknown(request: Request) -> Response {
-    failed(StatusCode::NOT_FOUND, &format!("{} is no method of netd's", request.uri().path()))
+    let path = request.uri().path().to_owned();
+    let _ = body::read(request.into_body(), LIMIT).await;
+    failed(StatusCode::NOT_FOUND, &format!("{path} is no method of netd's"))
 }
 
 /// Answers a call whose handler panicked: without an answer the engine would ask again for half a minute.

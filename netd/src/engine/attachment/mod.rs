@@ -271,10 +271,6 @@ impl Engine {
             let pool = network.ipam.pools.iter().find(|pool| pool.subnet.contains(&address.addr()))?;
             pool.way_out()
         };
-        let default = |gateway: IpAddr| {
-            let any = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
-            Route { destination: any.parse().expect("a prefix"), gateway: Some(gateway), metric: 0 }
-        };
         let defaults = [endpoint.gateway4.map(IpAddr::from), endpoint.gateway6.map(IpAddr::from)];
         Ok(Attachment {
             container: endpoint.container.clone().unwrap_or_default(),
@@ -297,7 +293,7 @@ impl Engine {
             routes: defaults
                 .into_iter()
                 .flatten()
-                .map(default)
+                .map(Route::default_via)
                 .chain(endpoint.routes.iter().copied())
                 .collect(),
             servers: Vec::new(),
