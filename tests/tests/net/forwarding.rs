@@ -207,6 +207,10 @@ fn t48_advertisements_are_heeded_as_before() {
         router.ip("link set eth0 up");
         let addresses = || lab.host.ns.ip("-6 address show dev late0 scope global");
         if forwarded {
+            lab.host.ns.ip("address add 192.0.2.1/24 dev late0");
+            until("netd has looked at it", || {
+                lab.host.netd("status").lines().any(|line| line.starts_with("late0 "))
+            });
             let container = lab.container("a");
             assert!(ping(&container.ns, Family::V6.outside(), Ping::default()));
             for link in ["up0", "late0"] {

@@ -38,23 +38,34 @@ fn knows_second_uplink(lab: &Lab) {
     });
 }
 
+/// A remote behind the outside, which only the default route leads to.
+fn remote(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => [198, 51, 100, 99].into(),
+        Family::V6 => "2001:db8:99::99".parse().expect("an address"),
+    }
+}
+
+/// A lab with remotes behind the outside.
+fn with_remotes() -> Lab {
+    let lab = Lab::new();
+    for family in Family::BOTH {
+        lab.outside.ip(&format!("address add {} dev lo", remote(family)));
+    }
+    lab
+}
+
 /// The source that a remote sees of a new flow.
 fn seen_as(lab: &Lab, from: &Namespace, family: Family) -> IpAddr {
-    let remote = match family {
-        Family::V4 => "198.51.100.99",
-        Family::V6 => "2001:db8:99::99",
-    };
-    let echo = UdpEcho::new(&lab.outside, at(remote.parse::<IpAddr>().expect("an address"), 0));
+    let echo = UdpEcho::new(&lab.outside, at(remote(family), 0));
     ask(&udp(from, family, 0), echo.address, b"hello");
     echo.peers()[0].ip()
 }
 
 #[test]
 fn new_flows_follow_the_route() {
-    let lab = Lab::new();
+    let lab = with_remotes();
     let a = lab.container("a");
-    lab.outside.ip("address add 198.51.100.99/32 dev lo");
-    lab.outside.ip("address add 2001:db8:99::99/128 dev lo nodad");
     for family in Family::BOTH {
         assert_eq!(seen_as(&lab, &a.ns, family), family.host());
     }
@@ -72,9 +83,8 @@ fn new_flows_follow_the_route() {
 
 #[test]
 fn new_flows_follow_the_uplinks_address() {
-    let lab = Lab::new();
+    let lab = with_remotes();
     let a = lab.container("a");
-    lab.outside.ip("address add 198.51.100.99/32 dev lo");
     assert_eq!(seen_as(&lab, &a.ns, Family::V4), Family::V4.host());
     lab.host.ns.ip("address delete 203.0.113.1/24 dev up0");
     lab.host.ns.ip("address add 203.0.113.7/24 dev up0");
@@ -86,16 +96,14 @@ fn new_flows_follow_the_uplinks_address() {
 /// IPv6's temporary addresses come and go like that (RFC 8981).
 #[test]
 fn a_flow_keeps_its_address_for_as_long_as_the_host_has_it() {
-    let lab = Lab::new();
+    let lab = with_remotes();
     let a = lab.container("a");
-    lab.outside.ip("address add 198.51.100.99/32 dev lo");
-    lab.outside.ip("address add 2001:db8:99::99/128 dev lo nodad");
     let ip = |command: &str| lab.host.ns.ip(command);
-    for (family, remote, [old, new], gateway) in [
-        (Family::V4, "198.51.100.99", ["203.0.113.1/24", "203.0.113.2/32"], "203.0.113.10"),
-        (Family::V6, "2001:db8:99::99", ["2001:db8::1/64", "2001:db8::2/128"], "2001:db8::10"),
+    for (family, [old, new], gateway) in [
+        (Family::V4, ["203.0.113.1/24", "203.0.113.2/32"], "203.0.113.10"),
+        (Family::V6, ["2001:db8::1/64", "2001:db8::2/128"], "2001:db8::10"),
     ] {
-        let remote = at(remote.parse::<IpAddr>().expect("an address"), 5300);
+        let remote = at(remote(family), 5300);
         let (tcp, echo) = (TcpEcho::new(&lab.outside, remote), UdpEcho::new(&lab.outside, remote));
         let mut stream = connect(&a.ns, 0, remote).expect("a connection");
         let datagrams = udp(&a.ns, family, 0);
@@ -125,9 +133,8 @@ fn a_flow_keeps_its_address_for_as_long_as_the_host_has_it() {
 /// An uplink without an address of its own: its routes name one that the host has elsewhere.
 #[test]
 fn a_route_names_the_address_that_is_seen() {
-    let lab = Lab::new();
+    let lab = with_remotes();
     let a = lab.container("a");
-    lab.outside.ip("address add 198.51.100.99/32 dev lo");
     lab.outside.ip("route add 203.0.114.9/32 dev eth0");
     lab.host.ns.ip("address delete 203.0.113.1/24 dev up0");
     lab.host.ns.ip("address add 203.0.114.9/32 dev lo");
