@@ -42,12 +42,13 @@ impl Engine {
         let sandbox = self.open(&request.container).await?;
         let network = self.state().find_network(network)?.id;
         self.forget_ghosts(writer, &sandbox).await?;
-        let joined = self.connect_once(writer, network, sandbox.clone(), request.clone()).await;
-        // For want, maybe, of an address or a port of somebody who is no more.
-        if joined.is_err() && self.forget_departed(writer).await? {
-            return self.connect_once(writer, network, sandbox, request).await;
+        loop {
+            let joined = self.connect_once(writer, network, sandbox.clone(), request.clone()).await;
+            // It may be for want of an address or a port of somebody who is no more.
+            if joined.is_ok() || !self.forget_departed(writer).await? {
+                return joined;
+            }
         }
-        joined
     }
 
     async fn connect_once(
@@ -215,6 +216,12 @@ impl Engine {
             self.drop_endpoint(writer, &state.networks[&endpoint.network], endpoint).await?;
         }
         Ok(!departed.is_empty())
+    }
+
+    /// Whether an endpoint could not be changed because its namespace is no more. All of it is removed then, and with it what was to be
+    /// taken from it.
+    pub(super) async fn has_departed(&self, writer: &mut Writer, endpoint: Id) -> Result<bool, Error> {
+        Ok(self.forget_departed(writer).await? && self.state().endpoints.get(&endpoint).is_none())
     }
 
     /// The namespace that a request names, with its inode.

@@ -23,8 +23,16 @@ impl Engine {
     /// If either cannot be, or the address is somebody's already; nothing has changed then.
     pub async fn add_external(&self, external: &str, target: &str) -> Result<(), Error> {
         let (external, target) = (read(external)?, target.to_owned());
-        self.act(move |engine, mut writer| async move { engine.add(&mut writer, external, &target).await })
-            .await
+        self.act(move |engine, mut writer| async move {
+            loop {
+                let added = engine.add(&mut writer, external, &target).await;
+                // Somebody who is no more may have had the address.
+                if added.is_ok() || !engine.forget_departed(&mut writer).await? {
+                    return added;
+                }
+            }
+        })
+        .await
     }
 
     /// Takes an external address back.
@@ -92,7 +100,12 @@ impl Engine {
             let part = prefix.map(|prefix| format!(": it is part of {}", shown(*prefix))).unwrap_or_default();
             return Err(Error::not_found(format!("no such external address: {}{part}", shown(external))));
         };
-        self.change_external(writer, old, Change::RemoveExternal(external)).await?;
+        if let Err(error) = self.change_external(writer, old, Change::RemoveExternal(external)).await {
+            match old.target {
+                Target::Endpoint(id) if self.has_departed(writer, id).await? => {}
+                _ => return Err(error),
+            }
+        }
         log::info!("{} is {external} no more", name(&state, old.target));
         Ok(())
     }

@@ -164,6 +164,21 @@ fn what_somebody_had_who_is_gone_is_to_be_had() {
     let container = lab.container("a");
     lab.host.netd(&format!("publish netns:{} 8080:80", container.ns.name()));
     lab.host.netd("network rm small");
+    // An external address: given to another, and taken back. A port: unpublished.
+    let departs_with = |line: &str| {
+        let ns = Namespace::new("short");
+        lab.host.netd(&format!("network connect bridge netns:{}", ns.name()));
+        lab.host.netd(&line.replace("ENDPOINT", &format!("netns:{}", ns.name())));
+        ns.name().to_owned()
+    };
+    departs_with("nat add 198.51.100.77 ENDPOINT");
+    lab.host.netd(&format!("nat add 198.51.100.77 netns:{}", container.ns.name()));
+    lab.host.netd("nat rm 198.51.100.77");
+    departs_with("nat add 198.51.100.77 ENDPOINT");
+    lab.host.netd("nat rm 198.51.100.77");
+    let name = departs_with("publish ENDPOINT 8081:80");
+    lab.host.netd(&format!("unpublish netns:{name} 8081:80"));
+    assert!(!lab.host.netd("publish ls").contains("8081"));
 }
 
 /// The kernel gives the next namespace the inode of one that is gone: it is told apart by what became of the interface.

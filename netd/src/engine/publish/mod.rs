@@ -31,12 +31,13 @@ impl Engine {
     /// In Docker's words; nothing has changed then.
     pub async fn publish(&self, request: request::Publish) -> Result<Vec<Publication>, Error> {
         self.act(move |engine, mut writer| async move {
-            let published = engine.publish_once(&mut writer, &request).await;
-            // Somebody who is no more may have had the port.
-            if published.is_err() && engine.forget_departed(&mut writer).await? {
-                return engine.publish_once(&mut writer, &request).await;
+            loop {
+                let published = engine.publish_once(&mut writer, &request).await;
+                // Somebody who is no more may have had the port.
+                if published.is_ok() || !engine.forget_departed(&mut writer).await? {
+                    return published;
+                }
             }
-            published
         })
         .await
     }
@@ -87,7 +88,11 @@ impl Engine {
             let is_meant =
                 |publication: &mut Publication| specs.iter().any(|spec| is_meant_by(publication, spec));
             let removed = changed.publications.extract_if(.., is_meant).collect();
-            engine.put_endpoint(&mut writer, &changed).await?;
+            if let Err(error) = engine.put_endpoint(&mut writer, &changed).await
+                && !engine.has_departed(&mut writer, changed.id).await?
+            {
+                return Err(error);
+            }
             Ok(removed)
         })
         .await
@@ -101,7 +106,9 @@ impl Engine {
         }
         if let Some(list) = options.get(request::PUBLISH) {
             let texts: Vec<_> = list.split(',').map(|text| text.trim().to_owned()).collect();
-            specs.extend(read(&texts)?);
+            specs.extend(read(&texts).map_err(|error| {
+                Error::invalid(format!("invalid {}: {}", request::PUBLISH, error.message))
+            })?);
         }
         Ok(specs)
     }
@@ -295,6 +302,13 @@ mod tests {
         for name in ["", "dev/web", "n1/x", "x", "/x"] {
             assert_eq!(find(&state, name).unwrap_err().message, format!("endpoint {name} not found"));
         }
+    }
+
+    #[test]
+    fn a_fault_in_a_list_of_ports_names_the_option() {
+        let options = BTreeMap::from([(request::PUBLISH.to_owned(), "8080:80,".to_owned())]);
+        let error = Engine::specs(&options).unwrap_err().message;
+        assert_eq!(error, "invalid netd.publish: no port specified: <empty>");
     }
 
     #[test]
