@@ -13,6 +13,7 @@ mod pod {
         external::External,
         fdb::FdbKey,
         fib::Uplink,
+        forwarded::Foreign,
         frag::FragmentKey,
         globals::Globals,
         nat::Flow,
@@ -44,6 +45,7 @@ mod pod {
         External<Ipv6>,
         FdbKey,
         Uplink,
+        Foreign,
         Globals,
         Traffic,
         EndpointTraffic,
@@ -77,6 +79,7 @@ mod tests {
         external::External,
         fdb::FdbKey,
         fib::{NextHop, Uplink},
+        forwarded::Foreign,
         frag::{FragmentKey, Held, HeldKey},
         globals::Globals,
         nat::{Flow, PortRange, PortRanges},
@@ -113,6 +116,7 @@ mod tests {
         layout!(out, External<Ipv6>, external: Ipv6, internal: Ipv6, length: u32, adjustment: u32);
         layout!(out, FdbKey, network: u32, mac: crate::addr::Mac, pad: [u8; 2]);
         layout!(out, Uplink, ipv4: Ipv4, ipv6: Ipv6, mac: crate::addr::Mac, pad: [u8; 2]);
+        layout!(out, Foreign, mac: crate::addr::Mac, forwards: u16);
         layout!(out, Trusted, uplink: IfIndex, network: u32);
         layout!(out, NextHop, uplink: IfIndex, family: u32, address: [u32; 4], mtu: u32, generation: u32);
         layout!(out, Tuple<Ipv4>, source: Ipv4, destination: Ipv4, source_port: u16, destination_port: u16, protocol: u8, direction: u8, pad: [u8; 2]);

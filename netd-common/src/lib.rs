@@ -24,6 +24,7 @@ pub mod event;
 pub mod external;
 pub mod fdb;
 pub mod fib;
+pub mod forwarded;
 pub mod frag;
 pub mod globals;
 pub mod limits;

@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, Queue, RingBuf},
 };
 use netd_common::{
-    addr::{IfIndex, Ipv4, Ipv6, Mac},
+    addr::{IfIndex, Ipv4, Ipv6},
     binding,
     bridge::{Exempt, Network},
     drop::DropReason,
@@ -15,6 +15,7 @@ use netd_common::{
     external::External,
     fdb::FdbKey,
     fib::{NextHop, Uplink},
+    forwarded::Foreign,
     frag::{FragmentKey, Held, HeldKey},
     globals::Globals,
     limits,
@@ -86,9 +87,9 @@ pub static TRUSTED: HashMap<Trusted, u32> = HashMap::with_max_entries(limits::TR
 #[map]
 pub static UPLINKS: HashMap<IfIndex, Uplink> = HashMap::with_max_entries(limits::UPLINKS, 0);
 
-/// Interfaces that are none of netd's, where the host forwards for netd alone, and their own MAC; zero if they have none.
+/// Interfaces that are none of netd's, where the host forwards for netd alone.
 #[map]
-pub static FOREIGN: HashMap<IfIndex, Mac> = HashMap::with_max_entries(limits::FOREIGN, 0);
+pub static FOREIGN: HashMap<IfIndex, Foreign> = HashMap::with_max_entries(limits::FOREIGN, 0);
 
 /// Ports of the host and ranges of them, and where they lead.
 #[map]

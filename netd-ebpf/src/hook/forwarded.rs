@@ -5,6 +5,7 @@ use aya_ebpf::programs::TcContext;
 use netd_common::{
     addr::{IfIndex, Mac},
     drop::DropReason,
+    forwarded::Foreign,
     globals::{CLOSED4, CLOSED6},
 };
 
@@ -30,7 +31,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
         _ => return Ok(Verdict::NEXT),
     };
     let is_closed = fib::globals().is_some_and(|globals| globals.flags & family != 0);
-    if is_closed && is_forwarded(&packet) && !is_own(packet.came_by()) {
+    if is_closed && is_forwarded(&packet) && !forwards(packet.came_by(), family) {
         return Err(DropReason::NotForwarded);
     }
     Ok(Verdict::NEXT)
@@ -43,19 +44,27 @@ fn is_forwarded(packet: &Packet) -> bool {
     if packet.came_by() == IfIndex(0) || packet.has_socket() {
         return false;
     }
-    // SAFETY: the value is copied at once.
-    match unsafe { FOREIGN.get(IfIndex(packet.ifindex())) }.copied() {
+    match foreign(IfIndex(packet.ifindex())) {
         // Whatever forwards to a group has been told to by name.
-        Some(mac) if mac != Mac::default() => {
+        Some(Foreign { mac, .. }) if mac != Mac::default() => {
             eth::parse(packet).is_ok_and(|frame| frame.source == mac && !frame.destination.is_multicast())
         }
         _ => true,
     }
 }
 
-/// Whether an interface is a bridge of netd's, or the host's end of a veth.
+/// Whether the host is to forward what came in by an interface: a bridge, the host's end of a veth, or one whose packets it forwarded
+/// before netd came.
 #[inline(always)]
-fn is_own(interface: IfIndex) -> bool {
+fn forwards(interface: IfIndex, family: u32) -> bool {
     // SAFETY: whether there is a value, and nothing of it.
-    unsafe { BRIDGES.get(interface) }.is_some() || endpoint::behind(interface).is_some()
+    unsafe { BRIDGES.get(interface) }.is_some()
+        || endpoint::behind(interface).is_some()
+        || foreign(interface).is_some_and(|foreign| u32::from(foreign.forwards) & family != 0)
+}
+
+#[inline(always)]
+fn foreign(interface: IfIndex) -> Option<Foreign> {
+    // SAFETY: the value is copied at once.
+    unsafe { FOREIGN.get(interface) }.copied()
 }

@@ -42,6 +42,7 @@ pub use netd_common::{
     event::Refused,
     fdb::FdbKey,
     fib::Uplink as UplinkEntry,
+    forwarded::Foreign,
     globals::{CLOSED4, CLOSED6},
     nat::PortRange,
     policy::Trusted,
@@ -244,9 +245,9 @@ impl Datapath {
         Ok(())
     }
 
-    /// Tells of an interface that is none of netd's, and what MAC it has.
-    pub fn put_foreign(&self, interface: IfIndex, mac: Mac) -> Result<(), Error> {
-        self.maps().put_foreign(interface, mac)?;
+    /// Tells of an interface that is none of netd's.
+    pub fn put_foreign(&self, interface: IfIndex, foreign: Foreign) -> Result<(), Error> {
+        self.maps().put_foreign(interface, foreign)?;
         self.programs().attach(programs::FORWARDED, interface)
     }
 
@@ -257,7 +258,7 @@ impl Datapath {
     }
 
     /// The interfaces that are known as none of netd's.
-    pub fn foreign(&self) -> Result<BTreeMap<IfIndex, Mac>, Error> {
+    pub fn foreign(&self) -> Result<BTreeMap<IfIndex, Foreign>, Error> {
         self.maps().foreign()
     }
 

@@ -7,7 +7,7 @@ use aya::{
     maps::{Map, MapData, MapError, MapInfo, MapType, RingBuf},
 };
 use netd_common::{
-    addr::{IfIndex, Ipv4, Ipv6, Mac},
+    addr::{IfIndex, Ipv4, Ipv6},
     binding,
     bridge::{Exempt, Network},
     drop::DropReason,
@@ -15,6 +15,7 @@ use netd_common::{
     external::External,
     fdb::FdbKey,
     fib::{NextHop, Uplink},
+    forwarded::Foreign,
     frag::{FragmentKey, Held, HeldKey},
     globals::Globals,
     limits,
@@ -67,7 +68,7 @@ pub(super) const MAPS: [Definition; 49] = [
     map::<Prefix<Ipv6>, External<Ipv6>>("INTERNALS6", MapType::LpmTrie, limits::EXTERNALS),
     map::<Trusted, u32>("TRUSTED", MapType::Hash, limits::TRUSTED),
     map::<IfIndex, Uplink>("UPLINKS", MapType::Hash, limits::UPLINKS),
-    map::<IfIndex, Mac>("FOREIGN", MapType::Hash, limits::FOREIGN),
+    map::<IfIndex, Foreign>("FOREIGN", MapType::Hash, limits::FOREIGN),
     map::<Prefix<PublishedPort<Ipv4>>, Publication>("PUBLICATIONS4", MapType::LpmTrie, limits::PUBLICATIONS),
     map::<Prefix<PublishedPort<Ipv6>>, Publication>("PUBLICATIONS6", MapType::LpmTrie, limits::PUBLICATIONS),
     map::<u32, NextHop>("WAYS", MapType::PerCpuArray, 1),

@@ -14,7 +14,7 @@ use netd_common::addr::{IfIndex, Mac};
 use super::{Engine, Writer, internal, uplinks::Surroundings};
 use crate::{
     config::Forwarding,
-    datapath::{self, CLOSED4, CLOSED6},
+    datapath::{self, CLOSED4, CLOSED6, Foreign},
     link::{Device, Kind, sysctl},
     model::{Error, Forwards, Network},
     store::Change,
@@ -29,7 +29,10 @@ impl Engine {
             forwards = Forwards { place: here, ..Forwards::default() };
         }
         let switches = self.opens() && !sysctl::forwards_ipv4().map_err(internal)?;
-        forwards.ipv4 |= switches;
+        if switches {
+            forwards.ipv4 = true;
+            forwards.by_link4 = sysctl::links_forwarding_ipv4().map_err(internal)?;
+        }
         self.note_and_close(writer, forwards).await?;
         if switches {
             sysctl::forward_ipv4().map_err(internal)?;
@@ -56,8 +59,12 @@ impl Engine {
         if sysctl::forwards_ipv6().map_err(internal)? {
             return Ok(());
         }
-        let forwards = self.state().forwards.clone();
-        let around = self.note_and_close(writer, Forwards { ipv6: true, ..forwards }).await?;
+        let forwards = Forwards {
+            ipv6: true,
+            by_link6: sysctl::links_forwarding_ipv6().map_err(internal)?,
+            ..self.state().forwards.clone()
+        };
+        let around = self.note_and_close(writer, forwards).await?;
         self.keep_advertised_routes(writer, &around).await?;
         sysctl::forward_ipv6().map_err(internal)?;
         log::warn!("net.ipv6.conf.all.forwarding is now 1: {}", self.between_others());
@@ -135,13 +142,18 @@ impl Engine {
             others.into_iter().partition(|device| device.is_for_guests(&around.devices));
         let engines = engines.iter().map(|device| IfIndex(device.index)).collect();
         self.datapath().set_other_bridges(&engines).map_err(internal)?;
-        let mac = |device: &Device| device.mac.map(Mac::from).unwrap_or_default();
+        // IPv6 is forwarded for all links or for none, whatever each one's setting is.
+        let by_link4 = &self.state().forwards.by_link4;
+        let as_known = |device: &Device| Foreign {
+            mac: device.mac.map(Mac::from).unwrap_or_default(),
+            forwards: if by_link4.contains(&device.name) { CLOSED4 as u16 } else { 0 },
+        };
         let found: BTreeMap<_, _> =
-            foreign.into_iter().map(|device| (IfIndex(device.index), mac(device))).collect();
-        for (&index, &mac) in &found {
-            if writer.foreign.get(&index) != Some(&Some(mac)) {
-                self.datapath().put_foreign(index, mac).map_err(internal)?;
-                writer.foreign.insert(index, Some(mac));
+            foreign.into_iter().map(|device| (IfIndex(device.index), as_known(device))).collect();
+        for (&index, &known) in &found {
+            if writer.foreign.get(&index) != Some(&Some(known)) {
+                self.datapath().put_foreign(index, known).map_err(internal)?;
+                writer.foreign.insert(index, Some(known));
             }
         }
         self.datapath().close(closed).map_err(internal)?;
@@ -193,10 +205,10 @@ pub fn stop_forwarding(forwards: &Forwards) -> Result<(), Error> {
         return Ok(());
     }
     if forwards.ipv4 {
-        sysctl::stop_forwarding_ipv4().map_err(internal)?;
+        sysctl::stop_forwarding_ipv4(&forwards.by_link4).map_err(internal)?;
     }
     if forwards.ipv6 {
-        sysctl::stop_forwarding_ipv6().map_err(internal)?;
+        sysctl::stop_forwarding_ipv6(&forwards.by_link6).map_err(internal)?;
     }
     for uplink in &forwards.advertised {
         sysctl::heed_routers_as_before(uplink).map_err(internal)?;

@@ -31,14 +31,14 @@ use std::{
 };
 
 use ipnet::IpNet;
-use netd_common::addr::{IfIndex, Mac};
+use netd_common::addr::IfIndex;
 use tokio::sync::{OwnedMutexGuard, broadcast};
 
 pub use crate::model::{Error, ErrorKind};
 use crate::{
     apply::Host,
     config::Config,
-    datapath::{Datapath, UplinkEntry},
+    datapath::{Datapath, Foreign, UplinkEntry},
     ipam::Pools,
     model::{Endpoint, Id, Network, PortSet, State, request},
     plan::{self, Touched, World},
@@ -88,7 +88,7 @@ struct Writer {
     /// The uplinks that the datapath knows; `None` for one that an earlier daemon told it of.
     uplinks: BTreeMap<IfIndex, Option<UplinkEntry>>,
     /// The interfaces that are none of netd's as the datapath knows them; `None` as above.
-    foreign: BTreeMap<IfIndex, Option<Mac>>,
+    foreign: BTreeMap<IfIndex, Option<Foreign>>,
     /// The interfaces that were looked at for whether they take router advertisements.
     advertised_to: BTreeSet<IfIndex>,
     /// What a container engine may ask for again.

@@ -1,6 +1,7 @@
 //! Kernel settings under net.*, each in the network namespace of the calling thread.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Read as _, Seek as _, Write as _},
     os::fd::{AsRawFd as _, OwnedFd},
@@ -181,6 +182,32 @@ pub fn forwards_ipv6() -> Result<bool, Error> {
     Ok(read(FORWARD_IPV6[0])?.is_none_or(|value| value != "0"))
 }
 
+/// The links that forward IPv4, by a setting of each; `default` stands for those to come.
+pub fn links_forwarding_ipv4() -> Result<BTreeSet<String>, Error> {
+    links_forwarding("ipv4")
+}
+
+/// The links that forward IPv6, by a setting of each; `default` stands for those to come.
+pub fn links_forwarding_ipv6() -> Result<BTreeSet<String>, Error> {
+    links_forwarding("ipv6")
+}
+
+fn links_forwarding(family: &str) -> Result<BTreeSet<String>, Error> {
+    let list = || -> io::Result<Vec<_>> { fs::read_dir(format!("/proc/sys/net/{family}/conf"))?.collect() };
+    let mut forwarding = BTreeSet::new();
+    for entry in list().doing(|| format!("list net/{family}/conf"))? {
+        let link = entry.file_name().to_string_lossy().into_owned();
+        if link != "all" && read(&forwarding_of(family, &link))?.is_some_and(|value| value != "0") {
+            forwarding.insert(link);
+        }
+    }
+    Ok(forwarding)
+}
+
+fn forwarding_of(family: &str, link: &str) -> String {
+    format!("{family}/conf/{link}/forwarding")
+}
+
 /// Switches IPv4 forwarding on, for present and future links.
 pub fn forward_ipv4() -> Result<(), Error> {
     write(FORWARD_IPV4, "1")
@@ -191,14 +218,20 @@ pub fn forward_ipv6() -> Result<(), Error> {
     FORWARD_IPV6.into_iter().try_for_each(|name| write(name, "1"))
 }
 
-/// Switches IPv4 forwarding off, for present and future links.
-pub fn stop_forwarding_ipv4() -> Result<(), Error> {
-    write(FORWARD_IPV4, "0")
+/// Switches IPv4 forwarding off, for present and future links but those that are named.
+pub fn stop_forwarding_ipv4(but: &BTreeSet<String>) -> Result<(), Error> {
+    write(FORWARD_IPV4, "0")?;
+    forward_still("ipv4", but)
 }
 
-/// Switches IPv6 forwarding off, for present and future links.
-pub fn stop_forwarding_ipv6() -> Result<(), Error> {
-    FORWARD_IPV6.into_iter().try_for_each(|name| write(name, "0"))
+/// Switches IPv6 forwarding off, for present and future links but those that are named.
+pub fn stop_forwarding_ipv6(but: &BTreeSet<String>) -> Result<(), Error> {
+    FORWARD_IPV6.into_iter().try_for_each(|name| write(name, "0"))?;
+    forward_still("ipv6", but)
+}
+
+fn forward_still(family: &str, links: &BTreeSet<String>) -> Result<(), Error> {
+    links.iter().try_for_each(|link| SHARED.write_if_there(&forwarding_of(family, link), "1"))
 }
 
 /// Whether a link takes router advertisements, and would not on a host that forwards: a router takes none.

@@ -13,6 +13,10 @@ pub struct Forwards {
     pub ipv4: bool,
     /// Whether IPv6.
     pub ipv6: bool,
+    /// The links that forwarded IPv4 by a setting of their own when netd switched it on for all; `default` stands for those to come.
+    pub by_link4: BTreeSet<String>,
+    /// The same of IPv6.
+    pub by_link6: BTreeSet<String>,
     /// The uplinks that netd has told to take router advertisements though the host forwards IPv6.
     pub advertised: BTreeSet<String>,
 }

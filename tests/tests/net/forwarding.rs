@@ -141,6 +141,47 @@ fn t48_the_host_forwards_as_it_is_told() {
     }
 }
 
+/// What comes in by a link that forwards by a setting of its own is forwarded as before, and after the clean-up, too.
+#[test]
+fn t48_a_link_that_forwards_by_itself_goes_on() {
+    let lab = Lab::wired();
+    for family in ["ipv4", "ipv6"] {
+        set_forwarding(&lab, family, "0");
+    }
+    let sides = neighbours(&lab);
+    let forwarding = |family: &str, link: &str| format!("net.{family}.conf.{link}.forwarding");
+    for link in ["side1", "side2"] {
+        lab.host.ns.sysctl(&forwarding("ipv4", link), "1");
+        lab.host.ns.sysctl(&forwarding("ipv6", link), "1");
+    }
+    let as_before = |case: &str| {
+        let [first, second] = [1, 2].map(|number| side(Family::V4, number, 2));
+        assert!(reaches(&sides[0], &second) && reaches(&sides[1], &first), "{case}");
+        // The answer comes in by the uplink.
+        assert!(!reaches_after_all(&sides[0], &Family::V4.outside().to_string()), "{case}");
+        assert!(!reaches_after_all(&lab.outside, &first), "{case}");
+        // Of IPv6 the kernel forwards all or nothing.
+        assert!(!reaches_after_all(&sides[0], &side(Family::V6, 2, 2)), "{case}");
+    };
+    as_before("before netd");
+    lab.host.start(&[]);
+    lab.host.netd("network create --ipv6 --subnet 172.30.0.0/24 --subnet fd00:30::/64 dual");
+    as_before("with netd");
+    lab.host.kill();
+    lab.host.start(&[]);
+    as_before("with its successor");
+    let container = lab.container("a");
+    assert!(FAMILIES.iter().all(|family| ping(&container.ns, family.outside(), Ping::default())));
+    lab.host.stop();
+    lab.host.cleanup();
+    as_before("after the clean-up");
+    for family in ["ipv4", "ipv6"] {
+        let values = ["side1", "side2", "up0", "default", "all"]
+            .map(|link| lab.host.ns.read_sysctl(&forwarding(family, link)));
+        assert_eq!(values, ["1", "1", "0", "0", "0"], "{family}");
+    }
+}
+
 /// A bridge that is not netd's, with a veth and nothing else, is somebody's for containers: whoever came to a host that forwards.
 #[test]
 fn t48_the_guests_of_others_are_forwarded() {

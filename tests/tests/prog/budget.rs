@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, fs};
 
-use netd::datapath::Mac;
+use netd::datapath::{Foreign, Mac};
 
 use crate::{
     fixture::{A, Fixture, UPLINK, index},
@@ -90,7 +90,7 @@ fn verified_instructions_are_those_in_the_table() {
     fixture.tunnel();
     fixture.segment();
     fixture.sockets();
-    fixture.datapath.put_foreign(index("up0"), Mac::new(UPLINK)).unwrap();
+    fixture.datapath.put_foreign(index("up0"), Foreign { mac: Mac::new(UPLINK), forwards: 0 }).unwrap();
     let programs = fixture.datapath.status().unwrap().programs;
     let found: BTreeMap<_, _> = programs.iter().map(|it| (it.name.as_str(), it.instructions)).collect();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();

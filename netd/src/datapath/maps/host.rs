@@ -4,11 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use netd_common::{
-    addr::{IfIndex, Mac},
-    fib::Uplink,
-    globals::MULTIHOMED,
-    limits,
-    policy::Trusted,
+    addr::IfIndex, fib::Uplink, forwarded::Foreign, globals::MULTIHOMED, limits, policy::Trusted,
 };
 
 use super::{
@@ -85,15 +81,19 @@ impl Maps {
         gone("BRIDGES", self.bridges.remove(&bridge))
     }
 
-    pub(in crate::datapath) fn put_foreign(&mut self, interface: IfIndex, mac: Mac) -> Result<(), Error> {
-        self.foreign.insert(interface, mac, 0).map_err(failed("FOREIGN"))
+    pub(in crate::datapath) fn put_foreign(
+        &mut self,
+        interface: IfIndex,
+        foreign: Foreign,
+    ) -> Result<(), Error> {
+        self.foreign.insert(interface, foreign, 0).map_err(failed("FOREIGN"))
     }
 
     pub(in crate::datapath) fn remove_foreign(&mut self, interface: IfIndex) -> Result<(), Error> {
         gone("FOREIGN", self.foreign.remove(&interface))
     }
 
-    pub(in crate::datapath) fn foreign(&self) -> Result<BTreeMap<IfIndex, Mac>, Error> {
+    pub(in crate::datapath) fn foreign(&self) -> Result<BTreeMap<IfIndex, Foreign>, Error> {
         self.foreign.iter().collect::<Result<_, _>>().map_err(failed("FOREIGN"))
     }
 

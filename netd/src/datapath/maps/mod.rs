@@ -12,12 +12,13 @@ use aya::{
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netd_common::{
-    addr::{IfIndex, Ipv4, Ipv6, Mac},
+    addr::{IfIndex, Ipv4, Ipv6},
     bridge::{Exempt, Network},
     endpoint::Endpoint,
     external::External,
     fdb::FdbKey,
     fib::Uplink,
+    forwarded::Foreign,
     globals::Globals,
     limits,
     policy::Trusted,
@@ -82,7 +83,7 @@ pub(super) struct Maps {
     internals6: LpmTrie<MapData, Ipv6, External<Ipv6>>,
     trusted: HashMap<MapData, Trusted, u32>,
     uplinks: HashMap<MapData, IfIndex, Uplink>,
-    foreign: HashMap<MapData, IfIndex, Mac>,
+    foreign: HashMap<MapData, IfIndex, Foreign>,
     locals4: LpmTrie<MapData, Ipv4, u32>,
     locals6: LpmTrie<MapData, Ipv6, u32>,
     tallies: Tallies,
