@@ -39,7 +39,7 @@ pub struct Sweep {
     pub now: u64,
     /// How many records; at most `limits::SWEEP_BATCH`.
     pub count: u32,
-    /// [`Sweep::ANY`]: flows whose time is up. [`Sweep::UNPUBLISHED`]: flows that came to a port which leads elsewhere by now.
+    /// [`Sweep::ANY`]: flows whose time is up. [`Sweep::UNPUBLISHED`]: flows that came to a port, or have an address, which leads elsewhere by now.
     /// [`Sweep::UNBOUND`]: bindings, and flows that came to them, that their network would not have now. Else: all flows of this endpoint's slot.
     pub endpoint: u32,
 }

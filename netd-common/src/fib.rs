@@ -26,6 +26,21 @@ pub struct Uplink {
     pub mac: Mac,
     /// Always zero.
     pub pad: [u8; 2],
+    /// The next hop of the IPv4 default route by it; 255.255.255.255 if all are on its link, 0.0.0.0 if it has none.
+    pub default4: Ipv4,
+}
+
+impl Uplink {
+    /// In [`Self::default4`]: the default route has no gateway, all are on the link.
+    pub const ON_LINK: Ipv4 = Ipv4(u32::MAX);
+
+    /// Whether a packet to an IPv4 address, whose next hop by this uplink is `hop`, goes where all goes that has no route of its own.
+    #[inline(always)]
+    pub fn leads_by_default(&self, hop: &NextHop, destination: Ipv4) -> bool {
+        let [gateway, ..] = hop.address;
+        let default = if gateway == destination.0 { Self::ON_LINK } else { Ipv4(gateway) };
+        hop.family == AF_INET && self.default4 == default
+    }
 }
 
 /// Where packets of a flow leave: the result of one FIB lookup, good while `generation` is the current one.
@@ -67,6 +82,24 @@ impl NextHop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_default_route_is_known_by_its_next_hop() {
+        let [router, other, far] = [Ipv4(10), Ipv4(11), Ipv4(12)];
+        let by =
+            |address: Ipv4| NextHop { family: AF_INET, address: [address.0, 0, 0, 0], ..NextHop::default() };
+        let uplink = Uplink { default4: router, ..Uplink::default() };
+        assert!(uplink.leads_by_default(&by(router), far));
+        assert!(!uplink.leads_by_default(&by(other), far), "a static route");
+        assert!(!uplink.leads_by_default(&by(far), far), "a neighbour");
+        assert!(!uplink.leads_by_default(&by(router), router), "the router itself");
+        let tunnel = Uplink { default4: Uplink::ON_LINK, ..Uplink::default() };
+        assert!(tunnel.leads_by_default(&by(far), far));
+        assert!(!tunnel.leads_by_default(&by(router), far));
+        for hop in [by(router), by(far)] {
+            assert!(!Uplink::default().leads_by_default(&hop, far));
+        }
+    }
 
     #[test]
     fn a_station_is_known_by_its_mac_alone() {

@@ -21,7 +21,7 @@ use netd_common::{
 
 use crate::{
     atomic::Word,
-    binding,
+    binding, external,
     family::{Family, V4, V6},
     maps::{ENDPOINT_FLOWS, ENDPOINTS, FLOWS_DRAWN, GLOBALS, NETWORKS},
     publish, stats,
@@ -294,14 +294,20 @@ pub fn end_if_unbound<F: Family>(index: u32) -> bool {
     !has_all && end::<F>(index, seen)
 }
 
-/// Ends a flow that came to a port which does not lead to its end any more.
+/// Ends a flow that came to a port which does not lead to its end any more, or whose external address is a container's own by now.
 #[inline(always)]
 pub fn end_if_unpublished<F: Family>(index: u32) -> bool {
     let Some(flow) = F::flows().get_ptr_mut(index) else { return false };
     let seen = clock(flow);
     // SAFETY: as in `clock_word`.
     let flow = unsafe { &*flow };
-    if seen.state() == State::DEAD || flow.flags & (ACCEPTED | OPEN | BOUND) != ACCEPTED {
+    if seen.state() == State::DEAD {
+        return false;
+    }
+    if external::is_external::<F>(flow.external) {
+        return end::<F>(index, seen);
+    }
+    if flow.flags & (ACCEPTED | OPEN | BOUND) != ACCEPTED {
         return false;
     }
     let publication = publish::find::<F>(flow.external, flow.protocol, flow.external_port);

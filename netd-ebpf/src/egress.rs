@@ -6,7 +6,7 @@ use netd_common::{
     bridge::{ICC, INTERNAL, Network},
     drop::DropReason,
     endpoint::ISOLATED,
-    fib::{AF_PACKET, NextHop},
+    fib::NextHop,
     globals::Globals,
     nat::{ACCEPTED, CHOSEN, PEER},
 };
@@ -37,17 +37,22 @@ pub trait Egress: Rewrite {
     fn reroute_by(packet: &Packet, index: u32, bridge: Option<IfIndex>, comes_back: bool) -> i64;
     /// Whether nobody on the link of the flow's uplink can be handed its packets.
     fn lacks_neighbour(packet: &Packet, index: u32, bridge: IfIndex) -> bool;
-    /// Whether the flow's remote is an external address of this host's containers.
-    fn comes_back(index: u32) -> bool;
+    /// Whether the flow's remote is an external address of this host's containers: 0 or 1. Or [`ENDED`] if it was not, or was, when the
+    /// flow began.
+    fn comes_back(index: u32) -> i64;
 
     /// Looks the route of a flow up again. As `reroute_by`, but for [`ASTRAY`].
     #[inline(always)]
     fn reroute(packet: &Packet, index: u32, bridge: IfIndex) -> i64 {
         let Some(found) = conntrack::at::<Self>(index) else { return ENDED };
         let seen = conntrack::clock(found.flow);
-        let mut code = Self::reroute_by(packet, index, None, false);
+        let comes_back = Self::comes_back(index);
+        let mut code = comes_back;
+        if code != ENDED {
+            code = Self::reroute_by(packet, index, None, comes_back != 0);
+        }
         if code == ASTRAY {
-            code = Self::reroute_by(packet, index, Some(bridge), Self::comes_back(index));
+            code = Self::reroute_by(packet, index, Some(bridge), comes_back != 0);
         }
         // Here and not there, for a call less on the programs' short stack.
         if code == ENDED {
@@ -75,8 +80,8 @@ impl Egress for V4 {
         lacks_neighbour4(packet.skb(), index, bridge.0) != 0
     }
     #[inline(always)]
-    fn comes_back(index: u32) -> bool {
-        comes_back4(index) != 0
+    fn comes_back(index: u32) -> i64 {
+        comes_back4(index)
     }
 }
 
@@ -98,8 +103,8 @@ impl Egress for V6 {
         lacks_neighbour6(packet.skb(), index, bridge.0) != 0
     }
     #[inline(always)]
-    fn comes_back(index: u32) -> bool {
-        comes_back6(index) != 0
+    fn comes_back(index: u32) -> i64 {
+        comes_back6(index)
     }
 }
 
@@ -131,7 +136,7 @@ pub extern "C" fn lacks_neighbour4(skb: *mut __sk_buff, index: u32, bridge: u32)
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn comes_back4(index: u32) -> i64 {
-    i64::from(leads_back::<V4>(index))
+    comes_back::<V4>(index)
 }
 
 #[unsafe(no_mangle)]
@@ -162,7 +167,7 @@ pub extern "C" fn lacks_neighbour6(skb: *mut __sk_buff, index: u32, bridge: u32)
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn comes_back6(index: u32) -> i64 {
-    i64::from(leads_back::<V6>(index))
+    comes_back::<V6>(index)
 }
 
 /// Where a packet leaves, and under which addresses it could.
@@ -241,14 +246,17 @@ fn way_out<F: Family>(skb: *mut __sk_buff, request: *const Request<F::Address>) 
 }
 
 /// Whoever asks by an external address that is on the link of one uplink comes in there, and the networks behind the others need
-/// not let its packets through (RFC 2827): they leave there, if there is a way. An address that is on no link is routed to this
-/// host, by which uplink nobody can tell, and leaves where the routes say.
+/// not let its packets through (RFC 2827): they leave there where a rule for the address says so, or instead of by the default route of
+/// another; not where there is a route to the destination. An address that is on no link is routed to this host, by which uplink nobody
+/// can tell, and leaves where the routes say.
 #[inline(always)]
 fn keep_to_link<F: Family>(skb: *mut __sk_buff, request: *const Request<F::Address>) {
     // SAFETY: the caller's frame holds it; the verifier demands the check for null.
     let (Some(request), Some(hop)) = (unsafe { request.as_ref() }, WAYS.get_ptr_mut(0)) else { return };
     let (Some(globals), Some(network)) = (fib::globals(), NETWORKS.get(request.network)) else { return };
     let Ok(own) = external::outward::<F>(request.tuple.source) else { return };
+    // SAFETY: this CPU's own value.
+    let hop = unsafe { &mut *hop };
     let context = TcContext::new(skb);
     let packet = &Packet::of(&context);
     let mut tuple = request.tuple;
@@ -258,21 +266,34 @@ fn keep_to_link<F: Family>(skb: *mut __sk_buff, request: *const Request<F::Addre
     else {
         return;
     };
-    // SAFETY: this CPU's own value, and whether there is an uplink and nothing of it.
-    let is_elsewhere = unsafe { link.uplink != (*hop).uplink && UPLINKS.get(link.uplink).is_some() }
-        && link.address == own.words();
-    if !is_elsewhere {
+    // SAFETY: whether there is an uplink and nothing of it.
+    let is_elsewhere = link.uplink != hop.uplink && unsafe { UPLINKS.get(link.uplink) }.is_some();
+    if !is_elsewhere || link.address != own.words() {
         return;
     }
     tuple.source = own;
     tuple.destination = request.tuple.destination;
-    if let Route::Forward { hop: way, .. } =
-        fib::lookup::<F>(packet, &tuple, Way::Out(link.uplink), false, globals)
-        && way.uplink == link.uplink
-    {
-        // SAFETY: this CPU's own value.
-        unsafe { *hop = way };
+    let mut way = Way::From(network.bridge);
+    for _ in 0..2 {
+        if let Route::Forward { hop: found, .. } = fib::lookup::<F>(packet, &tuple, way, false, globals)
+            && found.uplink == link.uplink
+        {
+            *hop = found;
+            return;
+        }
+        if !goes_by_default::<F>(hop, tuple.destination) {
+            return;
+        }
+        way = Way::Out(link.uplink);
     }
+}
+
+#[inline(always)]
+fn goes_by_default<F: Family>(hop: &NextHop, destination: F::Address) -> bool {
+    let [destination, ..] = destination.words();
+    // SAFETY: a shared reference to a map value that only the daemon replaces.
+    let uplink = unsafe { UPLINKS.get(hop.uplink) };
+    uplink.is_some_and(|uplink| uplink.leads_by_default(hop, Ipv4(destination)))
 }
 
 /// The packet is for a container of this host: it leaves by no uplink.
@@ -307,18 +328,22 @@ fn lacks_neighbour<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32) -> b
 }
 
 #[inline(always)]
-fn leads_back<F: Family>(index: u32) -> bool {
+fn comes_back<F: Family>(index: u32) -> i64 {
+    let Some(found) = conntrack::at::<F>(index) else { return ENDED };
     // SAFETY: the flow points into an array map.
-    conntrack::at::<F>(index).is_some_and(|found| external::is_external::<F>(unsafe { (*found.flow).remote }))
+    let flow = unsafe { &*found.flow };
+    let comes_back = external::is_external::<F>(flow.remote);
+    let came_back = flow.next_hop.uplink == IfIndex(0);
+    if flow.flags & PEER == 0 && comes_back != came_back { ENDED } else { i64::from(comes_back) }
 }
 
-/// No route was found to the remote by the uplink that it came in by. Whoever handed the request over takes the answer, if it is
-/// known who that was.
+/// No route was found to the remote by the uplink that it came in by. Whoever handed the request over takes the answer, or who has taken
+/// the answers until now; if it is known who that is.
 #[inline(always)]
-fn to_station(packet: &Packet, hop: &mut NextHop, globals: &Globals) -> bool {
+fn goes_on(packet: &Packet, hop: &mut NextHop, globals: &Globals) -> bool {
     let mtu = fib::mtu(packet, hop.uplink);
     // SAFETY: whether there is a value, and nothing of it.
-    if hop.family != AF_PACKET || mtu == 0 || unsafe { UPLINKS.get(hop.uplink) }.is_none() {
+    if hop.family == 0 || mtu == 0 || unsafe { UPLINKS.get(hop.uplink) }.is_none() {
         return false;
     }
     (hop.mtu, hop.generation) = (mtu, globals.fib_generation);
@@ -354,14 +379,17 @@ fn reroute<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: 
     if bridge == 0 {
         match &route {
             Route::Forward { hop, .. } if hop.uplink == old => {}
-            Route::Forward { .. } | Route::Nowhere if to_station(packet, &mut flow.next_hop, globals) => {
+            Route::Forward { .. } | Route::Nowhere if goes_on(packet, &mut flow.next_hop, globals) => {
                 return i64::from(index);
             }
             _ => return ASTRAY,
         }
     }
-    // No route at present: the stack says so, and the flow waits for a better one.
-    let Route::Forward { mut hop, source } = route else { return STACK };
+    let Route::Forward { mut hop, source } = route else {
+        // The address has come to the host, where its ports may be published; or there is no route at present: the stack says so, and the
+        // flow waits for a better one.
+        return if F::is_local(flow.remote) { ENDED } else { STACK };
+    };
     // Which address the route prefers is for who comes later, as it is with the kernel's masquerade: IPv6's temporary addresses are
     // preferred for a day, and good for a week (RFC 8981).
     let is_good = hop.uplink == old && F::is_local(flow.external);

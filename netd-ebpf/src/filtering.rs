@@ -101,7 +101,7 @@ pub fn open<F: Publish>(packet: &Packet, client: u32) -> Opened {
     if client != OUTSIDE && come >= TO_BIND {
         come = binding::bind::<F>(packet, come as u32);
     }
-    publish::complete::<F>(come)
+    publish::complete::<F>(packet, come)
 }
 
 /// The host keeps what one of its own sockets would receive, whoever was there first.

@@ -9,7 +9,7 @@ use netd_common::{
     stats::Path,
     tuple::{INBOUND, OUTBOUND, Tuple, protocol},
 };
-use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::ip::Ipv4Hdr;
 
 use crate::{
     conntrack,
@@ -124,12 +124,9 @@ impl Quoted for V6 {
     }
     #[inline(always)]
     fn quote(packet: &Packet, at: usize) -> Result<Quote<Ipv6>, DropReason> {
-        let header: ip6::Header = packet.load(at)?;
-        if header.version_class >> 4 != 6 {
-            return Err(DropReason::Malformed);
-        }
-        let ends = [header.source, header.destination];
-        quote_of::<V6>(packet, ends, header.next_header, false, at, at + Ipv6Hdr::LEN)
+        let (protocol, l4, is_later) = ip6::quoted_transport(packet, at)?;
+        let ends = packet.load(at + ip6::ADDRESSES)?;
+        quote_of::<V6>(packet, ends, protocol, is_later, at, l4)
     }
 
     #[inline(always)]

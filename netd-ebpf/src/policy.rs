@@ -127,7 +127,7 @@ pub fn open<F: Policy>(packet: &Packet, admitted: i64, peer: u32) -> Opened {
     if begun >= LIVE {
         return Opened::Flow(begun as u32);
     }
-    publish::complete::<F>(begun)
+    publish::complete::<F>(packet, begun)
 }
 
 #[inline(always)]

@@ -9,8 +9,9 @@ use netd_common::{
     drop::DropReason,
     endpoint::{NO_GATEWAY, VIA_BRIDGE},
     event::Sweep,
+    globals::Globals,
     limits,
-    nat::{ACCEPTED, Flow, OUTSIDE, OWN_ADDRESS, PEER, SEEN_BOUND, TWICE},
+    nat::{ACCEPTED, Flow, OPEN, OUTSIDE, OWN_ADDRESS, PEER, SEEN_BOUND, TWICE},
     publish::{Publication, PublishedPort},
     tuple::Tuple,
 };
@@ -63,7 +64,7 @@ pub trait Publish: Filter {
     /// [`FULL`], or [`BOUND_PORT`]. `client` as in [`open`].
     fn accept(packet: &Packet, client: u32) -> i64;
     /// Gives an accepted flow the port that the container sees, and the outbound key that holds it. The index, or no flow.
-    fn take_seen_port(index: u32) -> i64;
+    fn take_seen_port(packet: &Packet, index: u32) -> i64;
 }
 
 impl Publish for V4 {
@@ -72,8 +73,8 @@ impl Publish for V4 {
         accept4(packet.skb(), packet.l3 as u32, client)
     }
     #[inline(always)]
-    fn take_seen_port(index: u32) -> i64 {
-        take_seen_port4(index)
+    fn take_seen_port(packet: &Packet, index: u32) -> i64 {
+        take_seen_port4(packet.skb(), index)
     }
 }
 
@@ -83,8 +84,8 @@ impl Publish for V6 {
         accept6(packet.skb(), packet.l3 as u32, client)
     }
     #[inline(always)]
-    fn take_seen_port(index: u32) -> i64 {
-        take_seen_port6(index)
+    fn take_seen_port(packet: &Packet, index: u32) -> i64 {
+        take_seen_port6(packet.skb(), index)
     }
 }
 
@@ -107,14 +108,14 @@ pub extern "C" fn accept6(skb: *mut __sk_buff, l3: u32, client: u32) -> i64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn take_seen_port4(index: u32) -> i64 {
-    take_seen_port::<V4>(index)
+pub extern "C" fn take_seen_port4(skb: *mut __sk_buff, index: u32) -> i64 {
+    take_seen_port::<V4>(skb, index)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn take_seen_port6(index: u32) -> i64 {
-    take_seen_port::<V6>(index)
+pub extern "C" fn take_seen_port6(skb: *mut __sk_buff, index: u32) -> i64 {
+    take_seen_port::<V6>(skb, index)
 }
 
 /// Opens a flow for a packet that came to a port of the host, if the port is published, or else bound and open to all. `client`: the slot of the container that it
@@ -133,14 +134,14 @@ pub fn open<F: Publish>(packet: &Packet, client: u32) -> Opened {
             return Opened::Drop(DropReason::EndpointQuota);
         }
     }
-    complete::<F>(accepted)
+    complete::<F>(packet, accepted)
 }
 
 /// Gives a record, if it is one, what it lacks to be live.
 #[inline(always)]
-pub fn complete<F: Publish>(mut accepted: i64) -> Opened {
+pub fn complete<F: Publish>(packet: &Packet, mut accepted: i64) -> Opened {
     if accepted >= 0 {
-        accepted = F::take_seen_port(accepted as u32);
+        accepted = F::take_seen_port(packet, accepted as u32);
     }
     if accepted >= 0 {
         accepted = F::go_live(accepted as u32);
@@ -291,32 +292,42 @@ fn bridge_of(slot: u32) -> IfIndex {
 
 /// A search for a port that the container may see, as its body sees it.
 struct Search<F: Family> {
+    skb: *mut __sk_buff,
     flow: *mut Flow<F::Address>,
     index: u32,
     draws: u32,
     claimed: bool,
     /// The container knows the remote by the gateway's address, whose ports are the host's own sockets' too.
     hidden: bool,
-    /// The port is the one of the remote's binding, and no other.
-    is_bound: bool,
+    /// The remote's own port is the first to be tried.
+    keeps: bool,
+    /// The port that is tried first is the only one there is.
+    is_fixed: bool,
     /// The outbound tuple; its destination port is what is searched.
     key: Tuple<F::Address>,
 }
 
 /// The port that the container sees is the remote's own, unless the remote has come by another published port to the same one
-/// of the container already: then a random one tells the two apart.
+/// of the container already: then a random one tells the two apart. So it does where the container is known by an external address
+/// as well, at which the remote may speak to it without a flow. And no remote has a say in which of the gateway's ports it is known by:
+/// a socket of the host's may come to be bound there.
 #[inline(always)]
-fn take_seen_port<F: Family>(index: u32) -> i64 {
+fn take_seen_port<F: Family>(skb: *mut __sk_buff, index: u32) -> i64 {
     let Some(flow) = F::flows().get_ptr_mut(index) else { return Opened::Stack.encode() };
     // SAFETY: as in `record`.
-    let (key, is_bound, hidden) = unsafe {
-        let is_bound = (*flow).flags & SEEN_BOUND != 0;
-        if !is_bound {
-            (*flow).seen_port = (*flow).remote_port;
-        }
-        ((*flow).outbound_key(), is_bound, !is_bound && (*flow).flags & OWN_ADDRESS == 0)
-    };
-    let mut search = Search::<F> { flow, index, draws: 0, claimed: false, hidden, is_bound, key };
+    let record = unsafe { &mut *flow };
+    let is_bound = record.flags & SEEN_BOUND != 0;
+    if !is_bound {
+        record.seen_port = record.remote_port;
+    }
+    let hidden = !is_bound && record.flags & OWN_ADDRESS == 0;
+    let is_fixed = is_bound || rewrite::has_fixed_port(record.protocol);
+    let is_known_otherwise = record.peer == OUTSIDE
+        && record.flags & OPEN == 0
+        && ENDPOINTS.get(record.endpoint).is_some_and(|endpoint| endpoint.flags & F::EXTERNAL != 0);
+    let keeps = is_fixed || !hidden && !is_known_otherwise;
+    let key = record.outbound_key();
+    let mut search = Search::<F> { skb, flow, index, draws: 0, claimed: false, hidden, keeps, is_fixed, key };
     conntrack::repeat(limits::PORT_DRAWS, &mut search, try_seen_port::<F>);
     if search.claimed {
         return Opened::Flow(index).encode();
@@ -332,8 +343,8 @@ extern "C" fn try_seen_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {
     let search = unsafe { &mut *search };
     let Some(globals) = fib::globals() else { return 1 };
     let own = search.key.destination_port.get();
-    if search.draws > 0 || search.hidden && !globals.ports.keeps(own) {
-        if search.is_bound || rewrite::has_fixed_port(search.key.protocol) {
+    if search.draws > 0 || !search.keeps {
+        if search.is_fixed {
             return 1;
         }
         // SAFETY: a plain helper call.
@@ -347,6 +358,21 @@ extern "C" fn try_seen_port<F: Family>(_: u64, search: *mut Search<F>) -> i64 {
         }
     }
     search.draws += 1;
+    if search.hidden && is_the_hosts::<F>(search, globals) {
+        return 0;
+    }
     search.claimed = conntrack::claim::<F>(&search.key, search.index);
     i64::from(search.claimed)
+}
+
+/// Whether what the container would send to the gateway's port is for a socket of the host's, or for whom the port is published.
+#[inline(always)]
+fn is_the_hosts<F: Family>(search: &Search<F>, globals: &Globals) -> bool {
+    let Tuple { destination, destination_port: port, protocol, .. } = search.key;
+    find::<F>(destination, protocol, port).is_some()
+        || if search.is_fixed {
+            !globals.ports.keeps(port.get())
+        } else {
+            mapping::has_socket::<F>(search.skb, &search.key)
+        }
 }

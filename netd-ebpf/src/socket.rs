@@ -66,7 +66,10 @@ pub fn leads<F: Family>(protocol: u8, dialled: &Dialled) -> bool {
     let [first, second, third, last] = dialled.published.0;
     let is_mapped = F::AF == V4::AF;
     let published = F::from_words(if is_mapped { [last, 0, 0, 0] } else { [first, second, third, last] });
-    let Some(publication) = published_at::<F>(published, protocol, dialled.published_port) else {
+    // The address may have left the host.
+    let Some(publication) =
+        published_at::<F>(published, protocol, dialled.published_port).filter(|_| F::is_local(published))
+    else {
         return false;
     };
     let Some(endpoint) = ENDPOINTS.get(publication.endpoint) else { return false };

@@ -195,12 +195,6 @@ fn outside<F: Translate + Refuse + Policy + Hairpin + Filter>(
         Some(l4) if may_belong(l4.kind) => conntrack::find::<F>(&request.tuple),
         Some(_) => None,
     };
-    let is_within = known.as_ref().is_some_and(hairpin::is_within::<F>);
-    if (is_within || known.is_none() && F::is_local(ip.destination))
-        && let Some(outcome) = hairpin::forward::<F>(packet, from.slot)
-    {
-        return outcome;
-    }
     if let Some(found) = &known
         // SAFETY: the flow points into an array map.
         && unsafe { (*found.flow).next_hop.generation } != globals.fib_generation
@@ -213,6 +207,12 @@ fn outside<F: Translate + Refuse + Policy + Hairpin + Filter>(
                 _ => return to_host::<F>(packet, ip),
             },
         }
+    }
+    let is_within = known.as_ref().is_some_and(hairpin::is_within::<F>);
+    if (is_within || known.is_none() && F::is_local(ip.destination))
+        && let Some(outcome) = hairpin::forward::<F>(packet, from.slot)
+    {
+        return outcome;
     }
     let silence = known.as_ref().map_or(Silence::Short, |found| conntrack::silence(found.flow, globals));
     let flags = l4.as_ref().map_or(0, |l4| l4.flags);

@@ -12,6 +12,9 @@ use crate::packet::Packet;
 /// Where the transport header begins, behind the beginning of this one, if there are no extension headers.
 pub const L4: usize = Ipv6Hdr::LEN;
 
+/// Where source and destination are.
+pub const ADDRESSES: usize = 8;
+
 /// Extension headers that are walked over. A host sends each at most once, destination options twice (RFC 8200 section 4.1).
 const EXTENSIONS: usize = 6;
 
@@ -19,6 +22,9 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
+
+/// Bytes of a fragment header.
+const FRAGMENT_SIZE: usize = 8;
 
 /// As in `Ipv6Hdr`, but in words.
 #[derive(Clone, Copy)]
@@ -43,6 +49,14 @@ struct Extension {
     length: u8,
     offset: Be16,
     identification: u32,
+}
+
+impl Extension {
+    /// In bytes, of all but fragment headers.
+    #[inline(always)]
+    fn size(&self) -> usize {
+        (usize::from(self.length) + 1) * 8
+    }
 }
 
 #[inline(always)]
@@ -86,12 +100,35 @@ fn walk(packet: &Packet, ip: &mut Ip<Ipv6>) -> Result<(), DropReason> {
                 later: offset & !7 != 0,
                 more: offset & 1 != 0,
             };
-            ip.l4 += 8;
+            ip.l4 += FRAGMENT_SIZE;
         } else {
             ip.options = true;
-            ip.l4 += (usize::from(extension.length) + 1) * 8;
+            ip.l4 += extension.size();
         }
         ip.protocol = extension.next_header;
     }
     if is_extension(ip.protocol) { Err(DropReason::Malformed) } else { Ok(()) }
+}
+
+/// Of a packet that is quoted in another one, from `at` on: its protocol, where the transport header is, and whether it has none because
+/// it is a later fragment. In as little of the programs' short stack as can be.
+#[inline(always)]
+pub fn quoted_transport(packet: &Packet, at: usize) -> Result<(u8, usize, bool), DropReason> {
+    let [version_class, _, _, _, _, _, mut protocol, _]: [u8; 8] = packet.load(at)?;
+    if version_class >> 4 != 6 {
+        return Err(DropReason::Malformed);
+    }
+    let mut l4 = at + L4;
+    for _ in 0..EXTENSIONS {
+        if !is_extension(protocol) {
+            return Ok((protocol, l4, false));
+        }
+        let extension: Extension = packet.load(l4)?;
+        if protocol == FRAGMENT && extension.offset.get() & !7 != 0 {
+            return Ok((extension.next_header, l4, true));
+        }
+        l4 += if protocol == FRAGMENT { FRAGMENT_SIZE } else { extension.size() };
+        protocol = extension.next_header;
+    }
+    if is_extension(protocol) { Err(DropReason::Malformed) } else { Ok((protocol, l4, false)) }
 }

@@ -120,7 +120,9 @@ impl Engine {
             let entry = uplink.entry();
             match writer.uplinks.get(&index) {
                 Some(Some(known)) if *known == entry => continue,
-                Some(Some(_)) => log::info!("uplink {} has other addresses", uplink.name),
+                Some(Some(_)) => {
+                    log::info!("uplink {} has other addresses, or another default route", uplink.name);
+                }
                 Some(None) | None => log::info!("uplink {}", uplink.name),
             }
             self.datapath().put_uplink(index, uplink.framing, &entry).map_err(internal)?;

@@ -30,7 +30,7 @@ pub use grace::Grace;
 pub use namespace::Namespace;
 pub use resolver::nameservers;
 pub use route::Route;
-pub use uplink::{Uplink, uplinks};
+pub use uplink::{Uplink, Via, uplinks};
 pub use watch::{Changes, Watch};
 
 /// What the kernel did not do, and why.

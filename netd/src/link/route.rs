@@ -18,6 +18,9 @@ use rtnetlink::{
 use super::{Doing as _, Error, Links, gone_is_as_good};
 use crate::model;
 
+/// The main routing table.
+pub(super) const MAIN: u32 = 254;
+
 /// One way that a unicast route leads; a multipath route is several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -31,7 +34,7 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// The lower, the better.
     pub metric: u32,
-    /// The routing table; 254 is the main one.
+    /// The routing table; [`MAIN`] for one.
     pub table: u32,
 }
 

@@ -5,9 +5,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use ipnet::{IpNet, Ipv4Net};
 use netd_common::{addr::IfIndex, fib};
 
-use super::{Address, Device, Kind, Route};
+use super::{Address, Device, Kind, Route, route::MAIN};
 use crate::model::{Framing, MacAddress};
 
 /// An interface that leads outside.
@@ -23,12 +24,23 @@ pub struct Uplink {
     pub ipv4: Option<Ipv4Addr>,
     /// Its first global IPv6 address.
     pub ipv6: Option<Ipv6Addr>,
+    /// How IPv4 packets leave by it for which there is no route of their own, if they do.
+    pub default4: Option<Via>,
     /// Its own MAC.
     pub mac: MacAddress,
     /// In bytes.
     pub mtu: u32,
     /// Whether it is up.
     pub up: bool,
+}
+
+/// The way of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// By a router.
+    Gateway(Ipv4Addr),
+    /// All are on the link.
+    Link,
 }
 
 impl Uplink {
@@ -39,6 +51,11 @@ impl Uplink {
             ipv6: self.ipv6.map(Into::into).unwrap_or_default(),
             mac: self.mac.into(),
             pad: [0; 2],
+            default4: match self.default4 {
+                Some(Via::Gateway(gateway)) => gateway.into(),
+                Some(Via::Link) => fib::Uplink::ON_LINK,
+                None => Ipv4Addr::UNSPECIFIED.into(),
+            },
         }
     }
 }
@@ -87,10 +104,19 @@ pub fn uplinks(
             IpAddr::V4(_) => None,
         });
         let index = IfIndex(device.index);
+        let defaults = routes.iter().filter(|route| {
+            route.index == device.index && route.destination == IpNet::V4(Ipv4Net::default())
+        });
+        let best = defaults.min_by_key(|route| (route.table != MAIN, route.metric));
+        let default4 = best.and_then(|route| match route.gateway {
+            None => Some(Via::Link),
+            Some(IpAddr::V4(gateway)) => Some(Via::Gateway(gateway)),
+            Some(IpAddr::V6(_)) => None,
+        });
         // A tunnel has none.
         let mac = device.mac.unwrap_or(MacAddress::new([0; 6]));
         let (name, mtu, up) = (device.name.clone(), device.mtu, device.up);
-        Some((index, Uplink { index, name, framing, ipv4, ipv6, mac, mtu, up }))
+        Some((index, Uplink { index, name, framing, ipv4, ipv6, default4, mac, mtu, up }))
     };
     devices.iter().filter_map(uplink).collect()
 }
@@ -130,7 +156,7 @@ mod tests {
             index,
             source: None,
             metric: 0,
-            table: 254,
+            table: MAIN,
         }
     }
 
@@ -153,6 +179,24 @@ mod tests {
         ];
         let guests = devices.iter().filter(|device| device.is_for_guests(&devices));
         assert_eq!(guests.map(|device| &*device.name).collect::<Vec<_>>(), ["docker0", "virbr0"]);
+    }
+
+    #[test]
+    fn the_default_route_is_the_best_of_those_that_there_are() {
+        let by = |gateway: &str, metric, table| Route {
+            gateway: Some(gateway.parse().unwrap()),
+            metric,
+            table,
+            ..route("0.0.0.0/0", 2)
+        };
+        let routes = [by("192.0.2.2", 0, 100), by("192.0.2.3", 200, MAIN), by("192.0.2.1", 100, MAIN)];
+        let default4 = |routes: &[Route]| {
+            let found = uplinks(&[device(2, "eth0", Kind::Other)], &[], routes, &[], |_| false);
+            found[&IfIndex(2)].default4
+        };
+        assert_eq!(default4(&routes), Some(Via::Gateway([192, 0, 2, 1].into())));
+        assert_eq!(default4(&routes[..1]), Some(Via::Gateway([192, 0, 2, 2].into())));
+        assert_eq!(default4(&[by("fe80::1", 0, MAIN)]), None, "an IPv4 route may have a next hop of IPv6's");
     }
 
     #[test]
@@ -187,6 +231,7 @@ mod tests {
         let eth0 = &found[&IfIndex(2)];
         assert_eq!(eth0.ipv4, Some([192, 0, 2, 9].into()));
         assert_eq!(eth0.ipv6, Some("2001:db8::9".parse().unwrap()));
+        assert_eq!((eth0.default4, found[&IfIndex(3)].default4), (Some(Via::Link), None));
         let chosen = ["idle", "ib0", "absent"].map(str::to_owned);
         let found = uplinks(&devices, &addresses, &routes, &chosen, |_| false);
         assert_eq!(found.keys().collect::<Vec<_>>(), [&IfIndex(5)]);

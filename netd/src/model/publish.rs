@@ -299,6 +299,11 @@ impl Publication {
             && spec.host.is_none_or(|ports| self.host.ports().contains(ports))
     }
 
+    /// Whether all of the container's ports that `other` leads to are reached by this publication, too.
+    pub fn leads_where(&self, other: &Self) -> bool {
+        self.host.protocol == other.host.protocol && self.container_ports().contains(other.container_ports())
+    }
+
     /// Whether `spec` names this publication: what it leaves open it does not ask for.
     pub fn is_meant_by(&self, spec: &PortSpec) -> bool {
         let host = self.host.ports();

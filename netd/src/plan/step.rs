@@ -119,7 +119,7 @@ pub enum Step {
         /// Where they should lead.
         to: Option<PublicationRow>,
     },
-    /// End the flows that came to ports which lead elsewhere by now. There is no way back, and none is needed: a flow that
+    /// End the flows that came to ports, or have addresses, which lead elsewhere by now. There is no way back, and none is needed: a flow that
     /// is allowed begins anew.
     EndUnpublished,
     /// End bindings of networks whose mapping is not endpoint-independent by now, and flows that came to a port which is not open
@@ -349,6 +349,10 @@ fn add(
         to.externals.iter().filter(|(external, wanted)| from.externals.get(*external) != Some(*wanted))
     {
         steps.push(Step::External { external, from: None, to: Some(internal) });
+    }
+    if steps.iter().any(|step| matches!(step, Step::External { to: Some(_), .. })) {
+        // The address may have been the host's until a moment ago.
+        steps.push(Step::EndUnpublished);
     }
     for (&host, &row) in &to.publications {
         if from.publications.get(&host) != Some(&row) {

@@ -151,7 +151,7 @@ impl Fixture {
             ipv4: ipv4.parse::<Ipv4Addr>().unwrap().into(),
             ipv6: ipv6.parse::<Ipv6Addr>().unwrap().into(),
             mac: Mac::new(UPLINK),
-            pad: [0; 2],
+            ..UplinkEntry::default()
         };
         self.datapath.put_uplink(index(interface), framing, &entry).unwrap();
     }

@@ -2,7 +2,8 @@
 //! those of the list of cases that the behaviour was specified by.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use etherparse::IpNumber;
 use netd_tests::lab::{
@@ -192,11 +193,7 @@ fn nat52_hairpin() {
         [Family::V4.host(); 2]
     );
     assert!(ping(&c.ns, external(Family::V4, 9), Ping::default()));
-    assert!(!ping(
-        &c.ns,
-        a.ipv4.into(),
-        Ping { patience: std::time::Duration::from_millis(300), ..Ping::default() }
-    ));
+    assert!(!ping(&c.ns, a.ipv4.into(), Ping { patience: Duration::from_millis(300), ..Ping::default() }));
 }
 
 #[test]
@@ -257,7 +254,7 @@ fn an_external_address_is_announced_on_the_uplinks_link() {
 fn nat53_the_uplink_answers_for_external_addresses_alone() {
     let (lab, _a) = known();
     let mac = lab.host.ns.link_address("up0");
-    let quick = Ping { patience: std::time::Duration::from_millis(500), ..Ping::default() };
+    let quick = Ping { patience: Duration::from_millis(500), ..Ping::default() };
     for family in Family::BOTH {
         assert!(ping(&lab.outside, external(family, 9), Ping::default()));
         assert_eq!(neighbour(&lab.outside, external(family, 9)), Some(mac.clone()));
@@ -283,8 +280,7 @@ fn nat53_the_uplink_answers_for_external_addresses_alone() {
 
 /// Whether anybody answers, from the namespace that the thread is in.
 fn ping_here(to: IpAddr, quick: Ping) -> bool {
-    let socket =
-        std::net::UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).expect("binding");
+    let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).expect("binding");
     socket.set_read_timeout(Some(quick.patience)).expect("a socket's timeout");
     let _ = socket.send_to(b"anybody?", at(to, 5398));
     socket.recv_from(&mut [0; 8]).is_ok()
@@ -354,6 +350,94 @@ fn it_outlives_the_daemon_and_not_its_endpoint() {
     drop(b);
     lab.host.start(&[]);
     assert_eq!(lab.host.netd_json("nat ls")["externals"], serde_json::json!([]));
+}
+
+/// An address of the host's comes to be a container's: whoever speaks to it speaks to that one.
+#[test]
+fn nat48_no_flow_leads_to_whom_an_address_led_before() {
+    let lab = Lab::new();
+    let (a, b) = (lab.container("a"), lab.container("b"));
+    lab.host.netd(&format!("publish netns:{} 8080:80/udp", a.ns.name()));
+    for family in Family::BOTH {
+        let address = external(family, 5);
+        let on_uplink = match family {
+            Family::V4 => format!("{address}/24 dev up0"),
+            Family::V6 => format!("{address}/64 dev up0 nodad"),
+        };
+        let (old, new) = (UdpEcho::new(&a.ns, family.any(80)), UdpEcho::new(&b.ns, family.any(8080)));
+        lab.host.ns.ip(&format!("address add {on_uplink}"));
+        let (client, within) = (udp(&lab.outside, family, 0), udp(&lab.host.ns, family, 0));
+        until("the address is the host's", || answers(&client, at(address, 8080)));
+        until("the host's own sockets reach it", || {
+            within.connect(at(address, 8080)).expect("connecting");
+            within.send(b"hello").and_then(|_| within.recv(&mut [0; 64])).is_ok()
+        });
+        let before = old.peers().len();
+
+        lab.host.ns.ip(&format!("address delete {}", on_uplink.replace(" nodad", "")));
+        until("the address can be given", || {
+            lab.host.client(&format!("nat add {address} netns:{}", b.ns.name())).status().unwrap().success()
+        });
+        ask(&client, at(address, 8080), b"hello");
+        let _ = within.send(b"hello");
+        assert_eq!((old.peers().len(), new.peers().len()), (before, 1), "{family:?}");
+    }
+}
+
+/// Sends a datagram; whether there is an answer, which need not be.
+fn answers(socket: &UdpSocket, to: SocketAddr) -> bool {
+    socket.set_read_timeout(Some(Duration::from_millis(300))).expect("a socket's timeout");
+    let answered = socket.send_to(b"hello", to).and_then(|_| socket.recv(&mut [0; 64])).is_ok();
+    socket.set_read_timeout(Some(PATIENCE)).expect("a socket's timeout");
+    answered
+}
+
+/// An address of the outside comes to the host, or to be a container's: sockets that speak to it already are led there.
+#[test]
+fn kept_sockets_follow_an_address_to_this_host() {
+    let lab = Lab::new();
+    for (network, subnet, mode) in [("nat", 40, "nat"), ("routed", 41, "routed")] {
+        lab.host.netd(&format!(
+            "network create --ipv6 --subnet 172.{subnet}.0.0/16 --subnet fd00:{subnet}::/64 \
+             --opt com.docker.network.bridge.gateway_mode_ipv4={mode} \
+             --opt com.docker.network.bridge.gateway_mode_ipv6={mode} {network}"
+        ));
+    }
+    lab.outside.ip(&format!("route add 172.41.0.0/16 via {}", Family::V4.host()));
+    lab.outside.ip(&format!("-6 route add fd00:41::/64 via {}", Family::V6.host()));
+    let (a, b) = (lab.container("a"), lab.container("b"));
+    let clients = ["nat", "routed"].map(|network| lab.container_on(network, network));
+    lab.host.netd(&format!("publish netns:{} 8080:80/udp", a.ns.name()));
+    for family in Family::BOTH {
+        for last in [70, 71] {
+            let address = external(family, last);
+            let (whole, nodad) = match family {
+                Family::V4 => (format!("{address}/24"), ""),
+                Family::V6 => (format!("{address}/64"), "nodad"),
+            };
+            lab.outside.ip(&format!("address add {whole} dev eth0 {nodad}"));
+            let there = UdpEcho::new(&lab.outside, at(address, 8080));
+            let sockets = clients.each_ref().map(|client| udp(&client.ns, family, 0));
+            for socket in &sockets {
+                until("the address is outside", || answers(socket, at(address, 8080)));
+            }
+            drop(there);
+            lab.outside.ip(&format!("address delete {whole} dev eth0"));
+            let (server, port) = if last == 70 { (&a, 80) } else { (&b, 8080) };
+            let here = UdpEcho::new(&server.ns, family.any(port));
+            if last == 70 {
+                lab.host.ns.ip(&format!("address add {whole} dev up0 {nodad}"));
+            } else {
+                lab.host.netd(&format!("nat add {address} netns:{}", b.ns.name()));
+            }
+            for (socket, client) in sockets.iter().zip(&clients) {
+                until(&format!("{address} is here, for {}", client.ns.name()), || {
+                    answers(socket, at(address, 8080))
+                });
+            }
+            assert!(here.peers().len() >= 2);
+        }
+    }
 }
 
 #[test]
@@ -469,7 +553,7 @@ fn t64_a_network_leaves_by_the_address_that_was_chosen() {
         assert_eq!(ask(&sockets[0], echo.address, b"still"), b"still");
         assert_eq!(echo.peers().last(), Some(&at(chosen, 45_000)));
         // The host, which has the address, keeps what is its own.
-        let own = bound(&lab.host.ns, at(chosen, 46_000), std::net::UdpSocket::bind);
+        let own = bound(&lab.host.ns, at(chosen, 46_000), UdpSocket::bind);
         own.set_read_timeout(Some(PATIENCE)).expect("a socket's timeout");
         let theirs = udp(&a.ns, family, 46_000);
         for _ in 0..2 {

@@ -70,6 +70,35 @@ fn t53_nat50_a_container_reaches_its_own_port_and_its_neighbours() {
     assert!(lab.host.metrics().contains("path=\"hairpinned\""));
 }
 
+/// Who is known by the gateway's address takes none of its ports that is a socket's of the host's, or published.
+#[test]
+fn nat51_a_neighbour_takes_no_port_of_the_hosts() {
+    let lab = lab();
+    let (a, b) = (lab.container("a"), lab.container("b"));
+    publish(&lab, &a, "8080:80 8080:80/udp");
+    publish(&lab, &b, "6503:80/udp");
+    for family in Family::BOTH {
+        let (tcp, datagrams) = (TcpEcho::new(&a.ns, family.any(80)), UdpEcho::new(&a.ns, family.any(80)));
+        let server = at(a.address(family), 80);
+        let hosts = udp(&lab.host.ns, family, 6501);
+        ask(&hosts, server, b"hello");
+        let mut stream = connect(&lab.host.ns, 6502, server).expect("connecting");
+        for port in [6501, 6503] {
+            ask(&udp(&b.ns, family, port), at(family.host(), 8080), b"hello");
+        }
+        let mut beside = connect(&b.ns, 6502, at(family.host(), 8080)).expect("connecting");
+        for stream in [&mut beside, &mut stream] {
+            stream.write_all(b"hello").expect("sending");
+            stream.read_exact(&mut [0; 5]).expect("the echo");
+        }
+        ask(&hosts, server, b"hello");
+        let ports = |peers: Vec<SocketAddr>| peers.iter().map(SocketAddr::port).collect::<Vec<_>>();
+        let [udp, tcp] = [datagrams.peers(), tcp.peers()].map(ports);
+        assert_eq!((udp[0], udp[3], tcp[0]), (6501, 6501, 6502), "the host's");
+        assert!(![6501, 6503].contains(&udp[1]) && udp[2] != 6503 && tcp[1] != 6502, "{udp:?} {tcp:?}");
+    }
+}
+
 #[test]
 fn t54_nat50_a_container_of_another_network_is_served_and_known() {
     let lab = lab();

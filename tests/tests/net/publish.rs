@@ -356,3 +356,21 @@ fn datagrams_without_an_answer_go_on() {
         assert!(table.contains("unanswered"), "{table}");
     }
 }
+
+#[test]
+fn what_is_unpublished_names_the_endpoint_that_publishes_it() {
+    let lab = Lab::new();
+    for network in ["second", "first"] {
+        lab.host.netd(&format!("network create {network}"));
+    }
+    let container = lab.container_on("second", "a");
+    let name = container.ns.name();
+    lab.host.netd(&format!("publish netns:{name} 8080:80"));
+    // This one's gateway is the container's from now on.
+    lab.host.netd(&format!("network connect first netns:{name}"));
+    lab.host.netd(&format!("publish netns:{name} 8081:80"));
+    let published = lab.host.netd("publish ls");
+    assert!(["first", "second"].iter().all(|network| published.contains(network)), "{published}");
+    lab.host.netd(&format!("unpublish netns:{name} 8080:80"));
+    lab.host.netd(&format!("unpublish netns:{name} 8081:80"));
+}

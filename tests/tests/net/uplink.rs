@@ -1,7 +1,7 @@
 //! The way outside changes while traffic flows.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use netd_tests::lab::{
@@ -350,6 +350,76 @@ fn an_external_address_keeps_to_its_link() {
         until("the other way", || {
             ping(&a.ns, remote.address, Ping { patience: Duration::from_millis(300), ..Ping::default() });
             remote.by_first.drain().iter().any(|p| (p.source, p.destination) == (external, remote.address))
+        });
+    }
+}
+
+/// What a client that came by the second uplink is sent goes on to leave by it, wherever the default route led when it came, and leads by now.
+#[test]
+fn an_accepted_flow_stays_on_its_uplink() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    known_second_uplink(&lab);
+    lab.host.netd(&format!("publish netns:{} 8080:80/tcp 8080:80/udp", a.ns.name()));
+    for mut remote in Remote::both(&lab) {
+        let family = remote.family;
+        let server = at(a.address(family), 80);
+        let (_datagrams, _streams) = (UdpEcho::new(&a.ns, server), TcpEcho::new(&a.ns, server));
+        let host: IpAddr = match family {
+            Family::V4 => [192, 0, 2, 1].into(),
+            Family::V6 => "2001:db8:2::1".parse().expect("an address"),
+        };
+        remote.ip(&lab, &format!("route replace default via {} dev up1", remote.router));
+        let socket = remote.socket(&lab);
+        ask(&socket, at(host, 8080), b"hello");
+        let mut stream =
+            connect_from(&lab.outside, at(remote.address, 0), at(host, 8080)).expect("connecting");
+        let echoed = |stream: &mut TcpStream| {
+            stream.write_all(b"hello").expect("sending");
+            stream.read_exact(&mut [0; 5]).expect("the echo");
+        };
+        echoed(&mut stream);
+        remote.expect_by_second(host, "the default route");
+        remote.ip(&lab, &format!("route replace default via {} dev up0", family.outside()));
+        until("netd knows the route", || {
+            ping(&a.ns, remote.address, Ping { patience: Duration::from_millis(300), ..Ping::default() });
+            remote.by_first.drain().iter().any(|p| p.destination == remote.address)
+        });
+        for _ in 0..3 {
+            ask(&socket, at(host, 8080), b"hello");
+            echoed(&mut stream);
+        }
+        remote.expect_by_second(host, "where the default route was");
+    }
+}
+
+/// An external address keeps to its link only where its packets would leave by another's default route: what is on another link, or is routed
+/// there, is reached there.
+#[test]
+fn an_external_address_is_no_obstacle_to_other_links() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    known_second_uplink(&lab);
+    let [mut remote, _] = Remote::both(&lab);
+    let outside = Family::V4.outside();
+    let external: IpAddr = [192, 0, 2, 9].into();
+    remote.ip(&lab, &format!("route add default via {} dev up1 metric 5000", remote.router));
+    lab.host.netd(&format!("nat add {external} netns:{}", a.ns.name()));
+    until("the default route of the address's link goes before", || {
+        ping(&a.ns, remote.address, Ping { patience: Duration::from_millis(300), ..Ping::default() });
+        let by_second = remote.by_second.drain();
+        by_second.iter().any(|p| (p.source, p.destination) == (external, remote.address))
+    });
+    remote.by_first.drain();
+    // The link of the first uplink, and a way by a router that is there.
+    lab.outside.ip("address add 198.51.100.50 dev lo");
+    lab.outside.ip("address add 203.0.113.77/24 dev eth0");
+    lab.host.ns.ip("route add 198.51.100.50 via 203.0.113.77");
+    for address in [outside, [198, 51, 100, 50].into()] {
+        until("it leaves by the first uplink", || {
+            ping(&a.ns, address, Ping { patience: Duration::from_millis(300), ..Ping::default() });
+            let by_first = remote.by_first.drain();
+            by_first.iter().any(|p| (p.source, p.destination) == (external, address))
         });
     }
 }

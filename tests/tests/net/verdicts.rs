@@ -356,6 +356,13 @@ fn a_mode_of_one_family_is_none_of_the_other() {
         Ping { patience: Duration::from_millis(50), ..Ping::default() }
     ));
     assert!(ping(&lab.outside, web.address(Family::V6), Ping::default()));
+    // The container's own port is open for as long as any port of the host's leads to it.
+    lab.host.netd(&format!("publish netns:{} 8081:80", web.ns.name()));
+    let said = lab.host.netd(&format!("unpublish netns:{} 8081:80", web.ns.name()));
+    assert_eq!(said, "0.0.0.0:8081 -> 80/tcp\n");
+    assert!(echoes(&mut connect(&lab.outside, 0, at(web.address(Family::V6), 80)).expect("a routed port")));
+    lab.host.netd(&format!("unpublish netns:{} 8080:80", web.ns.name()));
+    assert_eq!(lab.host.netd("publish ls").lines().count(), 1, "the head alone");
 }
 
 #[test]

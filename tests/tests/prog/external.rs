@@ -116,9 +116,14 @@ fn an_external_address_is_its_containers_wholly() {
         // A flow that its container accepted elsewhere is answered from there.
         let host = HostPorts { first: 81, last: 81, ..host };
         fixture.datapath.put_publication(&host, A.slot, 8081, Reserver::Netd).unwrap();
-        fixture.assert_returns(A, &back(v6, L4::Tcp(5002, 81, SYN)));
-        let left = fixture.assert_leaves(A, &out(A, v6, L4::Tcp(8081, 5002, SYN | ACK)));
+        let [seen, _] = fixture.assert_returns(A, &back(v6, L4::Tcp(5002, 81, SYN))).ports;
+        let left = fixture.assert_leaves(A, &out(A, v6, L4::Tcp(8081, seen, SYN | ACK)));
         assert_eq!((left.source, left.ports), (external(v6), [81, 5002]));
+        // And what is said to the remote by the external address is another flow, though of the remote's same port.
+        let came = read(&fixture.arrive(&arriving(remote(v6), known(v6), L4::Tcp(5002, 8081, SYN))).packet);
+        assert_eq!((came.destination, came.ports), (A.address(v6), [5002, 8081]));
+        let left = read(&fixture.send(A, &out(A, v6, L4::Tcp(8081, 5002, SYN | ACK))).packet);
+        assert_eq!((left.source, left.ports), (known(v6), [8081, 5002]));
     }
 }
 

@@ -2,7 +2,10 @@
 
 use crate::{
     fixture::{A, B, Fixture, GATEWAY, NEXT, REDIRECTED, ROUTER, UPLINK},
-    packet::{L3, L4, Read, SYN, address, back, external, icmp_error, l4, out, read, read_error, remote},
+    packet::{
+        L3, L4, Read, SYN, address, back, external, fragments, frame, icmp_error, l4, out, read, read_error,
+        remote,
+    },
 };
 
 /// Type, code and the word that follows, of errors that the outside sends.
@@ -67,6 +70,31 @@ fn errors_from_the_outside_reach_the_sender() {
     }
     assert_eq!(fixture.took("icmp_error_in"), count);
     assert_eq!(fixture.dropped(), 0);
+}
+
+/// Routers report that a fragment is too big: under IPv6 its header is between the IP header and the ports.
+#[test]
+fn an_error_about_a_fragment_reaches_the_sender() {
+    let fixture = Fixture::new();
+    for v6 in [false, true] {
+        for port in [5000, 40000] {
+            let whole = frame([A.mac, GATEWAY], A.address(v6), remote(v6), 64, L4::Udp(port, 53), &[7; 200]);
+            let [first, _] = fragments(&whole, port, 64);
+            let sent = fixture.send(A, &first);
+            assert_eq!(sent.verdict, REDIRECTED);
+            let (kind, word) = if v6 { ([2, 0], 1280) } else { ([3, 4], 1280) };
+            let about = &sent.packet[L3..];
+            let error = icmp_error([ROUTER, UPLINK], router(v6), external(v6), kind, word, about);
+            let ran = fixture.arrive(&error);
+            assert_eq!(ran.verdict, REDIRECTED, "port {port}");
+            let got = read_error(&ran.packet);
+            assert_eq!((got.destination, got.kind, got.word), (A.address(v6), kind, word));
+            // As the container has sent it, but for its TTL.
+            let [addresses, ttl] = if v6 { [8, 7] } else { [12, 8] };
+            assert_eq!(got.about[addresses..], first[L3 + addresses..]);
+            assert_eq!(got.about[ttl], 63);
+        }
+    }
 }
 
 #[test]

@@ -203,6 +203,7 @@ mod tests {
             framing: crate::model::Framing::Ethernet,
             ipv4: Some([192, 0, 2, 1].into()),
             ipv6: None,
+            default4: None,
             mac: MacAddress::new([2, 0, 0, 0, 0, 2]),
             mtu: 1500,
             up: true,

@@ -67,14 +67,9 @@ impl Engine {
         self.act(move |engine, mut writer| async move {
             let specs = read(&request.ports)?;
             let state = engine.state();
-            let endpoint = find(&state, &request.endpoint)?;
-            // Where it is the endpoint's own address that is dialled, the host's half of a spec says nothing.
-            let is_meant_by = |publication: &Publication, spec: &PortSpec| {
-                let own = PortSpec { address: None, host: None, ..*spec };
-                publication.is_meant_by(if endpoint.has(publication.host.address) { &own } else { spec })
-            };
+            let endpoint = published_by(&state, &request.endpoint, &specs)?;
             for (spec, text) in specs.iter().zip(&request.ports) {
-                if !endpoint.publications.iter().any(|publication| is_meant_by(publication, spec)) {
+                if !publishes(endpoint, spec) {
                     let whole = endpoint.publications.iter().find(|publication| publication.holds(spec));
                     let whole = whole.map(|it| format!(" but as part of {}, which ends as a whole", it.host));
                     return Err(Error::not_found(format!(
@@ -84,10 +79,20 @@ impl Engine {
                     )));
                 }
             }
+            let (ending, staying): (Vec<_>, Vec<_>) = endpoint
+                .publications
+                .iter()
+                .copied()
+                .partition(|publication| specs.iter().any(|spec| is_meant(endpoint, publication, spec)));
+            // A port of the endpoint's own address is open for as long as a port of the host's leads to it.
+            let is_own = |publication: &Publication| endpoint.has(publication.host.address);
+            let is_needed = |own: &Publication| {
+                is_own(own) && staying.iter().any(|other| !is_own(other) && other.leads_where(own))
+            };
+            let (kept, removed): (Vec<_>, Vec<_>) = ending.into_iter().partition(is_needed);
             let mut changed = endpoint.clone();
-            let is_meant =
-                |publication: &mut Publication| specs.iter().any(|spec| is_meant_by(publication, spec));
-            let removed = changed.publications.extract_if(.., is_meant).collect();
+            changed.publications = [staying, kept].concat();
+            changed.publications.sort_unstable();
             if let Err(error) = engine.put_endpoint(&mut writer, &changed).await
                 && !engine.has_departed(&mut writer, changed.id).await?
             {
@@ -262,28 +267,49 @@ fn in_order(mut specs: Vec<PortSpec>) -> Vec<PortSpec> {
     specs
 }
 
-/// The endpoint that `text` names: `NETWORK/ENDPOINT`, or an endpoint's sandbox, name or id. Of a sandbox in several networks
-/// it is the endpoint that carries the sandbox's default route.
+/// Whether a spec says this publication. Where it is the endpoint's own address that is dialled, the host's half says nothing.
+fn is_meant(endpoint: &Endpoint, publication: &Publication, spec: &PortSpec) -> bool {
+    let own = PortSpec { address: None, host: None, ..*spec };
+    publication.is_meant_by(if endpoint.has(publication.host.address) { &own } else { spec })
+}
+
+fn publishes(endpoint: &Endpoint, spec: &PortSpec) -> bool {
+    endpoint.publications.iter().any(|publication| is_meant(endpoint, publication, spec))
+}
+
+/// The one endpoint of those that `text` names that has published all this; or else the one that [`find`] finds.
+fn published_by<'a>(state: &'a State, text: &str, specs: &[PortSpec]) -> Result<&'a Endpoint, Error> {
+    let named = named(state, text)?;
+    let mut all = named.iter().filter(|endpoint| specs.iter().all(|spec| publishes(endpoint, spec)));
+    match (all.next(), all.next()) {
+        (Some(endpoint), None) => Ok(endpoint),
+        _ => find(state, text),
+    }
+}
+
+/// The endpoint that `text` names. Of a sandbox in several networks it is the endpoint that carries the sandbox's default route.
 fn find<'a>(state: &'a State, text: &str) -> Result<&'a Endpoint, Error> {
-    let not_found = || Error::not_found(format!("endpoint {text} not found"));
-    if let Some((network, endpoint)) = text.split_once('/').filter(|(network, _)| !network.is_empty())
-        && let Ok(network) = state.find_network(network)
-    {
-        return state.find_endpoint(network.id, endpoint).ok_or_else(not_found);
+    let named = named(state, text)?;
+    if let [endpoint] = *named {
+        return Ok(endpoint);
     }
-    let found: Vec<_> =
-        state.networks.keys().filter_map(|&network| state.find_endpoint(network, text)).collect();
-    match found.as_slice() {
-        [] => Err(not_found()),
-        [endpoint] => Ok(endpoint),
-        [first, ..] => {
-            let gateway = first.far_end.sandbox().and_then(|sandbox| plan::gateway_endpoint(state, sandbox));
-            let is_gateway = |endpoint: &&&Endpoint| gateway.is_some_and(|gateway| gateway.id == endpoint.id);
-            found.iter().find(is_gateway).copied().ok_or_else(|| {
-                Error::invalid(format!("endpoint {text} is in several networks: name it as NETWORK/ENDPOINT"))
-            })
+    let sandbox = named.first().and_then(|endpoint| endpoint.far_end.sandbox());
+    let gateway = sandbox.and_then(|sandbox| plan::gateway_endpoint(state, sandbox));
+    let is_gateway = |endpoint: &&Endpoint| gateway.is_some_and(|gateway| gateway.id == endpoint.id);
+    named.iter().copied().find(is_gateway).ok_or_else(|| {
+        Error::invalid(format!("endpoint {text} is in several networks: name it as NETWORK/ENDPOINT"))
+    })
+}
+
+/// The endpoints that `text` names, one at the least: `NETWORK/ENDPOINT`, or an endpoint's sandbox, name or id.
+fn named<'a>(state: &'a State, text: &str) -> Result<Vec<&'a Endpoint>, Error> {
+    let found: Vec<_> = match text.split_once('/').filter(|(network, _)| !network.is_empty()) {
+        Some((network, endpoint)) if let Ok(network) = state.find_network(network) => {
+            state.find_endpoint(network.id, endpoint).into_iter().collect()
         }
-    }
+        _ => state.networks.keys().filter_map(|&network| state.find_endpoint(network, text)).collect(),
+    };
+    if found.is_empty() { Err(Error::not_found(format!("endpoint {text} not found"))) } else { Ok(found) }
 }
 
 #[cfg(test)]
