@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use ipnet::IpNet;
 use tokio::runtime::Handle;
 
 use super::{Error, Host};
@@ -24,6 +25,7 @@ impl Host {
     pub async fn observe(&self, known: &World, left: &BTreeSet<String>) -> Result<World, Error> {
         let devices = self.links.devices().await?;
         let mut world = self.observe_links(known, &devices).await?;
+        self.observe_routes(&mut world, &devices).await?;
         world.stations = self.observe_stations(known, &devices).await?;
         let unknown = |name: &&String| !known.bridges.contains_key(*name) && !known.veths.contains_key(*name);
         let there = |name: &&String| devices.iter().any(|device| device.name == **name);
@@ -79,6 +81,7 @@ impl Host {
     pub async fn observe_whole(&self, known: &World) -> Result<World, Error> {
         let devices = self.links.devices().await?;
         let mut world = self.observe_links(known, &devices).await?;
+        self.observe_routes(&mut world, &devices).await?;
         world.stations = self.observe_stations(known, &devices).await?;
         self.observe_tables(&mut world, &devices)?;
         world.networks = keep(world.networks, &known.networks);
@@ -92,7 +95,7 @@ impl Host {
         Ok(world)
     }
 
-    /// The links. What is attached to them is in the tables, and taken for being as known.
+    /// The links. What is attached to them is in the tables, what leads to them in the routes: both are taken for being as known.
     async fn observe_links(&self, known: &World, devices: &[Device]) -> Result<World, Error> {
         let by_name: BTreeMap<&str, &Device> = devices.iter().map(|device| (&*device.name, device)).collect();
         let by_index: BTreeMap<u32, &Device> = devices.iter().map(|device| (device.index, device)).collect();
@@ -107,9 +110,8 @@ impl Host {
                 addresses.retain(|net| wanted.addresses.contains(net));
             }
             let settings = wanted_settings(&device.settings, &wanted.settings);
-            let (mtu, up, adopted, segment) = (device.mtu, device.up, wanted.adopted, wanted.segment);
-            let given = wanted.given.clone();
-            let link = BridgeLink { mac, mtu, up, addresses, adopted, given, segment, settings };
+            let link =
+                BridgeLink { mac, mtu: device.mtu, up: device.up, addresses, settings, ..wanted.clone() };
             world.bridges.insert(name.clone(), link);
         }
         let tells_apart = known.veths.values().any(|veth| veth.port.vlans.is_some());
@@ -158,6 +160,21 @@ impl Host {
             world.veths.insert(name.clone(), veth);
         }
         Ok(world)
+    }
+
+    /// Whether the routes lead to the bridges' subnets.
+    async fn observe_routes(&self, world: &mut World, devices: &[Device]) -> Result<(), Error> {
+        let routes = self.links.routes().await?;
+        let on_link = routes.iter().filter(|route| route.gateway.is_none());
+        let connected: BTreeSet<_> = on_link.map(|route| (route.index, route.destination)).collect();
+        for device in devices {
+            if let Some(bridge) = world.bridges.get_mut(&device.name) {
+                let leads = |net: IpNet| connected.contains(&(device.index, net.trunc()));
+                let all_lead = bridge.connecting().all(leads);
+                bridge.connected = all_lead;
+            }
+        }
+        Ok(())
     }
 
     /// Those of the known stations that the bridges are told of.

@@ -80,6 +80,11 @@ impl Links {
         for &net in to.addresses.difference(&from.addresses) {
             self.add_address(index, net).await?;
         }
+        if to.connected && !from.connected {
+            for net in to.connecting() {
+                self.connect_subnet(index, net).await?;
+            }
+        }
         if to.up && !to.adopted && to.addresses.iter().any(|net| net.addr().is_ipv6()) {
             self.ensure_link_local(index, to.mac).await?;
         }

@@ -11,7 +11,7 @@ use rtnetlink::{
     RouteMessageBuilder,
     packet_route::{
         AddressFamily,
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType, RouteVia},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia},
     },
 };
 
@@ -141,12 +141,32 @@ impl Links {
         request.await.doing(|| format!("add the route to {}", route.destination))
     }
 
+    /// Makes a link lead to the subnet of an address of its own, as the kernel does when it gets the address; there being such a
+    /// route is as good.
+    pub(super) async fn connect_subnet(&self, index: u32, net: IpNet) -> Result<(), Error> {
+        let request = self.handle.route().add(connected(index, net)).execute();
+        gone_is_as_good(request.await, libc::EEXIST).doing(|| format!("add the route to {}", net.trunc()))
+    }
+
     /// Takes back [`Links::add_route`]; there being no such route is as good.
     pub(super) async fn delete_route(&self, index: u32, route: &model::Route) -> Result<(), Error> {
         let request = self.handle.route().del(message(index, route)).execute();
         gone_is_as_good(request.await, libc::ESRCH)
             .doing(|| format!("delete the route to {}", route.destination))
     }
+}
+
+/// The kernel's own route to an address' subnet: it takes it away with the address.
+fn connected(index: u32, net: IpNet) -> RouteMessage {
+    /// `IP6_RT_PRIO_ADDRCONF` in include/net/ip6_route.h.
+    const METRIC6: u32 = 256;
+    let metric = if net.addr().is_ipv6() { METRIC6 } else { 0 };
+    let mut message = message(index, &model::Route { destination: net.trunc(), gateway: None, metric });
+    message.header.protocol = RouteProtocol::Kernel;
+    if let IpAddr::V4(own) = net.addr() {
+        message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(own)));
+    }
+    message
 }
 
 pub(super) fn message(index: u32, route: &model::Route) -> RouteMessage {

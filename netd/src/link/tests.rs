@@ -30,6 +30,7 @@ fn bridge(last: u8, addresses: &[&str]) -> BridgeLink {
         mtu: 1400,
         up: true,
         addresses,
+        connected: true,
         adopted: false,
         given: BTreeSet::new(),
         segment: false,
@@ -209,6 +210,35 @@ async fn a_bridge_changes_its_addresses() {
     let index = links.index("br0").await.unwrap();
     links.delete("br0").await.unwrap();
     assert_eq!(links.addresses_of(index).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_bridge_leads_to_its_subnets_again() {
+    let (_namespace, links) = namespace().await;
+    let message = rtnetlink::LinkBridge::new("br0").build();
+    links.handle.link().add(message).execute().await.unwrap();
+    let index = links.index("br0").await.unwrap();
+    let bare = BridgeLink { mtu: 1500, up: false, ..bridge(1, &[]) };
+    let whole = bridge(1, &["10.0.0.1/24", "10.9.0.1/31", "10.8.0.1/32"]);
+    links.set_bridge("br0", &bare, &whole).await.unwrap();
+    let routes = async || {
+        let mut routes = links.routes().await.unwrap();
+        routes.retain(|route| route.destination.addr().is_ipv4());
+        routes
+    };
+    let before = routes().await;
+    assert_eq!(before.len(), 2, "{before:?}");
+    for route in &before {
+        let (destination, gateway, metric) = (route.destination, route.gateway, route.metric);
+        let route = crate::model::Route { destination, gateway, metric };
+        links.delete_route(index, &route).await.unwrap();
+    }
+    let cut_off = BridgeLink { connected: false, ..whole.clone() };
+    // Whether there are routes or not.
+    for _ in 0..2 {
+        links.set_bridge("br0", &cut_off, &whole).await.unwrap();
+        assert_eq!(routes().await, before);
+    }
 }
 
 #[tokio::test]

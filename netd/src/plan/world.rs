@@ -61,6 +61,8 @@ pub struct BridgeLink {
     pub up: bool,
     /// Its addresses, the kernel's own link-local one apart.
     pub addresses: BTreeSet<IpNet>,
+    /// Whether the host's routes lead to the subnets of those addresses, as far as they are [`Self::connecting`].
+    pub connected: bool,
     /// It was there before netd, and stays; addresses that netd did not give it are not mentioned.
     pub adopted: bool,
     /// Addresses that it did not bear before it was adopted.
@@ -72,6 +74,13 @@ pub struct BridgeLink {
 }
 
 impl BridgeLink {
+    /// The addresses that netd gave it and that bring a route to a subnet: the kernel makes none to an IPv4 address by itself.
+    pub fn connecting(&self) -> impl Iterator<Item = IpNet> {
+        let is_own = |net: &&IpNet| !self.adopted || self.given.contains(*net);
+        let has_subnet = |net: &&IpNet| net.addr().is_ipv6() || net.prefix_len() < net.max_prefix_len();
+        self.addresses.iter().filter(is_own).filter(has_subnet).copied()
+    }
+
     /// An adopted one as it is left: with no address but those that it bore before.
     pub fn released(&self) -> Self {
         Self { addresses: self.addresses.difference(&self.given).copied().collect(), ..self.clone() }

@@ -111,6 +111,29 @@ fn a_restart_gives_a_bridge_all_its_addresses_back() {
 }
 
 #[test]
+fn a_restart_gives_a_bridge_its_connected_routes_back() {
+    let lab = Lab::new();
+    lab.host.netd(
+        "network create --ipv6 --subnet 172.31.0.0/24 --subnet fd00:31::/64 --opt com.docker.network.bridge.name=br9 n",
+    );
+    let a = lab.container_on("n", "a");
+    let routes = || ["-4", "-6"].map(|family| lab.host.ns.ip(&format!("{family} route show dev br9")));
+    let before = routes();
+    lab.host.kill();
+    lab.host.ns.ip("route delete 172.31.0.0/24 dev br9");
+    lab.host.ns.ip("-6 route delete fd00:31::/64 dev br9");
+    lab.host.start(&[]);
+    assert_eq!(routes(), before);
+    for family in Family::BOTH {
+        assert!(ping(&lab.host.ns, a.address(family), Ping::default()));
+        assert!(ping(&a.ns, a.gateway(family), Ping::default()));
+    }
+    // With the addresses they go, like the kernel's own.
+    lab.host.ns.ip("address flush dev br9");
+    assert_eq!(routes(), [""; 2]);
+}
+
+#[test]
 fn a_bridge_that_was_taken_away_comes_back_with_all_its_ports() {
     let lab = Lab::new();
     let a = lab.container_on("bridge", "a");

@@ -141,6 +141,7 @@ fn bridge() -> impl Strategy<Value = BridgeLink> {
         mtu,
         up,
         addresses,
+        connected: last == 1,
         adopted: false,
         given: BTreeSet::new(),
         segment: false,
