@@ -90,10 +90,11 @@ impl Links {
         gone_is_as_good(request.execute().await, libc::EEXIST).doing(|| format!("add the address {net}"))
     }
 
-    /// Takes an address from a link; it having none such is as good.
+    /// Takes an address from a link; it having none such is as good, and so is its having no IPv6.
     pub(super) async fn delete_address(&self, index: u32, net: IpNet) -> Result<(), Error> {
         let request = self.handle.address().del(message(index, net)).execute();
-        gone_is_as_good(request.await, libc::EADDRNOTAVAIL).doing(|| format!("delete the address {net}"))
+        let deleted = gone_is_as_good(request.await, libc::EADDRNOTAVAIL);
+        gone_is_as_good(deleted, libc::ENXIO).doing(|| format!("delete the address {net}"))
     }
 }
 

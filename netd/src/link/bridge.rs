@@ -9,7 +9,7 @@ use rtnetlink::{
 
 use super::{Address, Doing as _, Error, Links, sysctl};
 use crate::{
-    model::{BridgeSettings, MacAddress},
+    model::{BridgeSettings, IPV6_MTU, MacAddress},
     plan::BridgeLink,
 };
 
@@ -26,10 +26,7 @@ impl Links {
             .map_err(|error| known_lack(error, &bridge.settings))?;
         let bare = BridgeLink { up: false, addresses: BTreeSet::new(), ..bridge.clone() };
         let result = async {
-            sysctl::refuse_router_advertisements(name)?;
-            if bridge.segment {
-                sysctl::set_ipv6(name, false)?;
-            }
+            restrain_ipv6(name, bridge)?;
             self.change_bridge(name, &bare, bridge).await
         };
         let result = result.await;
@@ -70,10 +67,14 @@ impl Links {
                 .doing(|| format!("change the settings of the bridge {name}"))
                 .map_err(|error| known_lack(error, &to.settings))?;
         }
+        self.set(message.build(), name).await?;
+        if from.mtu < IPV6_MTU && !to.adopted {
+            // It had no IPv6, and with it the kernel has forgotten what it was told of that.
+            restrain_ipv6(name, to)?;
+        }
         if to.addresses.iter().any(|net| net.addr().is_ipv6()) {
             sysctl::set_ipv6(name, true)?;
         }
-        self.set(message.build(), name).await?;
         for &net in from.addresses.difference(&to.addresses) {
             self.delete_address(index, net).await?;
         }
@@ -100,6 +101,12 @@ impl Links {
         }
         self.add_address(index, mac.link_local().into()).await
     }
+}
+
+/// Keeps a bridge of netd's own from what the kernel would do with IPv6 there by itself.
+fn restrain_ipv6(name: &str, bridge: &BridgeLink) -> Result<(), Error> {
+    sysctl::refuse_router_advertisements(name)?;
+    if bridge.segment { sysctl::set_ipv6(name, false) } else { Ok(()) }
 }
 
 /// What the kernel has to be told so that a bridge has the settings `to`.

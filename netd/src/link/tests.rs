@@ -242,6 +242,21 @@ async fn a_bridge_leads_to_its_subnets_again() {
 }
 
 #[tokio::test]
+async fn a_bridge_may_get_too_narrow_for_ipv6() {
+    let (_namespace, links) = namespace().await;
+    let message = rtnetlink::LinkBridge::new("br0").build();
+    links.handle.link().add(message).execute().await.unwrap();
+    let index = links.index("br0").await.unwrap();
+    let wide = bridge(1, &["10.0.0.1/24", "fd00::1/64"]);
+    for &net in &wide.addresses {
+        links.add_address(index, net).await.unwrap();
+    }
+    let narrow = BridgeLink { mtu: 1000, ..bridge(1, &["10.0.0.1/24"]) };
+    links.set_bridge("br0", &wide, &narrow).await.unwrap();
+    assert_eq!(links.own_addresses(index, &narrow.addresses).await.unwrap(), narrow.addresses);
+}
+
+#[tokio::test]
 async fn a_bridge_and_its_ports_take_their_settings() {
     let (_namespace, links) = namespace().await;
     let message = rtnetlink::LinkBridge::new("br0").build();

@@ -6,6 +6,16 @@ use netd_tests::lab::{
     Container, Family, Lab, Ping, TcpEcho, UdpEcho, UdpStream, ask, at, connect, ping, udp, until,
 };
 
+/// The name of the host's end of a container's link.
+fn port_to(lab: &Lab, container: &Container) -> String {
+    let link = container.ns.ip("-oneline link show eth0");
+    let (_, index) = link.split_once("@if").expect("a veth");
+    let (index, _) = index.split_once(':').expect("the other end's index");
+    let ports = lab.host.ns.ip("-oneline link show");
+    let port = ports.lines().find(|line| line.starts_with(&format!("{index}: "))).expect("the other end");
+    port[index.len() + 2..].split_once('@').expect("a veth").0.to_owned()
+}
+
 /// New flows of every kind, from a container to the outside.
 fn new_flows_work(lab: &Lab, from: &Container) {
     for family in Family::BOTH {
@@ -131,6 +141,29 @@ fn a_restart_gives_a_bridge_its_connected_routes_back() {
     // With the addresses they go, like the kernel's own.
     lab.host.ns.ip("address flush dev br9");
     assert_eq!(routes(), [""; 2]);
+}
+
+/// A bridge's MTU follows those of its ports, and without 1,280 bytes there is no IPv6.
+#[test]
+fn a_restart_gives_a_bridge_its_mtu_and_ipv6_back() {
+    let lab = Lab::new();
+    lab.host.netd(
+        "network create --ipv6 --subnet 172.31.0.0/24 --subnet fd00:31::/64 --opt com.docker.network.bridge.name=br9 n",
+    );
+    let a = lab.container_on("n", "a");
+    let port = port_to(&lab, &a);
+    for narrowed in [&*port, "br9"] {
+        lab.host.kill();
+        lab.host.ns.ip(&format!("link set {narrowed} mtu 1200"));
+        assert!(!lab.host.ns.ip("address show dev br9").contains("fd00:31::1"), "its IPv6 is gone");
+        lab.host.start(&[]);
+        for family in Family::BOTH {
+            assert!(ping(&a.ns, a.gateway(family), Ping { size: 1400, ..Ping::default() }));
+            assert!(ping(&lab.host.ns, a.address(family), Ping::default()));
+            assert!(ping(&a.ns, family.outside(), Ping::default()));
+        }
+        assert_eq!(lab.host.ns.read_sysctl("net.ipv6.conf.br9.accept_ra"), "0");
+    }
 }
 
 #[test]
