@@ -198,10 +198,10 @@ impl Host {
             Some(name) if world.veths.contains_key(*name) => LinkRef::Name((*name).to_owned()),
             _ => LinkRef::Gone(index),
         };
-        let networks = observed
-            .networks
-            .iter()
-            .map(|(&number, entry)| (number, network_row(entry, bridge(entry.bridge))));
+        let networks = observed.networks.iter().map(|(&number, entry)| {
+            let heard = observed.bridges.contains(&entry.bridge);
+            (number, network_row(entry, bridge(entry.bridge), heard))
+        });
         let networks = networks.collect();
         let endpoints = observed.endpoints.iter().map(|(&slot, entry)| {
             let rate = observed.rates.get(&slot).copied().unwrap_or_default();
@@ -253,9 +253,10 @@ fn link_names(world: &World) -> impl Iterator<Item = &str> {
     world.bridges.keys().chain(world.veths.keys()).chain(far_ends).map(String::as_str)
 }
 
-fn network_row(entry: &NetworkEntry, bridge: LinkRef) -> NetworkRow {
+fn network_row(entry: &NetworkEntry, bridge: LinkRef, heard: bool) -> NetworkRow {
     NetworkRow {
         bridge,
+        heard,
         flags: entry.flags,
         gateway4: Some(Ipv4Addr::from(entry.gateway4)).filter(|address| !address.is_unspecified()),
         gateway6: Some(Ipv6Addr::from(entry.gateway6)).filter(|address| !address.is_unspecified()),

@@ -383,6 +383,7 @@ impl Datapath {
     pub fn observe(&self) -> Result<Observed, Error> {
         let mut observed = self.maps().observe()?;
         observed.ports = self.programs().attached(programs::FROM_CONTAINER)?;
+        observed.bridges = self.programs().attached(programs::FROM_HOST)?;
         observed.segments = self.programs().attached(programs::TO_SEGMENT)?;
         observed.publications = lock(&self.publications).observe()?;
         Ok(observed)

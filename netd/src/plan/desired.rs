@@ -117,6 +117,7 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
     }
     let row = NetworkRow {
         bridge: LinkRef::Name(bridge.interface.clone()),
+        heard: true,
         flags,
         gateway4: network.pool4().filter(|_| bridge.bears(false)).and_then(|pool| ipv4(pool.gateway?)),
         gateway6: network.pool6().filter(|_| bridge.bears(true)).and_then(|pool| ipv6(pool.gateway?)),

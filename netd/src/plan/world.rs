@@ -210,6 +210,8 @@ pub struct Interface {
 pub struct NetworkRow {
     /// The kernel bridge.
     pub bridge: LinkRef,
+    /// Whether `from_host` hears what the host sends there.
+    pub heard: bool,
     /// `netd_common::bridge`'s.
     pub flags: u32,
     /// The bridge's address.

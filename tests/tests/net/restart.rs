@@ -167,6 +167,25 @@ fn a_restart_gives_a_bridge_its_mtu_and_ipv6_back() {
 }
 
 #[test]
+fn a_restart_has_a_bridge_hear_the_host_again() {
+    let lab = Lab::new();
+    let status = lab.host.netd_json("status");
+    let attached = |status: &serde_json::Value| {
+        let mut links = status["links"].as_array().expect("a list").iter();
+        links.any(|link| link["program"] == "from_host" && link["interface"] == "netd0")
+    };
+    assert!(attached(&status), "{status}");
+    let index = lab.host.ns.ip("-oneline link show netd0");
+    let (index, _) = index.split_once(':').expect("an index");
+    lab.host.kill();
+    let pin = format!("{}/links/from_host-{index}", status["pins"].as_str().expect("a path"));
+    assert!(lab.host.command("rm").arg(pin).status().expect("running rm").success());
+    lab.host.start(&[]);
+    let status = lab.host.netd_json("status");
+    assert!(attached(&status), "{status}");
+}
+
+#[test]
 fn a_bridge_that_was_taken_away_comes_back_with_all_its_ports() {
     let lab = Lab::new();
     let a = lab.container_on("bridge", "a");

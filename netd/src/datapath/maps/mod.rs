@@ -53,6 +53,8 @@ pub struct Observed {
     pub uplinks: BTreeMap<IfIndex, Uplink>,
     /// Interfaces that `from_container` is attached to.
     pub ports: BTreeSet<IfIndex>,
+    /// Interfaces that `from_host` is attached to.
+    pub bridges: BTreeSet<IfIndex>,
     /// Interfaces that `to_segment` is attached to.
     pub segments: BTreeSet<IfIndex>,
     /// Published ports: the endpoint's slot, the first port of the container, and who reserves those of the host.

@@ -249,7 +249,16 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
                     let (gateway4, gateway6, source4, source6) = (None, None, None, None);
                     Some((
                         number,
-                        NetworkRow { bridge, flags, gateway4, gateway6, source4, source6, mac: mac(0) },
+                        NetworkRow {
+                            bridge,
+                            heard: at == 0,
+                            flags,
+                            gateway4,
+                            gateway6,
+                            source4,
+                            source6,
+                            mac: mac(0),
+                        },
                     ))
                 });
                 let endpoints = endpoints.into_iter().filter_map(|(slot, (at, flags))| {
@@ -319,6 +328,7 @@ fn publish(
 fn bindings_end_where_a_network_has_no_such_option_any_more() {
     let row = |flags| NetworkRow {
         bridge: LinkRef::Gone(1),
+        heard: true,
         flags,
         gateway4: None,
         gateway6: None,
