@@ -1,12 +1,12 @@
 //! The host that the daemon runs on.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Error, Taken, Target, run};
 use crate::{
     datapath::{Datapath, EndpointEntry, IfIndex, NetworkEntry},
     link::{Grace, Links},
-    plan::{EndpointRow, LinkRef, NetworkRow, Step, Veth},
+    plan::{EndpointRow, LinkRef, NetworkRow, Step, Veth, World},
 };
 
 /// The host: its links, and the datapath at them.
@@ -108,6 +108,35 @@ impl Host {
         set
     }
 
+    /// Gives the ports of known endpoints their names back, whoever has renamed them: the programs know them by their indices. What
+    /// cannot have its name back is told of, and left.
+    pub async fn rename_back(&self, known: &World) -> Result<(), Error> {
+        let observed = self.datapath.observe()?;
+        let port = |(slot, row): (&u32, &EndpointRow)| {
+            let port = observed.endpoints.get(slot)?.port;
+            let LinkRef::Name(name) = &row.port else { return None };
+            // The index alone may be another link's by now.
+            observed.ports.contains(&port).then(|| (port, name.clone()))
+        };
+        let names: BTreeMap<IfIndex, String> = known.endpoints.iter().filter_map(port).collect();
+        for device in self.links.devices().await? {
+            let name = names.get(&IfIndex(device.index)).filter(|name| **name != device.name);
+            let Some(name) = name else { continue };
+            match self.links.rename(&device, name).await {
+                Ok(()) => log::warn!("{} is {name} again: somebody had renamed it", device.name),
+                Err(error) => log::error!("{error}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Detaches `from_container` from what is no endpoint's. What is a bridge's port still is not left unguarded: nothing comes in
+    /// by a port that the tables do not know.
+    async fn forsake(&self, port: u32) -> Result<(), Error> {
+        let is_port = self.links.device_at(port).await?.is_some_and(|device| device.controller.is_some());
+        if is_port { Ok(()) } else { Ok(self.datapath.detach_port(IfIndex(port))?) }
+    }
+
     /// The kernel detaches what is attached to a link that goes, which is sooner done than detaching it first.
     async fn delete_veth(&self, name: &str, veth: &Veth) -> Result<(), Error> {
         let Self { links, datapath, .. } = self;
@@ -170,7 +199,7 @@ impl Target for Host {
                 datapath.put_endpoint(*slot, &entry)?;
             }
             Step::Endpoint { slot, to: None, .. } => datapath.remove_endpoint(*slot)?,
-            Step::Forsake { port } => datapath.detach_port(IfIndex(*port))?,
+            Step::Forsake { port } => self.forsake(*port).await?,
             Step::Segment { link, attach: true } => datapath.attach_segment(self.index(link).await?)?,
             Step::Segment { link, attach: false } => datapath.detach_segment(self.index(link).await?)?,
             Step::Publication { host, to: Some(row), .. } => {

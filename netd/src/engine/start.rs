@@ -98,6 +98,7 @@ impl Engine {
         for (name, bridge) in &wanted.bridges {
             named.bridges.entry(name.clone()).or_insert_with(|| bridge.clone());
         }
+        host.rename_back(&known).await.map_err(internal)?;
         let seen = host.observe(&named, &journal).await.map_err(internal)?;
         let steps = plan::steps(&seen, &wanted);
         if !steps.is_empty() && !old.networks.is_empty() {

@@ -202,7 +202,7 @@ impl Links {
     }
 
     /// The link of this index, if there is one.
-    pub(super) async fn device_at(&self, index: u32) -> Result<Option<Device>, Error> {
+    pub async fn device_at(&self, index: u32) -> Result<Option<Device>, Error> {
         let request = uncounted(&self.handle).match_index(index);
         one(request).await.doing(|| format!("look up the link {index}"))
     }
@@ -239,6 +239,13 @@ impl Links {
     /// Sends one request to change a link.
     pub(super) async fn set(&self, message: LinkMessage, name: &str) -> Result<(), Error> {
         self.handle.link().set(message).execute().await.doing(|| format!("change the link {name}"))
+    }
+
+    /// Gives a link another name, which Linux does of one that is up, too.
+    pub async fn rename(&self, device: &Device, name: &str) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(device.index).name(name.to_owned()).build();
+        let renamed = self.handle.link().set(message).execute().await;
+        renamed.doing(|| format!("rename {} to {name}", device.name))
     }
 
     /// Sets a link up, by its index.

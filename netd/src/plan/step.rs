@@ -98,7 +98,7 @@ pub enum Step {
         /// As it should be.
         to: Option<EndpointRow>,
     },
-    /// Detach `from_container` from a link that is no endpoint's. It has no inverse: nobody wants it back.
+    /// Detach `from_container` from a link that is no endpoint's, unless it is a bridge's port all the same. It has no inverse: nobody wants it back.
     Forsake {
         /// The link's index.
         port: u32,

@@ -1,9 +1,11 @@
 //! The daemon dies, the traffic does not.
 
 use std::io::{Read as _, Write as _};
+use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use netd_tests::lab::{
-    Container, Family, Lab, Ping, TcpEcho, UdpEcho, UdpStream, ask, at, connect, ping, udp, until,
+    Capture, Container, Family, Lab, Ping, TcpEcho, UdpEcho, UdpStream, ask, at, connect, ping, udp, until,
 };
 
 /// The name of the host's end of a container's link.
@@ -183,6 +185,46 @@ fn a_restart_has_a_bridge_hear_the_host_again() {
     lab.host.start(&[]);
     let status = lab.host.netd_json("status");
     assert!(attached(&status), "{status}");
+}
+
+#[test]
+fn a_restart_gives_a_port_its_name_back() {
+    let lab = Lab::new();
+    let a = lab.container_on("bridge", "a");
+    let server = TcpEcho::new(&lab.outside, Family::V4.any(8000));
+    let mut connection = connect(&a.ns, 0, at(Family::V4.outside(), 8000)).expect("connecting");
+    let port = port_to(&lab, &a);
+    let mut run_on = || {
+        connection.write_all(b"still here").expect("sending");
+        connection.read_exact(&mut [0; 10]).expect("the echo");
+    };
+    run_on();
+    lab.host.kill();
+    lab.host.ns.ip(&format!("link set {port} name renamed"));
+    run_on();
+    lab.host.start(&[]);
+    run_on();
+    assert_eq!(port_to(&lab, &a), port);
+    assert_eq!(server.peers().len(), 1);
+}
+
+#[test]
+fn a_port_that_cannot_have_its_name_back_is_guarded_still() {
+    let lab = Lab::new();
+    let (a, b) = (lab.container_on("bridge", "a"), lab.container_on("bridge", "b"));
+    let brief = Ping { patience: Duration::from_millis(300), ..Ping::default() };
+    let port = port_to(&lab, &a);
+    lab.host.kill();
+    lab.host.ns.ip(&format!("link set {port} name renamed"));
+    lab.host.ns.ip(&format!("link add {port} type bridge"));
+    lab.host.start(&[]);
+    assert!(!ping(&a.ns, b.ipv4.into(), brief));
+    // Under an address that is not its own.
+    a.ns.ip("address add 172.17.0.88/16 dev eth0");
+    a.ns.ip(&format!("route add {} dev eth0 src 172.17.0.88", b.ipv4));
+    let mut capture = Capture::new(&b.ns, "eth0");
+    assert!(!ping(&a.ns, b.ipv4.into(), brief));
+    assert!(capture.drain().iter().all(|packet| packet.source != Ipv4Addr::new(172, 17, 0, 88)));
 }
 
 #[test]
