@@ -8,7 +8,7 @@ use std::{
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::settings::{Invalid, Settings};
-use crate::model::prefix;
+use crate::model::{IPV6_MTU, prefix};
 
 /// The kernel bridge of the network `bridge`, unless the file says otherwise.
 pub const DEFAULT_BRIDGE: &str = "netd0";
@@ -88,6 +88,11 @@ impl DefaultBridge {
             let reason = "You specified -b & --bip, mutually exclusive options. Please specify only one";
             return Err(Invalid::new("bridge", reason));
         }
+        if bridge.ipv6 && bridge.mtu < IPV6_MTU {
+            let mtu = bridge.mtu;
+            let reason = format!("invalid MTU number: {mtu} (IPv6 needs {IPV6_MTU} bytes)");
+            return Err(Invalid::value("mtu", reason));
+        }
         for (key, set) in [("bip6", bridge.bip6.is_some()), ("fixed-cidr-v6", bridge.fixed_cidr_v6.is_some())]
         {
             if set && !bridge.ipv6 {
@@ -143,6 +148,10 @@ mod tests {
             "invalid value for `default-gateway`: invalid IP address: ::1"
         );
         assert_eq!(error(r#"{"mtu": -1}"#), "invalid default MTU: -1");
+        assert_eq!(
+            error(r#"{"mtu": 1000, "ipv6": true}"#),
+            "invalid value for `mtu`: invalid MTU number: 1000 (IPv6 needs 1280 bytes)"
+        );
         assert_eq!(error(r#"{"mtu": 65536}"#), "invalid default MTU: 65536");
         assert!(error(r#"{"bridge": "br9", "bip": "10.0.0.1/8"}"#).starts_with("You specified -b & --bip"));
         assert!(error(r#"{"fixed-cidr-v6": "fd00::/64"}"#).contains("`fixed-cidr-v6`"));

@@ -13,15 +13,12 @@ use crate::{
     ipam::{self, Requested},
     link::Kind,
     model::{
-        Bridge, Driver, Error, GatewayMode, Id, Ipam, MacAddress, Network, Pool, State, Timestamp,
+        Bridge, Driver, Error, GatewayMode, IPV6_MTU, Id, Ipam, MacAddress, Network, Pool, State, Timestamp,
         is_predefined, request,
     },
     plan::Touched,
     store::Change,
 };
-
-/// The smallest MTU that IPv6 works with (RFC 8200 section 5).
-const IPV6_MTU: u32 = 1280;
 
 /// What Docker says about swarm's networks.
 const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to \

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Dependence, MacAddress};
 
+/// The smallest MTU that IPv6 works with (RFC 8200 section 5).
+pub const IPV6_MTU: u32 = 1280;
+
 /// A kernel bridge, and what the datapath does at its ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bridge {

@@ -32,7 +32,7 @@ mod time;
 mod traffic;
 
 pub use address::MacAddress;
-pub use bridge::{Advertise, Bridge, BridgeSettings, GatewayMode, UnknownGatewayMode};
+pub use bridge::{Advertise, Bridge, BridgeSettings, GatewayMode, IPV6_MTU, UnknownGatewayMode};
 pub use endpoint::Endpoint;
 pub use endpoints::Endpoints;
 pub use error::{Error, ErrorKind};

@@ -169,6 +169,10 @@ fn a_default_network_that_cannot_be() {
             "bridge device with non default name nosuchbr must be created manually",
         ),
         (r#"{"bridge": "dummy0"}"#, "existing interface dummy0 is not a bridge"),
+        (
+            r#"{"ipv6": true, "mtu": 1200}"#,
+            "invalid value for `mtu`: invalid MTU number: 1200 (IPv6 needs 1280 bytes)",
+        ),
         (r#"{"bip": "127.0.0.1/8"}"#, "loopback subnet '127.0.0.1/8' is not allowed"),
         (
             r#"{"bip": "10.9.0.1/24", "fixed-cidr": "10.8.0.0/24"}"#,
