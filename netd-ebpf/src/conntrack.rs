@@ -304,7 +304,8 @@ pub fn end_if_unpublished<F: Family>(index: u32) -> bool {
     if seen.state() == State::DEAD {
         return false;
     }
-    if external::is_external::<F>(flow.external) {
+    // The host may keep an address within an external prefix.
+    if external::is_external::<F>(flow.external) && !F::is_local(flow.external) {
         return end::<F>(index, seen);
     }
     if flow.flags & (ACCEPTED | OPEN | BOUND) != ACCEPTED {

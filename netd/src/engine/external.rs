@@ -47,6 +47,8 @@ impl Engine {
     async fn add(&self, writer: &mut Writer, external: IpNet, target: &str) -> Result<(), Error> {
         let state = self.state();
         self.not_the_hosts(external).await?;
+        // The datapath is not to take it for the host's any more.
+        self.refresh_locals(writer).await?;
         free(&state, external)?;
         let target = if external.prefix_len() == external.max_prefix_len() {
             Target::Endpoint(endpoint(&state, external, target)?.id)

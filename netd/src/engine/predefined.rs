@@ -317,6 +317,12 @@ fn move_endpoints(state: &mut State, network: &Network) -> Result<(), Error> {
                 return Err(refuse(address.into()));
             }
             let pool = network.pool6();
+            if pool.is_none() {
+                log::warn!(
+                    "{} loses the address {address} until it is connected anew: the default network is without IPv6",
+                    endpoint.far_end
+                );
+            }
             endpoint.ipv6 = pool.and_then(|pool| ipnet::Ipv6Net::new(address, pool.subnet.prefix_len()).ok());
             endpoint.gateway6 = pool.and_then(Pool::way_out).and_then(|way| match way {
                 IpAddr::V6(way) => Some(way),

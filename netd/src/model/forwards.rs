@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// The families that netd has made a host forward.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Forwards {
     /// Which network namespace, since which boot: with it goes what was switched on in it.
     pub place: String,
