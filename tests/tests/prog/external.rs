@@ -127,6 +127,22 @@ fn an_external_address_is_its_containers_wholly() {
     }
 }
 
+/// The host's address becomes a container's; unless the host keeps it, within a prefix that is a network's.
+#[test]
+fn a_flow_whose_address_is_given_away_is_ended() {
+    let fixture = Fixture::new();
+    for v6 in [false, true] {
+        fixture.assert_leaves(A, &out(A, v6, L4::Udp(5000, 53)));
+        let given = external(v6);
+        assert_eq!(fixture.datapath.end_unpublished().unwrap(), 0);
+        fixture.datapath.put_local(given.into()).unwrap();
+        fixture.datapath.put_external(given.into(), B.address(v6).into()).unwrap();
+        assert_eq!(fixture.datapath.end_unpublished().unwrap(), 0, "the host has it still");
+        fixture.datapath.remove_local(given.into()).unwrap();
+        assert_eq!(fixture.datapath.end_unpublished().unwrap(), 1);
+    }
+}
+
 /// All addresses of the host.
 fn all(v6: bool) -> IpAddr {
     address(if v6 { "::" } else { "0.0.0.0" })
