@@ -23,6 +23,13 @@ async fn namespace() -> (Namespace, Links) {
     (namespace, links)
 }
 
+/// A bridge `br0` as the kernel makes it; its index.
+async fn add_bridge(links: &Links) -> u32 {
+    let message = rtnetlink::LinkBridge::new("br0").build();
+    links.handle.link().add(message).execute().await.unwrap();
+    links.index("br0").await.unwrap()
+}
+
 fn bridge(last: u8, addresses: &[&str]) -> BridgeLink {
     let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
     BridgeLink {
@@ -57,8 +64,7 @@ async fn a_veth_is_made_whole_or_not_at_all() {
     let (sandbox, inside) = namespace().await;
     let (_host, links) = namespace().await;
     // `add_bridge` sets net.* of the calling thread's namespace, which is not this one's.
-    let message = rtnetlink::LinkBridge::new("br0").build();
-    links.handle.link().add(message).execute().await.unwrap();
+    add_bridge(&links).await;
 
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&sandbox));
     let sandbox = Sandbox { inode: sandbox.inode(), ..Sandbox::parse(&path).unwrap() };
@@ -156,8 +162,7 @@ async fn a_veth_is_made_whole_or_not_at_all() {
 async fn an_engines_end_is_made_beside_the_hosts_and_then_left_alone() {
     let (sandbox, inside) = namespace().await;
     let (_host, links) = namespace().await;
-    let message = rtnetlink::LinkBridge::new("br0").build();
-    links.handle.link().add(message).execute().await.unwrap();
+    add_bridge(&links).await;
 
     let mac = MacAddress::new([2, 0, 0, 0, 0, 9]);
     let far_end = FarEnd::Engine { name: "peer0".into(), mac };
@@ -195,8 +200,7 @@ async fn an_engines_end_is_made_beside_the_hosts_and_then_left_alone() {
 #[tokio::test]
 async fn a_bridge_changes_its_addresses() {
     let (_namespace, links) = namespace().await;
-    let message = rtnetlink::LinkBridge::new("br0").build();
-    links.handle.link().add(message).execute().await.unwrap();
+    add_bridge(&links).await;
     let bare = BridgeLink { mtu: 1500, up: false, ..bridge(1, &[]) };
     let first = bridge(2, &["10.0.0.1/24", "10.9.0.1/31"]);
     let second = bridge(3, &["10.0.0.254/24"]);
@@ -215,9 +219,7 @@ async fn a_bridge_changes_its_addresses() {
 #[tokio::test]
 async fn a_bridge_leads_to_its_subnets_again() {
     let (_namespace, links) = namespace().await;
-    let message = rtnetlink::LinkBridge::new("br0").build();
-    links.handle.link().add(message).execute().await.unwrap();
-    let index = links.index("br0").await.unwrap();
+    let index = add_bridge(&links).await;
     let bare = BridgeLink { mtu: 1500, up: false, ..bridge(1, &[]) };
     let whole = bridge(1, &["10.0.0.1/24", "10.9.0.1/31", "10.8.0.1/32"]);
     links.set_bridge("br0", &bare, &whole).await.unwrap();
@@ -244,9 +246,7 @@ async fn a_bridge_leads_to_its_subnets_again() {
 #[tokio::test]
 async fn a_bridge_may_get_too_narrow_for_ipv6() {
     let (_namespace, links) = namespace().await;
-    let message = rtnetlink::LinkBridge::new("br0").build();
-    links.handle.link().add(message).execute().await.unwrap();
-    let index = links.index("br0").await.unwrap();
+    let index = add_bridge(&links).await;
     let wide = bridge(1, &["10.0.0.1/24", "fd00::1/64"]);
     for &net in &wide.addresses {
         links.add_address(index, net).await.unwrap();
@@ -259,8 +259,7 @@ async fn a_bridge_may_get_too_narrow_for_ipv6() {
 #[tokio::test]
 async fn a_bridge_and_its_ports_take_their_settings() {
     let (_namespace, links) = namespace().await;
-    let message = rtnetlink::LinkBridge::new("br0").build();
-    links.handle.link().add(message).execute().await.unwrap();
+    add_bridge(&links).await;
     let bare = bridge(1, &[]);
     let settings = BridgeSettings {
         stp: Some(true),

@@ -345,12 +345,13 @@ fn add(
             steps.push(Step::Endpoint { slot, from: is.cloned(), to: Some(wanted.clone()) });
         }
     }
+    let before = steps.len();
     for (&external, &internal) in
         to.externals.iter().filter(|(external, wanted)| from.externals.get(*external) != Some(*wanted))
     {
         steps.push(Step::External { external, from: None, to: Some(internal) });
     }
-    if steps.iter().any(|step| matches!(step, Step::External { to: Some(_), .. })) {
+    if steps.len() > before {
         // The address may have been the host's until a moment ago.
         steps.push(Step::EndUnpublished);
     }

@@ -8,6 +8,9 @@ use netd_tests::lab::{
     Capture, Container, Family, Lab, Ping, TcpEcho, UdpEcho, UdpStream, ask, at, connect, ping, udp, until,
 };
 
+/// Makes a network `n` of both families, whose bridge is `br9`.
+const CREATE: &str = "network create --ipv6 --subnet 172.31.0.0/24 --subnet fd00:31::/64 --opt com.docker.network.bridge.name=br9 n";
+
 /// The name of the host's end of a container's link.
 fn port_to(lab: &Lab, container: &Container) -> String {
     let link = container.ns.ip("-oneline link show eth0");
@@ -125,9 +128,7 @@ fn a_restart_gives_a_bridge_all_its_addresses_back() {
 #[test]
 fn a_restart_gives_a_bridge_its_connected_routes_back() {
     let lab = Lab::new();
-    lab.host.netd(
-        "network create --ipv6 --subnet 172.31.0.0/24 --subnet fd00:31::/64 --opt com.docker.network.bridge.name=br9 n",
-    );
+    lab.host.netd(CREATE);
     let a = lab.container_on("n", "a");
     let routes = || ["-4", "-6"].map(|family| lab.host.ns.ip(&format!("{family} route show dev br9")));
     let before = routes();
@@ -149,9 +150,7 @@ fn a_restart_gives_a_bridge_its_connected_routes_back() {
 #[test]
 fn a_restart_gives_a_bridge_its_mtu_and_ipv6_back() {
     let lab = Lab::new();
-    lab.host.netd(
-        "network create --ipv6 --subnet 172.31.0.0/24 --subnet fd00:31::/64 --opt com.docker.network.bridge.name=br9 n",
-    );
+    lab.host.netd(CREATE);
     let a = lab.container_on("n", "a");
     let port = port_to(&lab, &a);
     for narrowed in [&*port, "br9"] {

@@ -257,14 +257,23 @@ struct Remote {
 impl Remote {
     fn both(lab: &Lab) -> [Self; 2] {
         Family::BOTH.map(|family| {
-            let (address, router, link) = match family {
-                Family::V4 => ("198.51.100.99", "192.0.2.10", "192.0.2.0/24"),
-                Family::V6 => ("2001:db8:99::99", "2001:db8:2::10", "2001:db8:2::/64"),
+            let (router, link) = match family {
+                Family::V4 => ("192.0.2.10", "192.0.2.0/24"),
+                Family::V6 => ("2001:db8:2::10", "2001:db8:2::/64"),
             };
+            let address = remote(family);
             lab.outside.ip(&format!("address add {address} dev lo"));
             let [by_first, by_second] = ["eth0", "eth2"].map(|link| Capture::new(&lab.outside, link));
-            Self { family, address: address.parse().expect("an address"), router, link, by_first, by_second }
+            Self { family, address, router, link, by_first, by_second }
         })
+    }
+
+    /// The host's address on the second uplink.
+    fn host(&self) -> IpAddr {
+        match self.family {
+            Family::V4 => [192, 0, 2, 1].into(),
+            Family::V6 => "2001:db8:2::1".parse().expect("an address"),
+        }
     }
 
     /// `ip` on the host, for this family.
@@ -296,10 +305,7 @@ impl Remote {
 
     /// Asks for the port that is published on the second uplink's address, and is answered there.
     fn ask_for_port(&mut self, lab: &Lab, way: &str) {
-        let host: IpAddr = match self.family {
-            Family::V4 => [192, 0, 2, 1].into(),
-            Family::V6 => "2001:db8:2::1".parse().expect("an address"),
-        };
+        let host = self.host();
         ask(&self.socket(lab), at(host, 8080), b"hello");
         self.expect_by_second(host, way);
         let mut stream = connect_from(&lab.outside, at(self.address, 0), at(host, 8080))
@@ -371,10 +377,7 @@ fn an_accepted_flow_stays_on_its_uplink() {
         let family = remote.family;
         let server = at(a.address(family), 80);
         let (_datagrams, _streams) = (UdpEcho::new(&a.ns, server), TcpEcho::new(&a.ns, server));
-        let host: IpAddr = match family {
-            Family::V4 => [192, 0, 2, 1].into(),
-            Family::V6 => "2001:db8:2::1".parse().expect("an address"),
-        };
+        let host = remote.host();
         remote.ip(&lab, &format!("route replace default via {} dev up1", remote.router));
         let socket = remote.socket(&lab);
         ask(&socket, at(host, 8080), b"hello");
