@@ -16,8 +16,8 @@ use tokio::{
 use super::lock;
 use crate::{
     apply::Host,
-    datapath::IfIndex,
-    model::{Advertise, Endpoint, Id},
+    datapath::{Datapath, IfIndex},
+    model::{Advertise, Endpoint, Id, MacAddress},
 };
 
 /// For how many intervals a repetition waits for a quiet moment.
@@ -41,27 +41,32 @@ impl Announcer {
         Self { changed: Mutex::new(Instant::now()), turn, had }
     }
 
-    /// Says where the endpoint is, as often as it is to be said. Takes seconds; ends early with the port.
-    pub(super) async fn announce(self: Arc<Self>, host: Host, endpoint: Endpoint, advertise: Advertise) {
+    /// Says where the endpoint is, as often as it is to be said. Where somebody may be remembered under its address the first word is
+    /// out when this returns, so that whoever is told of the endpoint reaches it; the rest takes seconds, and ends early with the port.
+    pub(super) async fn announce(self: Arc<Self>, host: &Host, endpoint: &Endpoint, advertise: Advertise) {
         let Ok(port) = host.links.index(&endpoint.host_interface).await.map(IfIndex) else { return };
         let link_local = endpoint.link_local.iter().map(IpNet::addr);
         let addresses: Vec<_> = endpoint.addresses().chain(link_local).collect();
-        let interval = Duration::from_millis(advertise.interval.into());
+        let mut left = advertise.messages;
         let is_urgent = self.is_remembered(endpoint.network, &addresses);
-        for message in 0..advertise.messages {
-            let waits = message > 0 || !is_urgent;
-            let _turn = if waits { Some(self.turn(interval).await) } else { None };
-            let (datapath, addresses) = (host.datapath.clone(), addresses.clone());
-            let tell =
-                move || addresses.iter().try_for_each(|&at| datapath.advertise(port, endpoint.mac, at));
-            let begun = Instant::now();
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(tell).await {
-                log::debug!("{error}");
+        let word = Word { datapath: host.datapath.clone(), port, mac: endpoint.mac, addresses };
+        if is_urgent && left > 0 {
+            left -= 1;
+            if !word.say().await {
                 return;
             }
-            if waits {
-                sleep(begun.elapsed()).await;
+        }
+        tokio::spawn(self.repeat(word, left, Duration::from_millis(advertise.interval.into())));
+    }
+
+    async fn repeat(self: Arc<Self>, word: Word, times: u8, interval: Duration) {
+        for _ in 0..times {
+            let _turn = self.turn(interval).await;
+            let begun = Instant::now();
+            if !word.say().await {
+                return;
             }
+            sleep(begun.elapsed()).await;
         }
     }
 
@@ -102,6 +107,30 @@ impl Announcer {
             sleep(interval - quiet).await;
         }
         self.turn.lock().await
+    }
+}
+
+/// That addresses are at a MAC address.
+struct Word {
+    datapath: Arc<Datapath>,
+    port: IfIndex,
+    mac: MacAddress,
+    addresses: Vec<IpAddr>,
+}
+
+impl Word {
+    /// Says it once. `false` if it cannot be said, and never will.
+    async fn say(&self) -> bool {
+        let (datapath, addresses, port, mac) =
+            (self.datapath.clone(), self.addresses.clone(), self.port, self.mac);
+        let tell = move || addresses.iter().try_for_each(|&at| datapath.advertise(port, mac, at));
+        match tokio::task::spawn_blocking(tell).await {
+            Ok(Err(error)) => {
+                log::debug!("{error}");
+                false
+            }
+            _ => true,
+        }
     }
 }
 

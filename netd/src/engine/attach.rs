@@ -81,8 +81,7 @@ impl Engine {
         let touched = Touched { networks: [network.id].into(), endpoints: self.beside(&endpoint) };
         self.change(writer, changes, touched).await?;
         if let (Some(_), Some(bridge)) = (endpoint.far_end.sandbox(), &network.bridge) {
-            let announcer = self.0.announcer.clone();
-            tokio::spawn(announcer.announce(self.0.host.clone(), endpoint.clone(), bridge.advertise));
+            self.0.announcer.clone().announce(&self.0.host, &endpoint, bridge.advertise).await;
         }
         self.tell(Action::Connect, network, Some(far_end.to_string()));
         Ok(endpoint)
