@@ -17,6 +17,7 @@ mod connections;
 mod counters;
 mod error;
 mod flows;
+mod host;
 mod maps;
 mod object;
 mod others;
@@ -27,7 +28,7 @@ mod sockets;
 mod status;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -59,7 +60,7 @@ pub use self::{
     sockets::netns_cookie,
     status::{LinkStatus, MapStatus, ProgramStatus, Status},
 };
-use crate::model::{Framing, HostPorts, Reserver};
+use crate::model::{HostPorts, Reserver};
 
 /// The object that netd/build.rs made of netd-ebpf.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netd-ebpf"));
@@ -202,81 +203,6 @@ impl Datapath {
         self.programs().detach(programs::TO_SEGMENT, bridge)
     }
 
-    /// Makes an interface an uplink: its addresses known, both programs attached.
-    pub fn put_uplink(&self, uplink: IfIndex, framing: Framing, entry: &UplinkEntry) -> Result<(), Error> {
-        let (to, from) = match framing {
-            Framing::Ethernet => (programs::TO_UPLINK, programs::FROM_UPLINK),
-            Framing::Bare => (programs::TO_TUNNEL, programs::FROM_TUNNEL),
-        };
-        // The catch-all first: nothing may leave untranslated in between. And flows only once their answers are heard: to attach
-        // takes the kernel some milliseconds.
-        let mut programs = self.programs();
-        programs.attach(to, uplink)?;
-        programs.attach(from, uplink)?;
-        self.maps().put_uplink(uplink, entry)
-    }
-
-    /// Undoes [`Self::put_uplink`]. Not an error if the interface is none, or is gone.
-    pub fn remove_uplink(&self, uplink: IfIndex) -> Result<(), Error> {
-        self.maps().remove_uplink(uplink)?;
-        let programs = self.programs();
-        for hook in [programs::FROM_UPLINK, programs::FROM_TUNNEL, programs::TO_UPLINK, programs::TO_TUNNEL] {
-            programs.detach(hook, uplink)?;
-        }
-        Ok(())
-    }
-
-    /// Has the host forward the families [`CLOSED4`], [`CLOSED6`] for netd's networks alone, as far as its other interfaces
-    /// are known.
-    pub fn close(&self, families: u32) -> Result<(), Error> {
-        self.maps().set_closed(families)
-    }
-
-    /// Tells which bridges are other engines': the host forwards for those too.
-    pub fn set_other_bridges(&self, bridges: &BTreeSet<IfIndex>) -> Result<(), Error> {
-        let mut maps = self.maps();
-        let known = maps.other_bridges()?;
-        for bridge in bridges.difference(&known) {
-            maps.put_other_bridge(*bridge)?;
-        }
-        for bridge in known.difference(bridges) {
-            maps.remove_other_bridge(*bridge)?;
-        }
-        Ok(())
-    }
-
-    /// Tells of an interface that is none of netd's.
-    pub fn put_foreign(&self, interface: IfIndex, foreign: Foreign) -> Result<(), Error> {
-        self.maps().put_foreign(interface, foreign)?;
-        self.programs().attach(programs::FORWARDED, interface)
-    }
-
-    /// Undoes [`Self::put_foreign`]. Not an error if the interface is not known, or is gone.
-    pub fn remove_foreign(&self, interface: IfIndex) -> Result<(), Error> {
-        self.programs().detach(programs::FORWARDED, interface)?;
-        self.maps().remove_foreign(interface)
-    }
-
-    /// The interfaces that are known as none of netd's.
-    pub fn foreign(&self) -> Result<BTreeMap<IfIndex, Foreign>, Error> {
-        self.maps().foreign()
-    }
-
-    /// Tells that addresses are the host's own.
-    pub fn put_local(&self, prefix: ipnet::IpNet) -> Result<(), Error> {
-        self.maps().put_local(prefix)
-    }
-
-    /// Tells that addresses are not the host's own any more. Not an error if they were not.
-    pub fn remove_local(&self, prefix: ipnet::IpNet) -> Result<(), Error> {
-        self.maps().remove_local(prefix)
-    }
-
-    /// The addresses that are known as the host's own.
-    pub fn locals(&self) -> Result<BTreeSet<ipnet::IpNet>, Error> {
-        self.maps().locals()
-    }
-
     /// Writes a network's entry, and has its bridge hear the host.
     pub fn put_network(&self, number: u32, entry: &NetworkEntry) -> Result<(), Error> {
         let left = self.maps().put_network(number, entry)?;
@@ -402,11 +328,6 @@ impl Datapath {
     /// Undoes [`Self::put_trusted`]. Not an error if it is not known.
     pub fn remove_trusted(&self, pair: Trusted) -> Result<(), Error> {
         self.maps().remove_trusted(pair)
-    }
-
-    /// The uplinks that the programs know.
-    pub fn uplinks(&self) -> Result<BTreeMap<IfIndex, UplinkEntry>, Error> {
-        self.maps().uplinks()
     }
 
     /// Ends bindings, and flows that came to them, where networks have no endpoint-independent mapping or filtering any more;
