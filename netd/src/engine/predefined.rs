@@ -277,7 +277,7 @@ fn plain(name: &str, driver: Driver) -> Result<Network, Error> {
 fn drop_default(state: &mut State, network: &Network) -> Result<(), Error> {
     if let Some(endpoint) = state.endpoints_of(network.id).next() {
         return Err(Error::forbidden(format!(
-            "it cannot be left out while {} is connected to it; disconnect that first",
+            "it cannot be left out while {} is connected to it; disconnect that first, with the configuration as it was",
             endpoint.far_end
         )));
     }
@@ -295,7 +295,7 @@ fn move_endpoints(state: &mut State, network: &Network) -> Result<(), Error> {
         let refuse = |address: IpAddr| {
             Error::forbidden(format!(
                 "{} is connected with the address {address}, which the configured subnet has no place for; \
-                 disconnect it first",
+                 disconnect it first, with the configuration as it was",
                 endpoint.far_end
             ))
         };

@@ -106,6 +106,7 @@ impl Links {
 /// Keeps a bridge of netd's own from what the kernel would do with IPv6 there by itself.
 fn restrain_ipv6(name: &str, bridge: &BridgeLink) -> Result<(), Error> {
     sysctl::refuse_router_advertisements(name)?;
+    sysctl::keep_addresses(name)?;
     if bridge.segment { sysctl::set_ipv6(name, false) } else { Ok(()) }
 }
 

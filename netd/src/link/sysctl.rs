@@ -263,6 +263,11 @@ pub fn refuse_router_advertisements(link: &str) -> Result<(), Error> {
     SHARED.write_if_there(&accept_ra(link), "0")
 }
 
+/// Has a link keep its IPv6 addresses while it is down, as those of IPv4 stay: the kernel would forget them.
+pub fn keep_addresses(link: &str) -> Result<(), Error> {
+    SHARED.write_if_there(&format!("ipv6/conf/{link}/keep_addr_on_down"), "1")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

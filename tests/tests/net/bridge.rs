@@ -4,7 +4,9 @@ use std::io::{Read as _, Write as _};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use netd_tests::lab::{Capture, Container, Family, Lab, Ping, TcpEcho, UdpEcho, ask, at, connect, ping, udp};
+use netd_tests::lab::{
+    Capture, Container, Family, Lab, Ping, TcpEcho, UdpEcho, ask, at, connect, ping, udp, until,
+};
 
 #[test]
 fn one_network_keeps_source_addresses_and_ttl() {
@@ -45,6 +47,23 @@ fn large_pings_cross_in_fragments() {
                 "{size} bytes, {family:?}"
             );
         }
+    }
+}
+
+#[test]
+fn a_bridge_that_was_down_leads_where_it_did() {
+    let lab = Lab::new();
+    lab.host.netd(
+        "network create --ipv6 --subnet fd00:33::/64 --opt com.docker.network.bridge.name=flapped flapped",
+    );
+    let a = lab.container_on("flapped", "a");
+    lab.host.ns.ip("link set flapped down");
+    lab.host.ns.ip("link set flapped up");
+    for family in Family::BOTH {
+        // It speaks IPv6 once the kernel has made sure of its link-local address.
+        until("the host reaches the container", || ping(&lab.host.ns, a.address(family), Ping::default()));
+        assert!(ping(&a.ns, a.gateway(family), Ping::default()));
+        assert!(ping(&a.ns, family.outside(), Ping::default()));
     }
 }
 
