@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Action, Engine, Writer, choice, endpoint::Asked, internal, random};
+use super::{Action, Engine, Writer, choice, endpoint::Asked, internal, lock, random};
 use crate::{
     ipam,
     link::Namespace,
@@ -153,6 +153,7 @@ impl Engine {
             }
             self.change(writer, gone(), touched).await?;
         }
+        lock(&self.0.left).remove(&endpoint.host_interface);
         self.tell(Action::Disconnect, network, Some(far_end.to_string()));
         Ok(())
     }

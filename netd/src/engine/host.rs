@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use netd_common::{addr::IfIndex, stats::Traffic};
+use netd_common::{addr::IfIndex, stats};
 
-use super::{Engine, internal};
+use super::{Engine, internal, lock};
 use crate::{
     link::{Uplink, uplinks},
-    model::{Endpoint, Error, Id, Total},
+    model::{Endpoint, Error, Id, Total, Traffic},
 };
 
 /// The host as it is seen at one moment.
@@ -19,7 +19,7 @@ pub struct HostView {
     /// The unicast routes that lead through uplinks.
     pub routes: Vec<RouteView>,
     /// What the host's stack and bridges delivered to each endpoint, by the endpoint's id: the kernel's counters of its
-    /// veth. One whose veth is gone is missing.
+    /// veth, and of such as it had before.
     pub endpoints: BTreeMap<Id, Traffic>,
     /// The names of all links.
     pub interfaces: BTreeMap<IfIndex, String>,
@@ -47,7 +47,13 @@ impl Engine {
     pub(super) async fn total_of(&self, endpoint: &Endpoint) -> Total {
         let device = self.0.host.links.counted_device(&endpoint.host_interface).await.ok().flatten();
         let programs = self.datapath().traffic(endpoint.slot).unwrap_or_default();
-        Total::of(device.map(|device| device.sent).unwrap_or_default(), programs)
+        Total::of(self.sent_into(endpoint, device.map(|device| device.sent)), programs)
+    }
+
+    /// What links have sent into an endpoint: the present one, and such as went.
+    fn sent_into(&self, endpoint: &Endpoint, now: Option<stats::Traffic>) -> Traffic {
+        let before = lock(&self.0.left).get(&endpoint.host_interface).copied().unwrap_or_default();
+        before + now.unwrap_or_default().into()
     }
 
     /// Looks at the host's links and routes; nothing is remembered from before.
@@ -79,15 +85,17 @@ impl Engine {
                 metric: route.metric,
             })
         });
-        let sent: BTreeMap<&str, Traffic> =
+        let sent: BTreeMap<&str, stats::Traffic> =
             devices.iter().map(|device| (&*device.name, device.sent)).collect();
         let state = self.state();
-        let delivered =
-            |endpoint: &Endpoint| Some((endpoint.id, *sent.get(endpoint.host_interface.as_str())?));
+        let received = |endpoint: &Endpoint| {
+            let now = sent.get(endpoint.host_interface.as_str()).copied();
+            (endpoint.id, self.sent_into(endpoint, now))
+        };
         Ok(HostView {
             routes: routes.collect(),
             uplinks: uplinks.into_values().collect(),
-            endpoints: state.endpoints.values().filter_map(|endpoint| delivered(endpoint)).collect(),
+            endpoints: state.endpoints.values().map(|endpoint| received(endpoint)).collect(),
             interfaces,
         })
     }

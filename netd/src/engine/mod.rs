@@ -40,7 +40,7 @@ use crate::{
     config::Config,
     datapath::{Datapath, Foreign, UplinkEntry},
     ipam::Pools,
-    model::{Endpoint, Id, Network, PortSet, State, request},
+    model::{Endpoint, Id, Network, PortSet, State, Traffic, request},
     plan::{self, Touched, World},
     store::{self, Change, Store},
 };
@@ -75,6 +75,8 @@ struct Inner {
     announcer: Arc<Announcer>,
     /// Links that netd takes away, until the kernel says that they are gone.
     removed: Mutex<BTreeSet<String>>,
+    /// What endpoints' links had sent into them that went without netd, by link.
+    left: Mutex<BTreeMap<String, Traffic>>,
     /// Inode of the daemon's own network namespace.
     own_netns: u64,
     state: RwLock<Arc<State>>,

@@ -47,6 +47,7 @@ impl Engine {
             host,
             announcer: Arc::new(Announcer::new()),
             removed: Mutex::default(),
+            left: Mutex::default(),
             own_netns: Namespace::current().map_err(internal)?.inode(),
             writer: Arc::new(tokio::sync::Mutex::new(Writer {
                 store: Arc::new(store),

@@ -41,6 +41,7 @@ impl Engine {
         // Next hops are looked up anew at once; a new uplink waits for the action under way.
         let next_hops = async {
             while let Some(changes) = watch.changed().await {
+                self.keep_counts(&changes);
                 let changes = self.of_others(changes);
                 if changes.is_empty() {
                     continue;
@@ -81,8 +82,20 @@ impl Engine {
     fn of_others(&self, mut changes: Changes) -> Changes {
         let mut removed = lock(&self.0.removed);
         changes.links.retain(|name| !removed.contains(name) && !self.is_own(name));
-        changes.gone.retain(|name| !removed.remove(name) && !self.is_own(name));
+        changes.gone.retain(|name, _| !removed.remove(name) && !self.is_own(name));
         changes
+    }
+
+    /// What an endpoint received does not become less when its link goes without netd: with its namespace, for one.
+    fn keep_counts(&self, changes: &Changes) {
+        let (removed, state) = (lock(&self.0.removed), self.state());
+        let mut left = lock(&self.0.left);
+        for (name, &sent) in &changes.gone {
+            if !removed.contains(name) && state.endpoints.at_link(name).is_some() {
+                let before = left.get(name).copied().unwrap_or_default();
+                left.insert(name.clone(), before + sent.into());
+            }
+        }
     }
 
     pub(super) async fn surroundings(&self) -> Result<Surroundings, Error> {

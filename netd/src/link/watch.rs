@@ -1,8 +1,9 @@
 //! The kernel's word that a link, an address, a route or a rule changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::BoxStream};
+use netd_common::stats::Traffic;
 use rtnetlink::{
     MulticastGroup,
     packet_core::NetlinkPayload,
@@ -37,8 +38,8 @@ pub struct Watch {
 pub struct Changes {
     /// The links that came or changed, by name.
     pub links: BTreeSet<String>,
-    /// Those that went.
-    pub gone: BTreeSet<String>,
+    /// Those that went, and what the kernel had counted out of them.
+    pub gone: BTreeMap<String, Traffic>,
     /// Whether anything else did.
     pub others: bool,
 }
@@ -87,32 +88,43 @@ impl Changes {
             // The kernel's own, of each link that comes up: no packet that netd sends on goes by it.
             return;
         }
-        let name = |link: &LinkMessage| {
-            link.attributes.iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name.clone()),
-                _ => None,
-            })
-        };
-        let (links, name) = match message {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => (&mut self.links, name(link)),
+        let (link, is_gone) = match message {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => (link, false),
             // Of a bridge's family it says that a port has left, which may stay.
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
-                if link.header.interface_family == AddressFamily::Bridge =>
-            {
-                (&mut self.links, name(link))
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
+                (link, link.header.interface_family != AddressFamily::Bridge)
             }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => (&mut self.gone, name(link)),
-            _ => (&mut self.links, None),
+            _ => return self.others = true,
         };
-        match name {
-            Some(name) => _ = links.insert(name),
+        match name(link) {
+            Some(name) if is_gone => _ = self.gone.insert(name, sent(link)),
+            Some(name) => _ = self.links.insert(name),
             None => self.others = true,
         }
     }
 }
 
+fn name(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })
+}
+
+fn sent(link: &LinkMessage) -> Traffic {
+    let counts = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Stats64(counts) => {
+            Some(Traffic { packets: counts.tx_packets, bytes: counts.tx_bytes })
+        }
+        _ => None,
+    });
+    counts.unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_route::link::Stats64;
+
     use super::*;
 
     #[test]
@@ -127,12 +139,17 @@ mod tests {
             messages.iter().for_each(|message| changes.note(message));
             changes
         };
+        let mut counted = link(&["eth0"]);
+        let mut counts = Stats64::default();
+        (counts.tx_packets, counts.tx_bytes) = (3, 180);
+        counted.attributes.push(LinkAttribute::Stats64(counts));
         let links = vec![
             NetlinkPayload::from(RouteNetlinkMessage::NewLink(link(&["veth0"]))),
-            NetlinkPayload::from(RouteNetlinkMessage::DelLink(link(&["eth0"]))),
+            NetlinkPayload::from(RouteNetlinkMessage::DelLink(counted)),
         ];
         let one = |name: &str| BTreeSet::from([name.to_owned()]);
-        let named = Changes { links: one("veth0"), gone: one("eth0"), others: false };
+        let gone = BTreeMap::from([("eth0".to_owned(), Traffic { packets: 3, bytes: 180 })]);
+        let named = Changes { links: one("veth0"), gone, others: false };
         assert_eq!(noted(links), named);
         let mut port = link(&["veth0"]);
         port.header.interface_family = AddressFamily::Bridge;

@@ -47,8 +47,8 @@ impl Total {
     /// An endpoint's, of what the kernel's link counted and what the programs did. A program that redirects a packet into a
     /// container takes it past the counters of the veth, so what an endpoint got is what the veth counted and what the
     /// programs did.
-    pub fn of(link: stats::Traffic, program: stats::EndpointTraffic) -> Self {
-        Self { sent: program.sent.into(), received: Traffic::from(link) + program.delivered.into() }
+    pub fn of(link: Traffic, program: stats::EndpointTraffic) -> Self {
+        Self { sent: program.sent.into(), received: link + program.delivered.into() }
     }
 }
 

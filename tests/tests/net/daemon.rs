@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use netd_tests::lab::{Datagram, Family, Lab, Ping, RawSocket, at, http_get, netd_binary, ping};
+use netd_tests::lab::{Datagram, Family, Lab, Ping, RawSocket, at, http_get, netd_binary, ping, until};
 
 /// Samples of Prometheus' text format: name with labels, and value.
 fn samples(text: &str) -> Vec<(&str, f64)> {
@@ -77,6 +77,28 @@ fn a_networks_counters_never_fall() {
     drop(b);
     lab.host.start(&[]);
     assert!(sent() >= restarted, "an endpoint died meanwhile: {restarted}, {}", sent());
+}
+
+#[test]
+fn what_was_received_stays_counted_when_a_namespace_goes() {
+    let lab = Lab::wired();
+    lab.host.start(&[]);
+    let received = |series: &str| sum(&lab.host.metrics(), &[series, "direction=\"received\""]);
+    let a = lab.container_on("bridge", "a");
+    let name = a.ns.name().to_owned();
+    for _ in 0..10 {
+        assert!(ping(&lab.host.ns, a.ipv4.into(), Ping::default()), "past the programs, by the bridge");
+    }
+    let of_endpoint = received("netd_endpoint_packets_total");
+    assert!(of_endpoint >= 10.0, "{of_endpoint}");
+    let links = || lab.host.ns.ip("link show type veth").lines().count();
+    let before = links();
+    drop(a);
+    until("its link is gone", || links() < before);
+    until("the daemon has heard of it", || received("netd_endpoint_packets_total") >= of_endpoint);
+    lab.host.netd(&format!("network disconnect --force bridge {name}"));
+    let of_network = received("netd_network_packets_total");
+    assert!(of_network >= of_endpoint, "{of_endpoint}, {of_network}");
 }
 
 #[test]

@@ -4,10 +4,7 @@ mod nat;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use netd_common::{
-    addr::IfIndex,
-    stats::{self, EndpointTraffic},
-};
+use netd_common::{addr::IfIndex, stats::EndpointTraffic};
 
 use super::{
     system,
@@ -21,7 +18,7 @@ use crate::{
     dns,
     engine::{HostView, RouteView},
     link,
-    model::{Endpoint, Id, MacAddress, State as Model, Total},
+    model::{Endpoint, Id, MacAddress, State as Model, Total, Traffic},
 };
 
 pub(super) use nat::{nat, publications, published};
@@ -178,7 +175,7 @@ pub(super) fn routes(state: &Model, routes: Vec<RouteView>) -> Routes {
 /// Traffic of the endpoints there are, and of networks with those that have departed.
 pub(super) fn traffic(
     state: &Model,
-    links: &BTreeMap<Id, stats::Traffic>,
+    links: &BTreeMap<Id, Traffic>,
     programs: &BTreeMap<u32, EndpointTraffic>,
 ) -> (Vec<NetworkStats>, Vec<EndpointStats>) {
     let mut endpoints: Vec<_> = state
@@ -217,11 +214,11 @@ pub(super) fn traffic(
 
 #[cfg(test)]
 mod tests {
-    use netd_common::addr::Mac;
+    use netd_common::{addr::Mac, stats};
     use serde_json::json;
 
     use super::*;
-    use crate::{api::sample, model::Traffic};
+    use crate::api::sample;
 
     #[test]
     fn stations_are_those_of_endpoints() {
@@ -237,7 +234,7 @@ mod tests {
     fn what_an_endpoint_got_is_what_both_ways_brought() {
         let mut state = sample::state();
         let of = |packets, bytes| stats::Traffic { packets, bytes };
-        let links = BTreeMap::from([(Id::new([9; 32]), of(2, 200))]);
+        let links = BTreeMap::from([(Id::new([9; 32]), Traffic { packets: 2, bytes: 200 })]);
         let programs = BTreeMap::from([(7, EndpointTraffic { sent: of(5, 500), delivered: of(3, 3000) })]);
         let left = Total { sent: Traffic { packets: 1, bytes: 100 }, received: Traffic::default() };
         state.departed.insert(Id::new([2; 32]), left);
