@@ -187,6 +187,7 @@ impl Engine {
         let engine = self.clone();
         let task = tokio::spawn(async move {
             let writer = engine.0.writer.clone().lock_owned().await;
+            writer.settle(engine.state()).await?;
             action(engine, writer).await
         });
         task.await.unwrap_or_else(|error| Err(Error::internal(format!("the action died: {error}"))))
@@ -269,8 +270,10 @@ impl Engine {
                 };
                 // What could not be undone stays in the journal, and goes at the next start.
                 let devices = host.links.devices().await.map_err(internal)?;
-                if !devices.iter().any(|device| links.contains(&device.name)) {
-                    writer.store(move |store| store.commit(&[], &links)).await?;
+                if !devices.iter().any(|device| links.contains(&device.name))
+                    && let Err(error) = writer.store(move |store| store.commit(&[], &links)).await
+                {
+                    log::debug!("{error}");
                 }
                 Err(error.unwrap_or_else(|| Error::internal("the action failed")))
             }
@@ -285,6 +288,16 @@ impl Engine {
 }
 
 impl Writer {
+    /// Has a store that has failed serve again, if it can: there may be room on the disk by now.
+    async fn settle(&self, state: Arc<State>) -> Result<(), Error> {
+        if self.store.is_open() {
+            return Ok(());
+        }
+        self.store(move |store| store.settle(&state)).await?;
+        log::info!("the state store serves again");
+        Ok(())
+    }
+
     /// Runs `f`, which waits for the disk, where waiting is allowed.
     async fn store(
         &self,

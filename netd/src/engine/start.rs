@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     datapath::Datapath,
     link::{Grace, Namespace},
-    model::{Endpoint, Error, State},
+    model::{Error, State},
     plan::{self, Touched},
     store::{Change, Store},
 };
@@ -110,7 +110,7 @@ impl Engine {
         let journalled = links.clone();
         writer.store(move |store| store.begin(&journalled)).await?;
         let taken = host.repair(steps).await.map_err(internal)?;
-        let changes = changes(&old, &new);
+        let changes = Change::between(&old, &new);
         let done: Vec<_> = links.into_iter().chain(journal).collect();
         if let Err(error) = writer.store(move |store| store.commit(&changes, &done)).await {
             taken.undo(host).await;
@@ -119,36 +119,4 @@ impl Engine {
         *self.0.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         Ok(())
     }
-}
-
-/// What is different between two states.
-fn changes(old: &State, new: &State) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for (id, network) in &new.networks {
-        if old.networks.get(id) != Some(network) {
-            changes.push(Change::PutNetwork(network.clone()));
-        }
-    }
-    for (id, endpoint) in new.endpoints.iter() {
-        if old.endpoints.get(id) != Some(endpoint) {
-            changes.push(Change::PutEndpoint(Endpoint::clone(endpoint)));
-        }
-    }
-    let gone = old.endpoints.keys().filter(|id| !new.endpoints.contains_key(id));
-    changes.extend(gone.map(|id| Change::RemoveEndpoint(*id)));
-    let gone = old.networks.keys().filter(|id| !new.networks.contains_key(id));
-    changes.extend(gone.map(|id| Change::RemoveNetwork(*id)));
-    for (id, total) in &new.departed {
-        if old.departed.get(id) != Some(total) {
-            changes.push(Change::Depart(*id, *total));
-        }
-    }
-    for (id, pool) in &new.pools {
-        if old.pools.get(id) != Some(pool) {
-            changes.push(Change::PutPool(pool.clone()));
-        }
-    }
-    let gone = old.externals.keys().filter(|external| !new.externals.contains_key(external));
-    changes.extend(gone.map(|external| Change::RemoveExternal(*external)));
-    changes
 }

@@ -3,17 +3,23 @@
 //! Each action is one transaction, on the disk before its answer. Beside the state there is a journal: the names of links
 //! that an action is about to make. What a daemon that died half-way left behind is found there.
 
+mod change;
 mod lock;
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::Ipv6Net;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use change::Change;
 pub use lock::{Lock, LockError};
 
-use crate::model::{Endpoint, External, Forwards, Id, LeasedPool, Network, PortSet, State, Total};
+use crate::model::{Endpoint, External, Id, LeasedPool, Network, State, Total};
 
 /// Name of the database in the state directory.
 pub const FILE: &str = "netd.redb";
@@ -40,6 +46,9 @@ pub enum Error {
     /// The database failed: the disk is full, or the file is damaged.
     #[error("state store: {0}")]
     Database(redb::Error),
+    /// It is closed since it failed: see [`Store::settle`].
+    #[error("state store: it has failed, and is closed")]
+    Closed,
     /// A record is not what this netd writes.
     #[error("state store: the record {key} cannot be read: {reason}")]
     Record {
@@ -62,64 +71,6 @@ impl<E: Into<redb::Error>> From<E> for Error {
     }
 }
 
-/// One change to the state.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// A network is new or changed.
-    PutNetwork(Network),
-    /// A network is gone.
-    RemoveNetwork(Id),
-    /// An endpoint is new or changed.
-    PutEndpoint(Endpoint),
-    /// An endpoint is gone.
-    RemoveEndpoint(Id),
-    /// What a network's endpoints that are gone had sent and received, all together.
-    Depart(Id, Total),
-    /// An engine's pool is new or changed.
-    PutPool(LeasedPool),
-    /// An engine's pool is gone.
-    RemovePool(String),
-    /// An external address is new.
-    PutExternal(External),
-    /// An external address is gone.
-    RemoveExternal(IpNet),
-    /// The ports that netd has reserved are others.
-    Reserve(PortSet),
-    /// Something of the host's forwarding is switched on.
-    Forward(Forwards),
-}
-
-impl Change {
-    /// The endpoint that it is about, if it is about one.
-    pub fn endpoint<'a>(&'a self, before: &'a State) -> Option<&'a Endpoint> {
-        match self {
-            Self::PutEndpoint(endpoint) => Some(endpoint),
-            Self::RemoveEndpoint(id) => before.endpoints.get(id).map(Arc::as_ref),
-            _ => None,
-        }
-    }
-
-    /// Makes the change to a state in memory.
-    pub fn make(self, state: &mut State) {
-        match self {
-            Self::PutNetwork(network) => drop(state.networks.insert(network.id, network)),
-            Self::RemoveNetwork(id) => {
-                state.networks.remove(&id);
-                state.departed.remove(&id);
-            }
-            Self::PutEndpoint(endpoint) => state.endpoints.insert(endpoint),
-            Self::RemoveEndpoint(id) => state.endpoints.remove(&id),
-            Self::Depart(network, total) => drop(state.departed.insert(network, total)),
-            Self::PutPool(pool) => drop(state.pools.insert(pool.id.clone(), pool)),
-            Self::RemovePool(id) => drop(state.pools.remove(&id)),
-            Self::PutExternal(external) => drop(state.externals.insert(external.external, external)),
-            Self::RemoveExternal(external) => drop(state.externals.remove(&external)),
-            Self::Reserve(ports) => state.reserved = ports,
-            Self::Forward(forwards) => state.forwards = forwards,
-        }
-    }
-}
-
 /// What the store held when it was opened.
 #[derive(Debug)]
 pub struct Stored {
@@ -134,19 +85,28 @@ pub struct Stored {
 /// What the database may keep in memory, in bytes: it is read once, and written a few records at a time.
 const CACHE: usize = 1 << 20;
 
-/// The open database.
+/// The database.
 pub struct Store {
-    database: Database,
+    path: PathBuf,
+    ula: Ipv6Net,
+    /// `None` after a failure: the database serves no more until it is opened again, and nobody knows whether what failed is on the disk.
+    database: Mutex<Option<Database>>,
 }
 
 impl Store {
     /// Opens the database, or makes a new one with `ula` as this host's unique local prefix.
     pub fn open(path: &Path, ula: Ipv6Net) -> Result<(Self, Stored), Error> {
-        let database = Database::builder().set_cache_size(CACHE).create(path)?;
-        let store = Self { database };
-        store.write(|transaction| {
+        let mut store = Self { path: path.to_owned(), ula, database: Mutex::new(Some(database(path)?)) };
+        let stored = store.load()?;
+        store.ula = stored.ula;
+        Ok((store, stored))
+    }
+
+    /// Makes the tables that are not there yet.
+    fn prepare(&self) -> Result<(), Error> {
+        self.write(|transaction| {
             let mut meta = transaction.open_table(META)?;
-            for (key, value) in [("format", FORMAT.to_string()), ("ula", ula.to_string())] {
+            for (key, value) in [("format", FORMAT.to_string()), ("ula", self.ula.to_string())] {
                 if meta.get(key)?.is_none() {
                     meta.insert(key, value.as_str())?;
                 }
@@ -158,13 +118,40 @@ impl Store {
             transaction.open_table(DEPARTED)?;
             transaction.open_table(JOURNAL)?;
             Ok(())
-        })?;
-        let stored = store.load(ula)?;
-        Ok((store, stored))
+        })
     }
 
-    fn load(&self, new_ula: Ipv6Net) -> Result<Stored, Error> {
-        let transaction = self.database.begin_read()?;
+    /// Whether it serves.
+    pub fn is_open(&self) -> bool {
+        self.database().is_some()
+    }
+
+    /// Has a store that has failed serve again, and hold `state`.
+    ///
+    /// # Errors
+    /// If it fails again; it is closed as before then.
+    pub fn settle(&self, state: &State) -> Result<(), Error> {
+        if self.is_open() {
+            return Ok(());
+        }
+        *self.database() = Some(database(&self.path)?);
+        let settled = self.load().and_then(|stored| {
+            let changes = Change::between(&stored.state, state);
+            if changes.is_empty() { Ok(()) } else { self.commit(&changes, &[]) }
+        });
+        if settled.is_err() {
+            *self.database() = None;
+        }
+        settled
+    }
+
+    fn database(&self) -> MutexGuard<'_, Option<Database>> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn load(&self) -> Result<Stored, Error> {
+        self.prepare()?;
+        let transaction = self.database().as_ref().ok_or(Error::Closed)?.begin_read()?;
         let meta = transaction.open_table(META)?;
         let get = |key: &str| -> Result<String, Error> {
             let value = meta.get(key)?;
@@ -193,7 +180,7 @@ impl Store {
                 forwards: serde_json::from_str(&get(FORWARDS)?).unwrap_or_default(),
             },
             journal: journal.collect::<Result<_, Error>>()?,
-            ula: get("ula")?.parse().unwrap_or(new_ula),
+            ula: get("ula")?.parse().unwrap_or(self.ula),
         })
     }
 
@@ -258,13 +245,29 @@ impl Store {
         })
     }
 
-    /// One transaction; it is on the disk when this returns.
+    /// One transaction; it is on the disk when this returns. A failure closes the database.
     fn write(&self, f: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<(), Error> {
-        let transaction = self.database.begin_write()?;
-        f(&transaction)?;
-        transaction.commit()?;
-        Ok(())
+        let mut database = self.database();
+        let done = transact(database.as_ref().ok_or(Error::Closed)?, f);
+        if done.is_err() {
+            *database = None;
+        }
+        done
     }
+}
+
+fn database(path: &Path) -> Result<Database, Error> {
+    Ok(Database::builder().set_cache_size(CACHE).create(path)?)
+}
+
+fn transact(
+    database: &Database,
+    f: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+) -> Result<(), Error> {
+    let transaction = database.begin_write()?;
+    f(&transaction)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 fn records<T: DeserializeOwned>(
@@ -287,6 +290,11 @@ fn json(record: &impl Serialize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use nix::{
+        mount::{MsFlags, mount, umount},
+        sched::{CloneFlags, unshare},
+    };
+
     use super::*;
     use crate::model::{Driver, Ipam, Timestamp, Traffic};
 
@@ -332,6 +340,47 @@ mod tests {
         assert_eq!(stored.state.networks.into_values().collect::<Vec<_>>(), [two]);
         assert_eq!(stored.journal, BTreeSet::from(["veth2".to_owned()]));
         assert_eq!(stored.ula, ula("fd00:1::/48"));
+    }
+
+    #[test]
+    fn a_store_that_was_full_serves_again_and_holds_what_is_so() {
+        // A mount namespace is a thread's own.
+        std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let nothing = None::<&str>;
+            mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            mount(nothing, directory.path(), Some("tmpfs"), MsFlags::empty(), Some("size=4m")).unwrap();
+            let path = directory.path().join(FILE);
+            let (store, _) = Store::open(&path, ula("fd00:1::/48")).unwrap();
+            let (one, two, three) = (network(1), network(2), network(3));
+            store.commit(&[Change::PutNetwork(one.clone())], &[]).unwrap();
+
+            let filler = directory.path().join("filler");
+            let full = std::fs::write(&filler, vec![0; 4 << 20]).unwrap_err();
+            assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+            let large = Network { labels: [("x".to_owned(), "x".repeat(1 << 20))].into(), ..network(9) };
+            assert!(matches!(store.commit(&[Change::PutNetwork(large)], &[]), Err(Error::Database(_))));
+            assert!(matches!(store.commit(&[], &[]), Err(Error::Closed)));
+            std::fs::remove_file(filler).unwrap();
+
+            let state = |networks: [&Network; 2]| State {
+                networks: networks.map(|it| (it.id, it.clone())).into(),
+                ..State::default()
+            };
+            store.settle(&state([&one, &two])).unwrap();
+            store.commit(&[Change::PutNetwork(three.clone())], &[]).unwrap();
+            // Of what is on the disk, though nobody was told so, nothing is left.
+            *store.database() = None;
+            store.settle(&state([&one, &two])).unwrap();
+            drop(store);
+            let (store, stored) = Store::open(&path, ula("fd00:2::/48")).unwrap();
+            assert_eq!((stored.state, stored.ula), (state([&one, &two]), ula("fd00:1::/48")));
+            drop(store);
+            umount(directory.path()).unwrap();
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]
