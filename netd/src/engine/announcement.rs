@@ -13,10 +13,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::lock;
+use super::{Engine, Inner, lock};
 use crate::{
     apply::Host,
     datapath::{Datapath, IfIndex},
+    link::Changes,
     model::{Advertise, Endpoint, Id, MacAddress},
 };
 
@@ -31,14 +32,16 @@ const PATIENCE: u32 = 60;
 pub(super) struct Announcer {
     changed: Mutex<Instant>,
     turn: tokio::sync::Mutex<()>,
+    /// Endpoints that an engine has yet to bring up.
+    expected: Mutex<BTreeSet<Id>>,
     /// By network that this daemon has made, the addresses that somebody has had there. Of others' pasts it knows nothing.
     had: Mutex<BTreeMap<Id, BTreeSet<IpAddr>>>,
 }
 
 impl Announcer {
     pub(super) fn new() -> Self {
-        let (turn, had) = Default::default();
-        Self { changed: Mutex::new(Instant::now()), turn, had }
+        let (turn, expected, had) = Default::default();
+        Self { changed: Mutex::new(Instant::now()), turn, expected, had }
     }
 
     /// Says where the endpoint is, as often as it is to be said. Where somebody may be remembered under its address the first word is
@@ -68,6 +71,16 @@ impl Announcer {
             }
             sleep(begun.elapsed()).await;
         }
+    }
+
+    /// An engine is about to bring an endpoint up: nobody hears it before.
+    pub(super) fn expect(&self, endpoint: Id) {
+        lock(&self.expected).insert(endpoint);
+    }
+
+    /// An endpoint is no more.
+    pub(super) fn forget(&self, endpoint: Id) {
+        lock(&self.expected).remove(&endpoint);
     }
 
     /// A network begins, without a past.
@@ -107,6 +120,33 @@ impl Announcer {
             sleep(interval - quiet).await;
         }
         self.turn.lock().await
+    }
+}
+
+impl Engine {
+    /// Announces the endpoints that an engine may have brought up just now.
+    pub(super) fn announce_expected(&self, changes: &Changes) {
+        let expected = lock(&self.0.announcer.expected);
+        if expected.is_empty() {
+            return;
+        }
+        let state = self.state();
+        let endpoints = changes.links.iter().filter_map(|link| state.endpoints.at_link(link));
+        for endpoint in endpoints.filter(|endpoint| expected.contains(&endpoint.id)) {
+            tokio::spawn(self.clone().announce_if_up(endpoint.clone()));
+        }
+    }
+
+    async fn announce_if_up(self, endpoint: Endpoint) {
+        let Inner { host, announcer, .. } = &*self.0;
+        let device = host.links.device(&endpoint.host_interface).await.ok().flatten();
+        if !device.is_some_and(|device| device.running) || !lock(&announcer.expected).remove(&endpoint.id) {
+            return;
+        }
+        let bridge = self.state().networks.get(&endpoint.network).and_then(|network| network.bridge.clone());
+        if let Some(bridge) = bridge {
+            announcer.clone().announce(host, &endpoint, bridge.advertise).await;
+        }
     }
 }
 

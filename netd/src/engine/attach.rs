@@ -154,6 +154,7 @@ impl Engine {
             self.change(writer, gone(), touched).await?;
         }
         lock(&self.0.left).remove(&endpoint.host_interface);
+        self.0.announcer.forget(endpoint.id);
         self.tell(Action::Disconnect, network, Some(far_end.to_string()));
         Ok(())
     }

@@ -114,7 +114,10 @@ impl Engine {
                 Some(joined) => {
                     Err(Error::forbidden(format!("endpoint {id} has joined {} already", joined.display())))
                 }
-                None => engine.place(&mut writer, endpoint, Some(sandbox)).await,
+                None => {
+                    engine.0.announcer.expect(endpoint.id);
+                    engine.place(&mut writer, endpoint, Some(sandbox)).await
+                }
             }
         })
         .await

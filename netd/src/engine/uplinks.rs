@@ -42,6 +42,7 @@ impl Engine {
         let next_hops = async {
             while let Some(changes) = watch.changed().await {
                 self.keep_counts(&changes);
+                self.announce_expected(&changes);
                 let changes = self.of_others(changes);
                 if changes.is_empty() {
                     continue;

@@ -550,3 +550,39 @@ fn t69_a_restart_of_either_side_changes_no_address() {
     assert_eq!(engine.address(&pools[0], "", &json!({}))["Address"], taken[0]);
     assert_eq!(engine.call("NetworkDriver.DeleteNetwork", &json!({"NetworkID": NETWORK})), json!({}));
 }
+
+#[test]
+fn t69_who_comes_under_a_known_address_is_reached_at_once() {
+    let lab = Lab::wired();
+    lab.host.start(&[]);
+    let engine = Engine { host: &lab.host };
+    engine.activate();
+    let pools = engine.network(&json!({}));
+    let take = || pools.clone().map(|pool| engine.address(&pool, "", &json!({}))["Address"].clone());
+    let come = |endpoint: &str, name: &str, addresses: &[Value; 2]| {
+        let ns = Namespace::new(name);
+        engine.create(endpoint, &addresses[0], &addresses[1], "");
+        engine.join(endpoint, &ns, &[&addresses[0], &addresses[1]]);
+        ns
+    };
+    let (of_neighbour, of_server) = (take(), take());
+    let neighbour = come(OTHER, "neighbour", &of_neighbour);
+    let reach = || {
+        for address in &of_server {
+            let address =
+                address.as_str().and_then(|net| net.split('/').next()?.parse().ok()).expect("an address");
+            for ns in [&neighbour, &lab.host.ns] {
+                // Well before anybody forgets what he knew.
+                until("the server answers", || ping(ns, address, Ping::default()));
+            }
+        }
+    };
+    let first = come(ENDPOINT, "first", &of_server);
+    reach();
+    drop(first);
+    let id = json!({"NetworkID": NETWORK, "EndpointID": ENDPOINT});
+    assert_eq!(engine.call("NetworkDriver.Leave", &id), json!({}));
+    assert_eq!(engine.call("NetworkDriver.DeleteEndpoint", &id), json!({}));
+    let _second = come("a-third-endpoint", "second", &of_server);
+    reach();
+}
