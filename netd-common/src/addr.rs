@@ -54,8 +54,7 @@ impl Ipv4 {
     /// Whether the address is in 224.0.0.0/4 or is 255.255.255.255: nothing that is routed to one host.
     #[inline(always)]
     pub const fn is_multicast_or_broadcast(self) -> bool {
-        let first = self.0.to_ne_bytes()[0];
-        first >= 224
+        self.0.to_ne_bytes()[0] & 0xf0 == 224 || self.0 == u32::MAX
     }
 
     /// Whether the address is in 127.0.0.0/8.
@@ -243,7 +242,10 @@ mod tests {
         assert!(Ipv4::from(Ipv4Addr::new(169, 254, 0, 1)).is_link_local());
         assert!(!Ipv4::from(Ipv4Addr::new(169, 253, 255, 255)).is_link_local());
         assert!(Ipv4::from(Ipv4Addr::BROADCAST).is_multicast_or_broadcast());
-        assert!(!Ipv4::from(Ipv4Addr::new(223, 255, 255, 255)).is_multicast_or_broadcast());
+        assert!(Ipv4::from(Ipv4Addr::new(239, 255, 255, 255)).is_multicast_or_broadcast());
+        for host in [Ipv4Addr::new(223, 255, 255, 255), Ipv4Addr::new(240, 9, 9, 9)] {
+            assert!(!Ipv4::from(host).is_multicast_or_broadcast());
+        }
         let mapped = Ipv6::from("::ffff:192.0.2.1".parse::<Ipv6Addr>().unwrap());
         assert_eq!(mapped.to_mapped(), Some(Ipv4Addr::new(192, 0, 2, 1).into()));
         assert_eq!(Ipv6::mapped(Ipv4Addr::new(192, 0, 2, 1).into()), mapped);

@@ -29,8 +29,7 @@ pub fn forward(packet: &Packet, sender: u32, from: &Endpoint, network: &Network,
         return flood();
     }
     stats::took(Path::Bridged);
-    stats::delivered(slot, packet.len());
-    Ok(redirect::across(packet, endpoint))
+    Ok(redirect::across(packet, slot, endpoint))
 }
 
 /// Who has this address? The question goes to the one who has, and who is to answer, and not to all: of a large network each
@@ -53,8 +52,7 @@ pub fn ask<F: Family>(
         return flood();
     }
     stats::took(Path::Bridged);
-    stats::delivered(slot, packet.len());
-    Ok(redirect::across(packet, endpoint))
+    Ok(redirect::across(packet, slot, endpoint))
 }
 
 /// Who is a router? The host, where it has the gateway's address.

@@ -266,9 +266,8 @@ pub fn enter<F: Translate>(packet: &Packet, error: Option<usize>, from: From) ->
     succeed(F::payload(packet, End::Destination))?;
     let slot = succeed(F::enter(packet, from != From::Wire))?;
     let endpoint = ENDPOINTS.get(slot).ok_or(DropReason::UnknownEndpoint)?;
-    stats::delivered(slot, packet.len());
     if from != From::Stack {
-        return Ok(redirect::into(packet, endpoint));
+        return Ok(redirect::into(packet, slot, endpoint));
     }
     if endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) == 0 {
         // Not to a neighbour: what waits for one is looked up again by the route that it had before it was translated.

@@ -331,6 +331,5 @@ fn answer<F: Hairpin>(skb: *mut __sk_buff, index: u32) -> Outcome {
     rewrite::ip::<F>(packet, &translation::to_external(flow, nat::last_ttl(ip.ttl)))?;
     rewrite::frame::<F>(packet, network.mac, endpoint.mac)?;
     stats::took(Path::Hairpinned);
-    stats::delivered(flow.peer, packet.len());
-    Ok(redirect::into(packet, endpoint))
+    Ok(redirect::into(packet, flow.peer, endpoint))
 }

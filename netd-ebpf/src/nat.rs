@@ -211,7 +211,6 @@ fn turn_back<F: Rewrite>(skb: *mut __sk_buff, index: u32) -> Result<(), DropReas
         if endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0 {
             return rewrite::ip::<F>(packet, &to_local(record, ip.ttl));
         }
-        stats::delivered(to, packet.len());
         (network.mac, endpoint.mac)
     };
     rewrite::ip::<F>(packet, &to_local(record, last_ttl(ip.ttl)))?;
@@ -225,7 +224,10 @@ pub fn hand_over<A: Address>(packet: &Packet, flow: &Flow<A>) -> Outcome {
         return Ok(redirect::in_by(packet, flow.next_hop.uplink));
     }
     let endpoint = ENDPOINTS.get(flow.endpoint).ok_or(DropReason::UnknownEndpoint)?;
-    if endpoint.port.0 == 0 { Err(DropReason::UnknownEndpoint) } else { Ok(redirect::into(packet, endpoint)) }
+    if endpoint.port.0 == 0 {
+        return Err(DropReason::UnknownEndpoint);
+    }
+    Ok(redirect::into(packet, flow.endpoint, endpoint))
 }
 
 /// Hands an answer to the endpoint of this host that opened the flow. Its TTL has been seen to.
@@ -238,9 +240,8 @@ pub fn to_peer<F: Family>(packet: &Packet, flow: &Flow<F::Address>) -> Outcome {
     }
     if endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) == 0 {
         rewrite::frame::<F>(packet, network.mac, endpoint.mac)?;
-        stats::delivered(flow.peer, packet.len());
     }
-    Ok(redirect::into(packet, endpoint))
+    Ok(redirect::into(packet, flow.peer, endpoint))
 }
 
 /// What the receiver finds for a TTL: he is the last hop, where one that ends has still arrived, and must not become 0.
@@ -279,6 +280,5 @@ pub fn deliver<F: Rewrite>(
         return Ok(Verdict::NEXT);
     }
     rewrite::frame::<F>(packet, network.mac, endpoint.mac)?;
-    stats::delivered(flow.endpoint, packet.len());
-    Ok(redirect::into(packet, endpoint))
+    Ok(redirect::into(packet, flow.endpoint, endpoint))
 }

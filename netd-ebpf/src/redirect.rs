@@ -11,7 +11,7 @@ use netd_common::{
     fib::NextHop,
 };
 
-use crate::{packet::Packet, verdict::Verdict};
+use crate::{packet::Packet, stats, verdict::Verdict};
 
 /// On packets that the programs are done with, between a redirection and the next hook on their way, which clears it: so that
 /// it need not look at them again. "netd" in ASCII.
@@ -22,11 +22,11 @@ pub const REPLAYED: u32 = 0x7265_706c;
 
 /// From a neighbour on the same bridge straight into the container, past the bridge and the veth's queue; if the container may
 /// be sent only so much, past the bridge alone, for it is the queue that knows how much. The caller has seen that the bridge
-/// would do the same.
+/// would do the same. `slot` is the endpoint's: what goes past the veth's counters is counted there.
 ///
 /// The kernel scrubs much of the packet on this way but neither mark nor priority, which are the host's business.
 #[inline(always)]
-pub fn across(packet: &Packet, endpoint: &Endpoint) -> Verdict {
+pub fn across(packet: &Packet, slot: u32, endpoint: &Endpoint) -> Verdict {
     let skb = packet.skb();
     // SAFETY: the kernel hands a valid context, and lets tc programs write these two fields.
     unsafe {
@@ -34,23 +34,23 @@ pub fn across(packet: &Packet, endpoint: &Endpoint) -> Verdict {
         (*skb).priority = 0;
     }
     let port = endpoint.port.0;
+    let is_past_queue = endpoint.flags & (PEER_IN_OTHER_NETNS | DELIVERED_LIMITED) == PEER_IN_OTHER_NETNS;
+    if is_past_queue {
+        stats::delivered(slot, packet.len());
+    }
     // SAFETY: plain helper calls.
     Verdict::redirected(unsafe {
-        if endpoint.flags & (PEER_IN_OTHER_NETNS | DELIVERED_LIMITED) == PEER_IN_OTHER_NETNS {
-            bpf_redirect_peer(port, 0)
-        } else {
-            bpf_redirect(port, 0)
-        }
+        if is_past_queue { bpf_redirect_peer(port, 0) } else { bpf_redirect(port, 0) }
     })
 }
 
 /// From beyond the bridge straight into the container; unless the way there is the bridge's to decide.
 #[inline(always)]
-pub fn into(packet: &Packet, endpoint: &Endpoint) -> Verdict {
+pub fn into(packet: &Packet, slot: u32, endpoint: &Endpoint) -> Verdict {
     if endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0 {
         return Verdict::NEXT;
     }
-    across(packet, endpoint)
+    across(packet, slot, endpoint)
 }
 
 /// From a container to the host, which hears it alone of all that are at the bridge.

@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use netd_tests::lab::{Datagram, Family, Lab, Ping, RawSocket, at, http_get, netd_binary, ping, until};
+use netd_tests::lab::{
+    Container, Datagram, Family, Lab, Namespace, Ping, RawSocket, at, http_get, netd_binary, ping, until,
+};
 
 /// Samples of Prometheus' text format: name with labels, and value.
 fn samples(text: &str) -> Vec<(&str, f64)> {
@@ -77,6 +79,33 @@ fn a_networks_counters_never_fall() {
     drop(b);
     lab.host.start(&[]);
     assert!(sent() >= restarted, "an endpoint died meanwhile: {restarted}, {}", sent());
+}
+
+#[test]
+fn what_a_limited_endpoint_receives_is_counted_once() {
+    let lab = Lab::wired();
+    lab.host.start(&[]);
+    let (a, b) = (lab.container_on("bridge", "a"), Namespace::new("b"));
+    let rate = "--driver-opt netd.rate.ingress=100mbit";
+    lab.host.netd(&format!("network connect {rate} bridge netns:{}", b.name()));
+    let b = Container::of(b);
+    let counted = || {
+        let words = ["netd_endpoint_packets_total", b.ns.name(), "direction=\"received\""];
+        sum(&lab.host.metrics(), &words)
+    };
+    let arrived = || {
+        let link: serde_json::Value =
+            serde_json::from_str(&b.ns.ip("-json -statistics link show dev eth0")).expect("ip -json");
+        link[0]["stats64"]["rx"]["packets"].as_f64().expect("a count")
+    };
+    for _ in 0..10 {
+        assert!(ping(&a.ns, b.ipv4.into(), Ping::default()), "on one bridge");
+        assert!(ping(&b.ns, Family::V4.outside(), Ping::default()), "answers from outside");
+        assert!(ping(&lab.host.ns, b.ipv4.into(), Ping::default()), "from the host");
+    }
+    // Now and then one comes between the two.
+    let (arrived, counted) = (arrived(), counted());
+    assert!(arrived >= 30.0 && (counted - arrived).abs() < 10.0, "{counted} of {arrived}");
 }
 
 #[test]

@@ -34,6 +34,18 @@ fn the_remote_sees_the_hosts_address_and_the_same_port() {
 }
 
 #[test]
+fn an_address_of_class_e_is_a_hosts() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    lab.outside.ip("address add 240.9.9.9/32 dev lo");
+    let remote = at([240, 9, 9, 9], 5300);
+    let echo = UdpEcho::new(&lab.outside, remote);
+    ask(&udp(&a.ns, Family::V4, 5000), remote, b"who am I");
+    assert_eq!(echo.peers(), [at(Family::V4.host(), 5000)]);
+    assert!(ping(&a.ns, remote.ip(), Ping::default()));
+}
+
+#[test]
 fn two_containers_with_one_source_port_to_one_remote() {
     let lab = Lab::new();
     let (a, b) = (lab.container("a"), lab.container("b"));

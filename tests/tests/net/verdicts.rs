@@ -361,7 +361,18 @@ fn a_mode_of_one_family_is_none_of_the_other() {
     let said = lab.host.netd(&format!("unpublish netns:{} 8081:80", web.ns.name()));
     assert_eq!(said, "0.0.0.0:8081 -> 80/tcp\n");
     assert!(echoes(&mut connect(&lab.outside, 0, at(web.address(Family::V6), 80)).expect("a routed port")));
-    lab.host.netd(&format!("unpublish netns:{} 8080:80", web.ns.name()));
+    let stays = lab.host.netd_fails(&format!("unpublish netns:{} [::]:8080:80", web.ns.name()));
+    assert!(stays.contains(":80 stays open for as long as 0.0.0.0:8080 is published"), "{stays}");
+    // One of a single address opens none.
+    lab.host.netd(&format!("publish netns:{} 127.0.0.1:8082:80 {HOST4}:8083:80", web.ns.name()));
+    let said = lab.host.netd(&format!("unpublish netns:{} 8080:80", web.ns.name()));
+    assert_eq!(said, "0.0.0.0:8080 -> 80/tcp\n- -> 80/tcp\n");
+    let before = dropped(&lab, "unpublished");
+    let own = at(web.address(Family::V6), 80);
+    let dialled = lab.outside.enter(|| TcpStream::connect_timeout(&own, Duration::from_millis(50)));
+    dialled.expect_err("nobody opens it any more");
+    until("it is dropped", || dropped(&lab, "unpublished") > before);
+    lab.host.netd(&format!("unpublish netns:{} 8082:80 8083:80", web.ns.name()));
     assert_eq!(lab.host.netd("publish ls").lines().count(), 1, "the head alone");
 }
 

@@ -84,12 +84,22 @@ impl Engine {
                 .iter()
                 .copied()
                 .partition(|publication| specs.iter().any(|spec| is_meant(endpoint, publication, spec)));
-            // A port of the endpoint's own address is open for as long as a port of the host's leads to it.
+            // A port of the endpoint's own address is open for as long as one of all the host's addresses leads to it: that opened it,
+            // which one of a single address does not.
             let is_own = |publication: &Publication| endpoint.has(publication.host.address);
-            let is_needed = |own: &Publication| {
-                is_own(own) && staying.iter().any(|other| !is_own(other) && other.leads_where(own))
+            let opener = |own: &Publication| {
+                let opens = |it: &&Publication| it.host.address.is_unspecified() && it.leads_where(own);
+                staying.iter().find(opens).filter(|_| is_own(own))
             };
-            let (kept, removed): (Vec<_>, Vec<_>) = ending.into_iter().partition(is_needed);
+            let (kept, removed): (Vec<_>, Vec<_>) = ending.into_iter().partition(|it| opener(it).is_some());
+            if let (Some(own), []) = (kept.first(), &*removed)
+                && let Some(opener) = opener(own)
+            {
+                return Err(Error::conflict(format!(
+                    "{} stays open for as long as {} is published",
+                    own.host, opener.host
+                )));
+            }
             let mut changed = endpoint.clone();
             changed.publications = [staying, kept].concat();
             changed.publications.sort_unstable();
