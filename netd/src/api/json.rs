@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::de::{
-    DeserializeOwned, Deserializer, IntoDeserializer, Visitor,
+    DeserializeOwned, Deserializer, IntoDeserializer, Unexpected, Visitor,
     value::{MapDeserializer, SeqDeserializer},
 };
 use serde_json::{Error, Map, Value};
@@ -75,6 +75,8 @@ impl<'de> Deserializer<'de> for Lax {
     ) -> Result<V::Value, Error> {
         match self.or(Map::new()) {
             Value::Object(found) => Self(named(found, fields)).deserialize_any(visitor),
+            // serde would take its elements for the fields in turn.
+            Value::Array(_) => Err(serde::de::Error::invalid_type(Unexpected::Seq, &"an object")),
             other => Self(other).deserialize_any(visitor),
         }
     }
@@ -200,6 +202,10 @@ mod tests {
         assert_eq!(
             refused(br#"{"name":1}"#),
             "invalid JSON: Name: invalid type: integer `1`, expected a string"
+        );
+        assert_eq!(
+            refused(br#"{"Inner":[["a",true]]}"#),
+            "invalid JSON: Inner[0]: invalid type: sequence, expected an object"
         );
         assert_eq!(refused(b"[]"), "invalid JSON: not an object");
         assert_eq!(refused(b"7"), "invalid JSON: not an object");
