@@ -55,6 +55,9 @@ impl Announcer {
         let word = Word { datapath: host.datapath.clone(), port, mac: endpoint.mac, addresses };
         if is_urgent && left > 0 {
             left -= 1;
+            if let Err(error) = host.links.until_running(port.0).await {
+                log::debug!("{error}");
+            }
             if !word.say().await {
                 return;
             }

@@ -1,9 +1,8 @@
 //! The default route of a sandbox, which leads through one of its interfaces.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{io, net::IpAddr};
 
 use rtnetlink::packet_route::route::RouteMessage;
-use tokio::time;
 
 use super::{Doing as _, Error, Links, gone_is_as_good, route};
 use crate::{
@@ -37,19 +36,6 @@ impl Links {
         let peer = self.device(name).await?.and_then(|device| device.peer);
         let peer = peer.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV));
         peer.doing(|| format!("find the far end of {name}"))
-    }
-
-    /// Waits until frames get through a veth's end: the kernel gives it its queue a while after the other end has come up, and until
-    /// then loses without a word what is sent (`linkwatch_do_dev` in net/core/link_watch.c). If the other end is down, that is so.
-    async fn until_running(&self, index: u32) -> Result<(), Error> {
-        const PATIENCE: Duration = Duration::from_millis(500);
-        let running = async {
-            while self.device_at(index).await?.is_some_and(|device| !device.running) {
-                time::sleep(Duration::from_millis(1)).await;
-            }
-            Ok(())
-        };
-        time::timeout(PATIENCE, running).await.unwrap_or(Ok(()))
     }
 
     /// Makes `gateway`, a neighbour on the link, the default route of its family. One that is there already is the sandbox's own, a

@@ -1,6 +1,6 @@
 //! What links there are.
 
-use std::{collections::BTreeSet, pin::pin};
+use std::{collections::BTreeSet, pin::pin, time::Duration};
 
 use futures_util::TryStreamExt as _;
 use netd_common::stats::Traffic;
@@ -15,6 +15,7 @@ use rtnetlink::{
         },
     },
 };
+use tokio::time;
 
 use super::{Doing as _, Error, Links, bridge::settings, gone_is_as_good, removal};
 use crate::model::{BridgeSettings, Framing, MacAddress};
@@ -205,6 +206,20 @@ impl Links {
     pub async fn device_at(&self, index: u32) -> Result<Option<Device>, Error> {
         let request = uncounted(&self.handle).match_index(index);
         one(request).await.doing(|| format!("look up the link {index}"))
+    }
+
+    /// Waits until frames get through a veth's end: the kernel gives it its queue a while after the other end has come up, and until
+    /// then loses without a word what is sent (`linkwatch_do_dev` in net/core/link_watch.c); a bridge passes nothing by such a port. If
+    /// the other end is down, that is so.
+    pub async fn until_running(&self, index: u32) -> Result<(), Error> {
+        const PATIENCE: Duration = Duration::from_millis(500);
+        let running = async {
+            while self.device_at(index).await?.is_some_and(|device| !device.running) {
+                time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(())
+        };
+        time::timeout(PATIENCE, running).await.unwrap_or(Ok(()))
     }
 
     /// The index of the link of this name, if there is one.
