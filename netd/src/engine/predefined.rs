@@ -277,7 +277,8 @@ fn plain(name: &str, driver: Driver) -> Result<Network, Error> {
 fn drop_default(state: &mut State, network: &Network) -> Result<(), Error> {
     if let Some(endpoint) = state.endpoints_of(network.id).next() {
         return Err(Error::forbidden(format!(
-            "it cannot be left out while {} is connected to it; disconnect that first, with the configuration as it was",
+            "it cannot be left out while {} is connected to it; \
+             disconnect that first, with the configuration as it was",
             endpoint.far_end
         )));
     }

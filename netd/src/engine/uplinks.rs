@@ -93,8 +93,8 @@ impl Engine {
         let mut left = lock(&self.0.left);
         for (name, &sent) in &changes.gone {
             if !removed.contains(name) && state.endpoints.at_link(name).is_some() {
-                let before = left.get(name).copied().unwrap_or_default();
-                left.insert(name.clone(), before + sent.into());
+                let sum = left.entry(name.clone()).or_default();
+                *sum = *sum + sent.into();
             }
         }
     }

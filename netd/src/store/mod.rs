@@ -131,9 +131,6 @@ impl Store {
     /// # Errors
     /// If it fails again; it is closed as before then.
     pub fn settle(&self, state: &State) -> Result<(), Error> {
-        if self.is_open() {
-            return Ok(());
-        }
         *self.database() = Some(database(&self.path)?);
         let settled = self.load().and_then(|stored| {
             let changes = Change::between(&stored.state, state);
