@@ -8,7 +8,8 @@ use hickory_proto::rr::RecordType;
 use netd_tests::lab::{Call, Cni, Family, Namespace, TcpEcho, at, connect, until};
 use serde_json::{Value, json};
 
-use crate::cni::{address, code, lab, talk};
+use crate::cni::{address, code, lab};
+use crate::cni_ports::talk;
 use crate::names::resolve;
 
 fn network(name: &str, subnet: &str) -> Value {

@@ -1,4 +1,4 @@
-//! netd as a CNI plugin that leaves the addresses to another one.
+//! netd as a CNI plugin that leaves the addresses to another one, or gives them as host-local does.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use netd_tests::lab::{Call, Cni, Container, Family, Namespace, Ping, ping};
 use serde_json::{Value, json};
 
-use crate::cni::{address, code, endpoints, lab};
+use crate::cni::{address, code, endpoints, lab, message};
 
 #[test]
 fn host_local_gives_the_addresses_if_it_is_asked_to() {
@@ -104,4 +104,71 @@ fn what_the_runtime_asks_is_asked_on() {
         "DEL c1",
     ];
     assert_eq!(asked.lines().map(str::trim).collect::<Vec<_>>(), wanted);
+}
+
+#[test]
+fn t70_netds_own_ipam_is_host_locals() {
+    let lab = lab();
+    let config = json!({
+        "cniVersion": "1.0.0",
+        "name": "pods",
+        "ipMasq": true,
+        "ipam": {
+            "type": "netd",
+            "ranges": [[{"subnet": "10.1.2.0/24"}, {"subnet": "10.2.2.0/24"}], [{"subnet": "2001:db8:1::/64"}]],
+        },
+    });
+    let cni = Cni::new(&lab.host, config);
+    let ns = Namespace::new("a");
+    let result = cni.add("c1", &ns);
+    let a = Container::of(ns);
+    assert_eq!((address(&result, 0), address(&result, 1)), ("10.1.2.2/24".into(), "2001:db8:1::2/64".into()));
+    assert_eq!(result["ips"][0]["gateway"], "10.1.2.1");
+    let twice = message(cni.try_add("c1", &a.ns));
+    assert_eq!(
+        twice,
+        "failed to allocate for range 0: 10.1.2.2 has been allocated to c1, duplicate allocation is not allowed"
+    );
+    let asking = |ips: Value| cni.with(json!({"args": {"cni": {"ips": ips}}}));
+    let ns = Namespace::new("b");
+    assert_eq!(address(&asking(json!(["10.1.2.88"])).add("c2", &ns), 0), "10.1.2.88/24");
+    let c = Namespace::new("c");
+    let refused = |ips: Value| message(asking(ips).try_add("c3", &c));
+    assert_eq!(refused(json!(["10.1.99.9"])), "failed to allocate all requested IPs: 10.1.99.9");
+    assert_eq!(
+        refused(json!(["10.1.2.1"])),
+        "failed to allocate for range 0: requested ip 10.1.2.1 is subnet's gateway"
+    );
+    assert_eq!(
+        refused(json!(["10.1.2.88"])),
+        "failed to allocate for range 0: requested IP address 10.1.2.88 is not available in range set \
+         10.1.2.1-10.1.2.254,10.2.2.1-10.2.2.254"
+    );
+    // The second subnet of the set is of the same network: its gateway is there, and its neighbours are.
+    let d = {
+        let ns = Namespace::new("d");
+        assert_eq!(address(&asking(json!(["10.2.2.9"])).add("c4", &ns), 0), "10.2.2.9/24");
+        Container::of(ns)
+    };
+    assert_eq!(d.gateway(Family::V4).to_string(), "10.2.2.1");
+    assert!(ping(&d.ns, d.gateway(Family::V4), Ping::default()));
+    assert!(ping(&d.ns, a.ipv4.into(), Ping::default()));
+    assert!(ping(&d.ns, Family::V4.outside(), Ping::default()));
+    cni.del("unknown", None);
+
+    let small = json!({"cniVersion": "1.0.0", "name": "small", "ipam": {"subnet": "10.3.0.0/24", "rangeStart": "10.3.0.10", "rangeEnd": "10.3.0.11"}});
+    let small = Cni::new(&lab.host, small);
+    assert_eq!(small.container("e").ipv4.to_string(), "10.3.0.10");
+    let f = small.container("f");
+    assert_eq!(f.ipv4.to_string(), "10.3.0.11");
+    assert_eq!(
+        message(small.try_add("c", &c)),
+        "failed to allocate for range 0: no IP addresses available in range set: 10.3.0.10-10.3.0.11"
+    );
+    let path = c.path();
+    let netns = path.to_str().expect("UTF-8");
+    let args = "IP=10.1.2.77;MAC=02:00:00:00:00:77";
+    let args = Call { container: "g", netns, interface: "eth0", args };
+    assert_eq!(address(&cni.call("ADD", args).expect("ADD"), 0), "10.1.2.77/24");
+    assert!(c.ip("link show eth0").contains("02:00:00:00:00:77"));
 }

@@ -7,6 +7,7 @@ mod capacity;
 mod catch_all;
 mod checksum;
 mod external;
+mod filtering;
 mod fragments;
 mod guard;
 mod icmp;
