@@ -10,14 +10,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
+    capability::{Aliases, PortMapping, RuntimeConfig, RuntimeDns},
     error::{Code, Error},
     result::{Dns, Outcome, Route, drop_nulls},
     version::SpecVersion,
 };
-use crate::model::{
-    attachment::{Key, Range},
-    request::{EGRESS, EGRESS_BURST, INGRESS, INGRESS_BURST},
-};
+use crate::model::attachment::{Key, Range};
 
 /// Where the attachments that are to stay are listed; the second is a name of before, which libcni writes as well.
 const VALID: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
@@ -86,7 +84,7 @@ pub(super) struct IpamKeys {
 /// One of `ipam.ranges`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct RangeKeys {
+pub(super) struct RangeKeys {
     subnet: Option<IpNet>,
     range_start: Option<IpAddr>,
     range_end: Option<IpAddr>,
@@ -108,63 +106,6 @@ struct ArgsOfCni {
     mac: String,
 }
 
-/// `runtimeConfig`: what the capabilities bring.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct RuntimeConfig {
-    pub(super) port_mappings: Vec<PortMapping>,
-    pub(super) bandwidth: Bandwidth,
-    ips: Vec<String>,
-    mac: String,
-    ip_ranges: Vec<Vec<RangeKeys>>,
-    pub(super) dns: RuntimeDns,
-    aliases: Aliases,
-}
-
-/// The capability `dns`, whose keys are not those of a result.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub(super) struct RuntimeDns {
-    servers: Vec<String>,
-    searches: Vec<String>,
-    options: Vec<String>,
-}
-
-/// The capability `aliases`: of this network, or as podman has it by network.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
-enum Aliases {
-    Own(Vec<String>),
-    ByNetwork(BTreeMap<String, Vec<String>>),
-}
-
-impl Default for Aliases {
-    fn default() -> Self {
-        Self::Own(Vec::new())
-    }
-}
-
-/// A port to publish.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct PortMapping {
-    host_port: i64,
-    container_port: i64,
-    protocol: String,
-    #[serde(rename = "hostIP")]
-    host_ip: String,
-}
-
-/// Rates and bursts in bits; 0 is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct Bandwidth {
-    ingress_rate: u64,
-    ingress_burst: u64,
-    egress_rate: u64,
-    egress_burst: u64,
-}
-
 /// An attachment that is to stay.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -174,7 +115,7 @@ struct Valid {
     ifname: String,
 }
 
-fn invalid(message: impl Into<String>) -> Error {
+pub(super) fn invalid(message: impl Into<String>) -> Error {
     Error::new(Code::InvalidConfig, message)
 }
 
@@ -265,52 +206,6 @@ impl Config {
         let listed = listed.ok_or_else(|| invalid(format!("missing {}", VALID[0])))?;
         let key = |valid: &Valid| Key { container: valid.container.clone(), interface: valid.ifname.clone() };
         Ok(listed.iter().map(key).collect())
-    }
-}
-
-impl Bandwidth {
-    /// The endpoint's options that ask for it.
-    pub(super) fn options(self) -> Result<impl Iterator<Item = (String, String)>, Error> {
-        for (what, rate, burst) in [
-            ("ingress", self.ingress_rate, self.ingress_burst),
-            ("egress", self.egress_rate, self.egress_burst),
-        ] {
-            if rate == 0 && burst != 0 {
-                return Err(invalid(format!("invalid bandwidth: {what}Burst is set, and {what}Rate is not")));
-            }
-        }
-        let said = [
-            (INGRESS, self.ingress_rate),
-            (INGRESS_BURST, self.ingress_burst),
-            (EGRESS, self.egress_rate),
-            (EGRESS_BURST, self.egress_burst),
-        ];
-        let said = said.into_iter().filter(|(_, bits)| *bits != 0);
-        Ok(said.map(|(name, bits)| (name.to_owned(), bits.to_string())))
-    }
-}
-
-impl PortMapping {
-    fn spec(&self) -> Result<String, Error> {
-        let port = |what: &str, port: i64| {
-            let valid = u16::try_from(port).ok().filter(|port| *port != 0);
-            valid.ok_or_else(|| invalid(format!("Invalid {what} port number: {port}")))
-        };
-        let container = port("container", self.container_port)?;
-        let host = port("host", self.host_port)?;
-        let protocol = match self.protocol.to_lowercase().as_str() {
-            "" => "tcp".to_owned(),
-            protocol @ ("tcp" | "udp" | "sctp") => protocol.to_owned(),
-            protocol => return Err(invalid(format!("Invalid protocol: {protocol}"))),
-        };
-        let address = match self.host_ip.as_str() {
-            "" => String::new(),
-            text => match text.parse().map_err(|_| invalid(format!("Invalid host IP: {text}")))? {
-                IpAddr::V4(address) => format!("{address}:"),
-                IpAddr::V6(address) => format!("[{address}]:"),
-            },
-        };
-        Ok(format!("{address}{host}:{container}/{protocol}"))
     }
 }
 
@@ -418,21 +313,6 @@ mod tests {
         assert_eq!(config.aliases(), ["web"]);
         assert_eq!(config.dns().nameservers, ["10.0.0.53"]);
         assert_eq!(config.ports().unwrap(), ["8080:80/tcp", "[::1]:53:53/udp"]);
-    }
-
-    #[test]
-    fn bad_ports_are_refused_in_portmaps_words() {
-        let error = |mapping: Value| {
-            let config = json!({"name": "n", "runtimeConfig": {"portMappings": [mapping]}});
-            read(&config).unwrap().ports().unwrap_err().message
-        };
-        assert_eq!(error(json!({"hostPort": 0, "containerPort": 80})), "Invalid host port number: 0");
-        assert_eq!(error(json!({"hostPort": 80, "containerPort": 0})), "Invalid container port number: 0");
-        assert_eq!(
-            error(json!({"hostPort": 80, "containerPort": 65536})),
-            "Invalid container port number: 65536"
-        );
-        assert_eq!(error(json!({"hostPort": 80, "containerPort": 80, "hostIP": "x"})), "Invalid host IP: x");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! | GC | `POST /netd/attachments/NETWORK/prune` |
 //! | STATUS | `GET /_ping` |
 
+mod capability;
 mod config;
 mod delegate;
 mod environment;
