@@ -115,7 +115,7 @@ mod tests {
         layout!(out, External<Ipv4>, external: Ipv4, internal: Ipv4, length: u32, adjustment: u32);
         layout!(out, External<Ipv6>, external: Ipv6, internal: Ipv6, length: u32, adjustment: u32);
         layout!(out, FdbKey, network: u32, mac: crate::addr::Mac, pad: [u8; 2]);
-        layout!(out, Uplink, ipv4: Ipv4, ipv6: Ipv6, mac: crate::addr::Mac, pad: [u8; 2], default4: Ipv4);
+        layout!(out, Uplink, ipv4: Ipv4, ipv6: Ipv6, mac: crate::addr::Mac, route_mtu: u16, default4: Ipv4);
         layout!(out, Foreign, mac: crate::addr::Mac, forwards: u16);
         layout!(out, Trusted, uplink: IfIndex, network: u32);
         layout!(out, NextHop, uplink: IfIndex, family: u32, address: [u32; 4], mtu: u32, generation: u32);

@@ -24,8 +24,10 @@ pub struct Uplink {
     pub ipv6: Ipv6,
     /// The interface's own MAC.
     pub mac: Mac,
-    /// Always zero.
-    pub pad: [u8; 2],
+    /// The smallest MTU that a route by it says itself, in bytes; 0 if none does. What `bpf_fib_lookup` reports is the link's MTU, where
+    /// the route's is not locked, though the stack forwards by the route's
+    /// (<https://github.com/torvalds/linux/blob/v6.18/include/net/ip.h>, `ip_dst_mtu_maybe_forward`).
+    pub route_mtu: u16,
     /// The next hop of the IPv4 default route by it; 255.255.255.255 if all are on its link, 0.0.0.0 if it has none.
     pub default4: Ipv4,
 }
@@ -33,6 +35,13 @@ pub struct Uplink {
 impl Uplink {
     /// In [`Self::default4`]: the default route has no gateway, all are on the link.
     pub const ON_LINK: Ipv4 = Ipv4(u32::MAX);
+
+    /// What a packet may have of `mtu` bytes, so that none passes a route that takes less: the stack knows which one that is.
+    #[inline(always)]
+    pub fn within_routes(&self, mtu: u32) -> u32 {
+        let least = self.route_mtu as u32;
+        if least != 0 && least < mtu { least } else { mtu }
+    }
 
     /// Whether a packet to an IPv4 address, whose next hop by this uplink is `hop`, goes where all goes that has no route of its own.
     #[inline(always)]

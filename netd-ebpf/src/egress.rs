@@ -225,6 +225,7 @@ pub fn find_exit<F: Family>(
     if network.flags & INTERNAL != 0 {
         return drop(DropReason::Internal);
     }
+    hop.mtu = uplink.within_routes(hop.mtu);
     *exit = Exit { hop, of_route: source, of_uplink: F::uplink(uplink) };
     FOUND
 }
@@ -279,6 +280,7 @@ fn keep_to_link<F: Family>(skb: *mut __sk_buff, request: *const Request<F::Addre
             && found.uplink == link.uplink
         {
             *hop = found;
+            fib::narrow(hop);
             return;
         }
         if !goes_by_default::<F>(hop, tuple.destination) {
@@ -403,6 +405,7 @@ fn reroute<F: Family>(skb: *mut __sk_buff, index: u32, bridge: u32, comes_back: 
     if comes_back {
         come_back(&mut hop);
     }
+    fib::narrow(&mut hop);
     // Another CPU may write the same at the same time, or read half of it once.
     flow.next_hop = hop;
     i64::from(index)

@@ -44,6 +44,8 @@ pub trait Family: Sized + 'static {
     const UNPROTECTED: u32;
 
     fn parse(packet: &Packet) -> Result<Ip<Self::Address>, DropReason>;
+    /// The destination of a packet that need not be whole.
+    fn destination(packet: &Packet) -> Option<Self::Address>;
     /// The address as words of the kernel's `bpf_fib_lookup` and the flow's next hop have it.
     fn from_words(words: [u32; 4]) -> Self::Address;
     /// The address as a socket of IPv6 has it.
@@ -158,6 +160,10 @@ impl Family for V4 {
         ip4::parse(packet)
     }
     #[inline(always)]
+    fn destination(packet: &Packet) -> Option<Ipv4> {
+        packet.load(packet.l3 + ip4::ADDRESSES + size_of::<Ipv4>()).ok()
+    }
+    #[inline(always)]
     fn from_words(words: [u32; 4]) -> Ipv4 {
         Ipv4(words[0])
     }
@@ -264,6 +270,10 @@ impl Family for V6 {
     #[inline(always)]
     fn parse(packet: &Packet) -> Result<Ip<Ipv6>, DropReason> {
         ip6::parse(packet)
+    }
+    #[inline(always)]
+    fn destination(packet: &Packet) -> Option<Ipv6> {
+        packet.load(packet.l3 + ip6::ADDRESSES + size_of::<Ipv6>()).ok()
     }
     #[inline(always)]
     fn from_words(words: [u32; 4]) -> Ipv6 {

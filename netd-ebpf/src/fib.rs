@@ -175,3 +175,12 @@ pub fn lookup<F: Family>(
     };
     Route::Forward { hop, source }
 }
+
+/// Has the packets that go on by the fast path be no larger than any route by the uplink takes, see [`netd_common::fib::Uplink::route_mtu`].
+#[inline(always)]
+pub fn narrow(hop: &mut NextHop) {
+    // SAFETY: a shared reference to a map value that only the daemon replaces.
+    if let Some(uplink) = unsafe { UPLINKS.get(hop.uplink) } {
+        hop.mtu = uplink.within_routes(hop.mtu);
+    }
+}

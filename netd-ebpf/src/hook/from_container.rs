@@ -82,6 +82,9 @@ pub fn run(ctx: &TcContext) -> Outcome {
     match frame.ethertype {
         eth::IPV4 => {
             let ip = V4::parse(&packet)?;
+            if frame.destination.is_multicast() && strays::<V4>(&from, ip.destination) {
+                return Err(DropReason::Internal);
+            }
             let checked = guard::source4(&ip, endpoint.ipv4, frame.destination == network.mac);
             if to_gateway {
                 return outside::<V4>(&packet, &ip, &speaker::<V4>(from, ip.source, checked)?);
@@ -92,6 +95,9 @@ pub fn run(ctx: &TcContext) -> Outcome {
         }
         eth::IPV6 => {
             let ip = V6::parse(&packet)?;
+            if frame.destination.is_multicast() && strays::<V6>(&from, ip.destination) {
+                return Err(DropReason::Internal);
+            }
             if guarded {
                 guard::advertisement(&packet, &ip, endpoint.ipv6)?;
             }
@@ -134,6 +140,15 @@ fn speaker<'a, F: Family>(
     Ok(Sending { slot, endpoint, network })
 }
 
+/// Whether what goes to all on an internal network's link is for somebody who is not there: the host hears it, and would take it for one
+/// of its other addresses.
+#[inline(always)]
+fn strays<F: Family>(from: &Sending, destination: F::Address) -> bool {
+    from.network.flags & INTERNAL != 0
+        && !F::is_unroutable(destination)
+        && F::network_of(destination) != Some(from.endpoint.network)
+}
+
 /// To everyone, or a group: who has an address is a question to one, and who is a router is one as well.
 #[inline(always)]
 fn to_all(packet: &Packet, ethertype: Be16, from: &Sending) -> Outcome {
@@ -158,7 +173,8 @@ fn outside<F: Translate + Refuse + Policy + Hairpin + Filter>(
         return hairpin::forward::<F>(packet, from.slot).unwrap_or_else(|| to_host::<F>(packet, ip));
     }
     let is_internal = from.network.flags & INTERNAL != 0;
-    if ip.ttl <= 1 && !is_internal {
+    // The host itself is no hop on the way, nor is it when the port is a container's.
+    if ip.ttl <= 1 && !is_internal && !F::is_local(ip.destination) {
         return stack(Path::StackTtl);
     }
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;

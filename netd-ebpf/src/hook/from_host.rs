@@ -2,14 +2,15 @@
 //!
 //! A connected socket asks nobody where its packets go: one that a published port has led to a container would reach that container,
 //! or whoever has its address by now, for as long as it lives. And who has an address the host asks the one who has, and not all.
+//! What comes in by an interface that is no uplink goes to no container.
 
 use aya_ebpf::programs::TcContext;
-use netd_common::{addr::IfIndex, conntrack::flags::RST, drop::DropReason, socket::Socket};
+use netd_common::{addr::IfIndex, conntrack::flags::RST, drop::DropReason, limits, socket::Socket};
 
 use crate::{
-    arp, bridge,
+    arp, bridge, endpoint,
     family::{Family, V4, V6},
-    maps::BRIDGES,
+    maps::{BRIDGES, UPLINKS},
     nd,
     packet::Packet,
     parse::{
@@ -25,6 +26,9 @@ pub fn run(ctx: &TcContext) -> Outcome {
     if let Some(verdict) = ask(&Packet::of(ctx)) {
         return Ok(verdict);
     }
+    if is_strangers(&Packet::of(ctx)) {
+        return Err(DropReason::DirectAccess);
+    }
     let Some(sender) = socket::of(&Packet::of(ctx)) else { return Ok(Verdict::NEXT) };
     let packet = Packet::new(ctx);
     match packet.ethertype() {
@@ -32,6 +36,21 @@ pub fn run(ctx: &TcContext) -> Outcome {
         eth::IPV6 => enter::<V6>(&packet, sender),
         _ => Ok(Verdict::NEXT),
     }
+}
+
+/// Whether it came in where no program of netd's has judged it: by an interface that is neither an uplink nor a network's. Whatever
+/// forwards to a group has been told to by name.
+#[inline(always)]
+fn is_strangers(packet: &Packet) -> bool {
+    let interface = packet.came_by();
+    // What the host itself sends has come in nowhere.
+    if interface == IfIndex(0) || eth::parse(packet).is_ok_and(|frame| frame.destination.is_multicast()) {
+        return false;
+    }
+    // SAFETY: the value is copied at once; and whether there is one, and nothing of it.
+    let (network, uplink) = unsafe { (BRIDGES.get(interface).copied(), UPLINKS.get(interface)) };
+    let is_networks = network.is_some_and(|number| number < limits::NETWORKS);
+    !is_networks && uplink.is_none() && endpoint::behind(interface).is_none()
 }
 
 #[inline(always)]

@@ -100,8 +100,7 @@ fn asked(packet: &Packet) -> Outcome {
 
 #[inline(always)]
 fn inside<F: Translate + Policy>(packet: &Packet) -> Outcome {
-    // What cannot be parsed cannot be a reply; the stack drops it as it would without netd.
-    let Ok(ip) = &F::parse(packet) else { return Ok(Verdict::NEXT) };
+    let Ok(ip) = &F::parse(packet) else { return unreadable::<F>(packet) };
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
     if ip.fragment.later {
         return match frag::find::<F>(ip, INBOUND) {
@@ -150,6 +149,16 @@ fn inside<F: Translate + Policy>(packet: &Packet) -> Outcome {
         return Ok(redirect::back(packet));
     }
     stranger::<F>(packet, ip, Some(&l4))
+}
+
+/// What cannot be parsed cannot be a reply. The stack drops it as it would without netd; but for one with more extension headers than
+/// are walked over here: whoever forwards reads none of them (RFC 8200 section 4).
+#[inline(always)]
+fn unreadable<F: Family>(packet: &Packet) -> Outcome {
+    match F::destination(packet).and_then(F::network_of) {
+        Some(_) => Err(DropReason::Malformed),
+        None => Ok(Verdict::NEXT),
+    }
 }
 
 /// No flow of ours. A container's external address is its own wholly; of all others the host has what is not published.

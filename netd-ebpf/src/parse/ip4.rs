@@ -12,6 +12,9 @@ use crate::packet::Packet;
 /// Where the transport header begins, behind the beginning of this one, if there are no options.
 pub const L4: usize = Ipv4Hdr::LEN;
 
+/// Where source and destination are.
+pub const ADDRESSES: usize = 12;
+
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 

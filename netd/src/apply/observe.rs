@@ -156,7 +156,8 @@ impl Host {
             let queue = wanted.queue.and_then(|_| queues.get(&device.index).copied());
             let (bridge, port) = (bridge(device), port(device, &wanted.port));
             let (up, heard, mtu) = (device.up, wanted.heard, device.mtu);
-            let veth = Veth { bridge, up, heard, mtu, port, queue, far_end };
+            let mac = device.mac.unwrap_or(wanted.mac);
+            let veth = Veth { bridge, mac, up, heard, mtu, port, queue, far_end };
             world.veths.insert(name.clone(), veth);
         }
         Ok(world)

@@ -18,15 +18,21 @@ use crate::{
 /// Removes links, pins, sockets and state, each if it is there. The caller holds the lock, so no daemon runs.
 pub(super) async fn run(config: &Config) -> anyhow::Result<()> {
     let grace = Grace::new(&config.run_dir);
-    if config.state_dir.join(store::FILE).exists() {
+    let state = config.state_dir.join(store::FILE);
+    let is_known = state.exists();
+    if is_known {
         let _expedited = grace.expedite();
         remove_links(&config.state_dir).await?;
     }
+    let mut was_running = false;
     if let Some(bpffs) = bpffs::find(&config.run_dir) {
-        remove_pins(&bpffs::home(&bpffs, &config.state_dir)?)?;
+        let home = bpffs::home(&bpffs, &config.state_dir)?;
+        was_running = home.exists();
+        remove_pins(&home)?;
     }
     let own = config.run_dir.join(bpffs::OWN);
-    if own.exists() {
+    // Another daemon, of another namespace, may have its pins there as well.
+    if own.exists() && !has_directories(&own)? {
         // Not mounted, or mounted in a namespace that is no more: the directory is all there is.
         if let Err(error) = umount2(&own, MntFlags::empty())
             && error != nix::errno::Errno::EINVAL
@@ -46,11 +52,19 @@ pub(super) async fn run(config: &Config) -> anyhow::Result<()> {
         // Nobody listens there: another daemon's is another daemon's.
         remove_file(path)?;
     }
-    remove_file(&config.state_dir.join(store::FILE))?;
+    remove_file(&state)?;
     remove_file(&config.state_dir.join(Lock::FILE))?;
     remove_empty(&config.state_dir)?;
     remove_empty(&config.run_dir)?;
-    log::info!("all that netd made is removed");
+    if was_running && !is_known {
+        log::warn!(
+            "{} is not there, and nothing else says which links and settings of the host are netd's: they stay, and its programs are \
+             removed. `ip link` shows the links, `sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding` whether the host forwards",
+            state.display()
+        );
+    } else {
+        log::info!("all that netd made is removed");
+    }
     Ok(())
 }
 
@@ -95,6 +109,11 @@ fn remove_file(path: &Path) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+fn has_directories(path: &Path) -> anyhow::Result<bool> {
+    let entries = fs::read_dir(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(entries.filter_map(Result::ok).any(|entry| entry.path().is_dir()))
 }
 
 /// Removes a directory unless something of somebody else's is in it, or somebody has mounted something there.

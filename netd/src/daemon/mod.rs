@@ -110,7 +110,12 @@ fn open_store(state_dir: &Path) -> anyhow::Result<(Store, store::Stored)> {
     octets[0] = 0xfd;
     let ula = ipnet::Ipv6Net::new(octets.into(), 48).expect("48 bits are less than 128");
     let path = state_dir.join(store::FILE);
-    Store::open(&path, ula).with_context(|| format!("opening {}", path.display()))
+    Store::open(&path, ula).with_context(|| {
+        format!(
+            "opening {0} (without it netd starts afresh, and does not know what it has made on this host)",
+            path.display()
+        )
+    })
 }
 
 async fn sweep(engine: Engine) {

@@ -110,6 +110,9 @@ impl Engine {
         let journalled = links.clone();
         writer.store(move |store| store.begin(&journalled)).await?;
         let taken = host.repair(steps).await.map_err(internal)?;
+        for (name, bridge) in wanted.bridges.iter().filter(|(_, bridge)| bridge.adopted) {
+            host.links.keep_mac(name, bridge).await.map_err(internal)?;
+        }
         let changes = Change::between(&old, &new);
         let done: Vec<_> = links.into_iter().chain(journal).collect();
         if let Err(error) = writer.store(move |store| store.commit(&changes, &done)).await {

@@ -36,6 +36,12 @@ impl Links {
         result
     }
 
+    /// Has a bridge that was there before keep the MAC that it has: the kernel gives it that of whichever port has the lowest, until
+    /// somebody says one (`br_stp_recalculate_bridge_id` in net/bridge/br_stp_if.c).
+    pub async fn keep_mac(&self, name: &str, bridge: &BridgeLink) -> Result<(), Error> {
+        self.change_bridge(name, bridge, bridge).await
+    }
+
     /// Changes a bridge, or leaves it as it is.
     pub async fn set_bridge(&self, name: &str, from: &BridgeLink, to: &BridgeLink) -> Result<(), Error> {
         let result = self.change_bridge(name, from, to).await;
@@ -50,7 +56,8 @@ impl Links {
     async fn change_bridge(&self, name: &str, from: &BridgeLink, to: &BridgeLink) -> Result<(), Error> {
         let index = self.index(name).await?;
         let mut message = LinkUnspec::new_with_index(index);
-        if from.mac != to.mac {
+        // See `keep_mac`.
+        if from.mac != to.mac || to.adopted {
             message = message.address(to.mac.octets().to_vec());
         }
         if from.mtu != to.mtu {

@@ -11,7 +11,10 @@ use rtnetlink::{
     RouteMessageBuilder,
     packet_route::{
         AddressFamily,
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia},
+        route::{
+            RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+            RouteVia,
+        },
     },
 };
 
@@ -36,6 +39,8 @@ pub struct Route {
     pub metric: u32,
     /// The routing table; [`MAIN`] for one.
     pub table: u32,
+    /// How large its packets may be, in bytes, if the route says so.
+    pub mtu: Option<u32>,
 }
 
 impl Route {
@@ -56,6 +61,7 @@ impl Route {
             source: None,
             metric: 0,
             table: u32::from(message.header.table),
+            mtu: None,
         };
         let mut hops = Vec::new();
         for attribute in &message.attributes {
@@ -63,6 +69,12 @@ impl Route {
                 RouteAttribute::PrefSource(from) => route.source = address(from),
                 RouteAttribute::Priority(metric) => route.metric = *metric,
                 RouteAttribute::Table(table) => route.table = *table,
+                RouteAttribute::Metrics(metrics) => {
+                    route.mtu = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(mtu) if *mtu != 0 => Some(*mtu),
+                        _ => None,
+                    });
+                }
                 RouteAttribute::Oif(index) => route.index = *index,
                 RouteAttribute::MultiPath(paths) => {
                     hops.extend(paths.iter().map(|hop| (hop.interface_index, gateway(&hop.attributes))));

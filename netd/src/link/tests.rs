@@ -87,6 +87,7 @@ async fn a_veth_is_made_whole_or_not_at_all() {
     let far_end = FarEnd::Sandbox(interface.clone());
     let veth = Veth {
         bridge: Some("br0".into()),
+        mac: MacAddress::new([2, 0, 0, 0, 0, 8]),
         up: true,
         heard: false,
         mtu: 1400,
@@ -168,6 +169,7 @@ async fn an_engines_end_is_made_beside_the_hosts_and_then_left_alone() {
     let far_end = FarEnd::Engine { name: "peer0".into(), mac };
     let veth = Veth {
         bridge: Some("br0".into()),
+        mac: MacAddress::new([2, 0, 0, 0, 0, 8]),
         up: true,
         heard: false,
         mtu: 1400,
@@ -289,6 +291,7 @@ async fn a_bridge_and_its_ports_take_their_settings() {
     let far_end = FarEnd::Engine { name: "peer0".into(), mac: MacAddress::new([2, 0, 0, 0, 0, 9]) };
     let mut veth = Veth {
         bridge: Some("br0".into()),
+        mac: MacAddress::new([2, 0, 0, 0, 0, 8]),
         up: true,
         heard: false,
         mtu: 1500,

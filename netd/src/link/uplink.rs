@@ -26,6 +26,8 @@ pub struct Uplink {
     pub ipv6: Option<Ipv6Addr>,
     /// How IPv4 packets leave by it for which there is no route of their own, if they do.
     pub default4: Option<Via>,
+    /// The smallest MTU that a route by it says itself, in bytes; 0 if none does.
+    pub route_mtu: u16,
     /// Its own MAC.
     pub mac: MacAddress,
     /// In bytes.
@@ -50,7 +52,7 @@ impl Uplink {
             ipv4: self.ipv4.map(Into::into).unwrap_or_default(),
             ipv6: self.ipv6.map(Into::into).unwrap_or_default(),
             mac: self.mac.into(),
-            pad: [0; 2],
+            route_mtu: self.route_mtu,
             default4: match self.default4 {
                 Some(Via::Gateway(gateway)) => gateway.into(),
                 Some(Via::Link) => fib::Uplink::ON_LINK,
@@ -113,10 +115,12 @@ pub fn uplinks(
             Some(IpAddr::V4(gateway)) => Some(Via::Gateway(gateway)),
             Some(IpAddr::V6(_)) => None,
         });
+        let by_it = routes.iter().filter(|route| route.index == device.index);
+        let route_mtu = by_it.filter_map(|route| u16::try_from(route.mtu?).ok()).min().unwrap_or_default();
         // A tunnel has none.
         let mac = device.mac.unwrap_or(MacAddress::new([0; 6]));
         let (name, mtu, up) = (device.name.clone(), device.mtu, device.up);
-        Some((index, Uplink { index, name, framing, ipv4, ipv6, default4, mac, mtu, up }))
+        Some((index, Uplink { index, name, framing, ipv4, ipv6, default4, route_mtu, mac, mtu, up }))
     };
     devices.iter().filter_map(uplink).collect()
 }
@@ -157,6 +161,7 @@ mod tests {
             source: None,
             metric: 0,
             table: MAIN,
+            mtu: None,
         }
     }
 

@@ -19,7 +19,7 @@ use rtnetlink::{
 use super::{Device, Doing as _, Error, Links, Namespace, gone_is_as_good, sysctl};
 use crate::{
     model::{
-        DEFAULT_VLAN, Route, Sandbox, Sysctl,
+        DEFAULT_VLAN, MacAddress, Route, Sandbox, Sysctl,
         request::{EGRESS, INGRESS},
     },
     plan::{BridgePort, FarEnd, Interface, Trunk, Veth, VlanMembership, Vlans},
@@ -46,6 +46,8 @@ impl Inside {
 #[derive(Clone, Copy)]
 struct End<'a> {
     bridge: Option<&'a str>,
+    /// Any if absent.
+    mac: Option<MacAddress>,
     up: bool,
     mtu: u32,
     port: &'a BridgePort,
@@ -53,11 +55,12 @@ struct End<'a> {
 
 impl<'a> End<'a> {
     fn of(veth: &'a Veth) -> Self {
-        Self { bridge: veth.bridge.as_deref(), up: veth.up, mtu: veth.mtu, port: &veth.port }
+        let Veth { mac, up, mtu, port, .. } = veth;
+        Self { bridge: veth.bridge.as_deref(), mac: Some(*mac), up: *up, mtu: *mtu, port }
     }
 
     fn of_trunk(trunk: &'a Trunk) -> Self {
-        Self { bridge: trunk.bridge.as_deref(), up: trunk.up, mtu: trunk.mtu, port: &trunk.port }
+        Self { bridge: trunk.bridge.as_deref(), mac: None, up: trunk.up, mtu: trunk.mtu, port: &trunk.port }
     }
 }
 
@@ -136,6 +139,7 @@ impl Links {
             FarEnd::Trunk(trunk) => (far.name(trunk.name.clone()).mtu(trunk.mtu), None, trunk.name.clone()),
         };
         let near = LinkMessageBuilder::<LinkVeth>::new(name, "")
+            .address(veth.mac.octets().to_vec())
             .mtu(veth.mtu)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(far.build())))
             .build();
@@ -236,8 +240,11 @@ impl Links {
         // The bridge is told of its port before that comes up.
         let settles = if moves { *to.port != BridgePort::default() } else { from.port != to.port };
         let up = to.up && !settles && (device.up || !moves);
-        if moves || from.mtu != to.mtu || up != device.up {
+        if moves || (from.mac, from.mtu) != (to.mac, to.mtu) || up != device.up {
             let mut message = LinkUnspec::new_with_index(device.index);
+            if let Some(mac) = to.mac.filter(|_| from.mac != to.mac) {
+                message = message.address(mac.octets().to_vec());
+            }
             if from.mtu != to.mtu {
                 message = message.mtu(to.mtu);
             }

@@ -186,10 +186,11 @@ fn add_segments(world: &mut World, state: &State, network: &Network, bridge: &Br
         });
         let trunk = Veth {
             bridge: Some(bridge.interface.clone()),
+            mac: bridge.mac,
             up: true,
             heard: false,
             mtu: bridge.mtu,
-            port: BridgePort { isolated: segment.isolated, ..end },
+            port: BridgePort { isolated: segment.isolated || !bridge.icc, ..end },
             queue: None,
             far_end,
         };
@@ -212,8 +213,10 @@ fn add_endpoint(world: &mut World, state: &State, network: &Network, bridge: &Br
     let name = &endpoint.host_interface;
     let port = port(bridge, &endpoint.port);
     let queue = endpoint.rates.ingress.map(|rate| Queue::new(rate, endpoint.mtu));
-    let at = endpoint.segment().map_or_else(|| bridge.interface.clone(), |segment| segment.bridge());
-    let veth = Veth { bridge: Some(at), up: true, heard: true, mtu: endpoint.mtu, port, queue, far_end };
+    let own = || (bridge.interface.clone(), bridge.mac);
+    let (at, mac) =
+        endpoint.segment().map_or_else(own, |segment| (segment.bridge(), segment.mac(bridge.mac)));
+    let veth = Veth { bridge: Some(at), mac, up: true, heard: true, mtu: endpoint.mtu, port, queue, far_end };
     world.veths.insert(name.clone(), veth);
     let (mut flags, vlan) = reach(network, bridge, &endpoint.port);
     // What the bridge hears all of it learns by itself.
@@ -325,7 +328,8 @@ fn port(bridge: &Bridge, port: &Port) -> BridgePort {
         vlans
     };
     BridgePort {
-        isolated: port.isolated,
+        // What goes to all, or to a group, is the bridge's to keep apart.
+        isolated: port.isolated || !bridge.icc,
         hairpin: port.hairpin,
         multicast_router: false,
         vlans: (bridge.settings.vlan_filtering == Some(true)).then(vlans),

@@ -92,6 +92,9 @@ impl BridgeLink {
 pub struct Veth {
     /// The bridge that the host's end is a port of.
     pub bridge: Option<String>,
+    /// The MAC of the host's end. It is the bridge's: whatever a bridge's port has for a MAC is the host's for everybody on the
+    /// link, and a container that spoke to it would come to the host's stack past the programs, which know the bridge's alone.
+    pub mac: MacAddress,
     /// Whether the host's end is up.
     pub up: bool,
     /// Whether `from_container` hears what comes out of it.

@@ -4,6 +4,7 @@
 //! a test panics where one of them is missing.
 
 mod binding;
+mod boundary;
 mod bridge;
 mod cni;
 mod cni_again;

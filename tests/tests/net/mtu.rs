@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use netd_tests::lab::{Capture, Container, Family, Lab, Packet, Ping, at, ping, set_offloads, transfer, udp};
+use netd_tests::lab::{
+    Capture, Container, Family, Lab, Packet, Ping, at, ping, set_offloads, transfer, udp, until,
+};
 
 const BYTES: usize = 10_000_000;
 
@@ -39,6 +41,20 @@ fn an_uplink_of_1400_under_containers_of_1500() {
         assert_eq!((error.source, error.destination), (a.gateway(family), a.address(family)));
         assert_eq!(error.icmp_error().expect("an error").mtu, 1400);
         assert_eq!(learnt(a, family.outside()), Some(1400), "{family:?}, offloads {offloads}");
+    }
+}
+
+#[test]
+fn a_route_takes_what_it_says() {
+    let lab = Lab::new();
+    let a = lab.container("a");
+    for (family, mtu) in [(Family::V4, 1300), (Family::V6, 1320)] {
+        lab.host.ns.ip(&format!("route add {} mtu {mtu} dev up0", family.outside()));
+        // The daemon hears of the route a moment later.
+        until("the container is told", || {
+            transfer(&a.ns, &lab.outside, at(family.outside(), 5001), BYTES);
+            learnt(&a, family.outside()) == Some(mtu)
+        });
     }
 }
 

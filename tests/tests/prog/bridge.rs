@@ -1,5 +1,7 @@
 //! Inside a network.
 
+use std::net::IpAddr;
+
 use etherparse::EtherType;
 use netd::datapath::{
     bridge::{ICC, INTERNAL, MASQUERADE},
@@ -202,6 +204,32 @@ fn without_the_fast_path_the_programs_only_judge() {
     }
     fixture.network(0, "br0", 17, MASQUERADE | ICC | INTERNAL);
     fixture.assert_drops("from_container", A.veth, &out(A, false, L4::Udp(5000, 53)), "internal");
+}
+
+/// The host, which hears what goes to all, takes what is for any of its addresses.
+#[test]
+fn who_is_internal_reaches_nobody_else_by_speaking_to_all() {
+    let fixture = Fixture::new();
+    let to_all = |destination: &str, group: [u8; 6]| {
+        let destination: IpAddr = destination.parse().unwrap();
+        let source = A.address(destination.is_ipv6());
+        frame([A.mac, group], source, destination, 64, L4::Udp(5000, 53), b"to all")
+    };
+    let others = ["203.0.113.1", "172.18.0.1", "2001:db8::1", "fd00:18::1"];
+    let own = ["172.17.0.1", "172.17.255.255", "255.255.255.255", "224.0.0.251", "fd00:17::1", "ff02::fb"];
+    for group in [[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1]] {
+        fixture.network(0, "br0", 17, MASQUERADE | ICC);
+        for destination in others.into_iter().chain(own) {
+            fixture.assert_passes("from_container", A.veth, &to_all(destination, group));
+        }
+        fixture.network(0, "br0", 17, MASQUERADE | ICC | INTERNAL);
+        for destination in others {
+            fixture.assert_drops("from_container", A.veth, &to_all(destination, group), "internal");
+        }
+        for destination in own {
+            fixture.assert_passes("from_container", A.veth, &to_all(destination, group));
+        }
+    }
 }
 
 #[test]

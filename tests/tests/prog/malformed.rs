@@ -3,7 +3,7 @@
 use crate::{
     fixture::{A, Fixture},
     packet::{
-        DESTINATION_OPTIONS, L3, L4, SYN, back, ethernet, extension, l4, leaving, out, remote,
+        DESTINATION_OPTIONS, L3, L4, SYN, arriving, back, ethernet, extension, l4, leaving, out, remote,
         with_extensions,
     },
 };
@@ -64,6 +64,17 @@ fn from_a_container_it_is_dropped() {
         fixture.assert_drops("from_container", A.veth, &packet, "malformed");
     }
     assert_eq!(fixture.keys(), [0, 0]);
+}
+
+/// Whoever forwards reads no extension header, and the stack would forward it.
+#[test]
+fn straight_to_a_container_it_is_dropped_however_much_stands_before() {
+    let fixture = Fixture::new();
+    for destination in ["fd00:17::2", "fd00:18::2"] {
+        let packet = arriving(remote(true), destination.parse().unwrap(), L4::Udp(5000, 53));
+        fixture.assert_drops("from_uplink", "up0", &packet, "direct_access");
+        fixture.assert_drops("from_uplink", "up0", &chain(&packet), "malformed");
+    }
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use netd::model::{HostPorts, Protocol, Reserver};
 
 use crate::{
-    fixture::{A, B, Container, Fixture, REDIRECTED, ROUTER, UPLINK, ip},
-    packet::{ACK, L4, SYN, address, arriving, back, external, out, read, remote},
+    fixture::{A, B, Container, Fixture, GATEWAY, REDIRECTED, ROUTER, UPLINK, ip},
+    packet::{ACK, L4, SYN, address, arriving, back, external, frame, out, read, remote},
 };
 
 fn publish(fixture: &Fixture, at: &str, protocol: Protocol, ports: [u16; 2], to: Container, container: u16) {
@@ -260,4 +260,24 @@ fn what_is_published_is_what_is_observed() {
             (bound, (B.slot, 20000, Reserver::Runtime)),
         ]
     );
+}
+
+/// The host is no hop on the way to a port of its own that is a container's.
+#[test]
+fn a_hop_limit_of_1_leads_to_a_published_port_from_within() {
+    let fixture = Fixture::new();
+    publish_everywhere(&fixture, [8080, 8080], B, 80);
+    for v6 in [false, true] {
+        fixture.datapath.put_local(external(v6).into()).unwrap();
+        let of = |ttl, port| {
+            let l4 = L4::Udp(5000, port);
+            frame([A.mac, GATEWAY], A.address(v6), external(v6), ttl, l4, b"within")
+        };
+        let ran = fixture.send(A, &of(1, 8080));
+        assert_eq!(ran.verdict, REDIRECTED, "{:?}", fixture.datapath.counters());
+        let got = read(&ran.packet);
+        assert_eq!((got.destination, got.ports[1], got.ttl), (B.address(v6), 80, 1));
+        fixture.assert_passes("from_container", A.veth, &of(1, 8081));
+    }
+    assert_eq!(fixture.took("stack_ttl"), 0);
 }

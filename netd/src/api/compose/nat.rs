@@ -204,6 +204,7 @@ mod tests {
             ipv4: Some([192, 0, 2, 1].into()),
             ipv6: None,
             default4: None,
+            route_mtu: 0,
             mac: MacAddress::new([2, 0, 0, 0, 0, 2]),
             mtu: 1500,
             up: true,

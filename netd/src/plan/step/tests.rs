@@ -157,6 +157,7 @@ fn veth() -> impl Strategy<Value = Veth> {
     (0..2u8, 1400..1402u32, any::<[bool; 5]>(), addresses(), any::<[bool; 2]>()).prop_map(
         |(last, mtu, [up, heard, enslaved, iface_up, ipv6], addresses, [route4, route6])| Veth {
             bridge: enslaved.then(|| "br".to_owned()),
+            mac: mac(last),
             up,
             heard,
             mtu,
@@ -384,7 +385,16 @@ fn a_default_route_moves_without_being_missed() {
                 let (port, heard) = (BridgePort::default(), true);
                 (
                     format!("veth{index}"),
-                    Veth { bridge: None, up: true, heard, mtu: 1500, port, queue: None, far_end },
+                    Veth {
+                        bridge: None,
+                        mac: mac(0),
+                        up: true,
+                        heard,
+                        mtu: 1500,
+                        port,
+                        queue: None,
+                        far_end,
+                    },
                 )
             })
             .collect(),
