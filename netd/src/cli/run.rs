@@ -60,7 +60,7 @@ pub(super) struct Run {
     #[arg(long, short, value_name = "SPEC", value_parser = publish::spec)]
     publish: Vec<String>,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required = true, trailing_var_arg = true)]
     pub(super) command: Vec<String>,
 }
 
@@ -253,6 +253,24 @@ mod tests {
     fn a_status_is_what_a_shell_would_tell() {
         assert_eq!(code(ExitStatus::from_raw(7 << 8)), 7);
         assert_eq!(code(ExitStatus::from_raw(Signal::SIGTERM as i32)), 143);
+    }
+
+    #[test]
+    fn options_stand_before_the_command_and_its_own_behind_it() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            run: Run,
+        }
+        let command = |line: &str| {
+            let words = ["run"].into_iter().chain(line.split(' '));
+            <Line as clap::Parser>::try_parse_from(words).map(|line| line.run.command)
+        };
+        assert_eq!(command("--name a ping -c1 --network x").unwrap(), ["ping", "-c1", "--network", "x"]);
+        assert_eq!(command("-- -odd --name").unwrap(), ["-odd", "--name"]);
+        for mistyped in ["--networks foo -- true", "-it -- bash"] {
+            assert!(command(mistyped).unwrap_err().to_string().contains("unexpected argument"), "{mistyped}");
+        }
     }
 
     #[test]
