@@ -6,6 +6,8 @@ use netd_tests::lab::{
     Capture, Container, Datagram, Family, Lab, Namespace, Ping, RawLink, UdpEcho, ask, at, ping, udp, until,
 };
 
+use crate::uplink::second_uplink;
+
 /// How many packets were dropped for a reason.
 fn drops(lab: &Lab, reason: &str) -> u64 {
     lab.host.netd_json("stats")["drops"][reason].as_u64().unwrap_or_default()
@@ -35,14 +37,7 @@ fn an_interface_that_is_no_uplink_leads_to_no_container() {
     let a = lab.container("a");
     lab.host.stop();
     lab.host.start(&["--uplink", "up0"]);
-    lab.outside.ip(&format!("link add eth2 type veth peer name up1 netns {}", lab.host.ns.name()));
-    for (ns, link, host) in [(&lab.outside, "eth2", "10"), (&lab.host.ns, "up1", "1")] {
-        ns.ip(&format!("address add 192.0.2.{host}/24 dev {link}"));
-        ns.ip(&format!("address add 2001:db8:2::{host}/64 dev {link} nodad"));
-        ns.ip(&format!("link set {link} up"));
-    }
-    lab.outside.await_carrier("eth2");
-    lab.host.ns.await_carrier("up1");
+    second_uplink(&lab);
     for (family, router) in Family::BOTH.into_iter().zip(["192.0.2.1", "2001:db8:2::1"]) {
         assert!(ping(&lab.outside, router.parse().expect("an address"), Ping::default()), "the link works");
         lab.outside.ip(&format!("route add {} via {router}", a.address(family)));

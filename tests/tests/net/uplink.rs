@@ -10,7 +10,7 @@ use netd_tests::lab::{
 };
 
 /// A second uplink `up1` to the same outside: 192.0.2.1/24 and 2001:db8:2::1/64 on the host, .10 and ::10 beyond.
-fn second_uplink(lab: &Lab) {
+pub(crate) fn second_uplink(lab: &Lab) {
     lab.outside.ip(&format!("link add eth2 type veth peer name up1 netns {}", lab.host.ns.name()));
     address_second_uplink(lab, "eth2");
 }
