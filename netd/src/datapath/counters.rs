@@ -51,12 +51,9 @@ impl Tallies {
 
     /// All of them, with the traffic of these endpoints.
     pub(super) fn counters(&self, slots: impl IntoIterator<Item = u32>) -> Result<Counters, Error> {
-        let sum = |name, map: &PerCpuArray<MapData, u64>, index| -> Result<u64, Error> {
-            Ok(map.get(&index, 0).map_err(failed(name))?.iter().sum())
-        };
         let mut counters = Counters::default();
         for way in Way::ALL {
-            counters.paths.push((way.name(), sum("PATHS", &self.ways, *way as u32)?));
+            counters.paths.push((way.name(), self.took(*way)?));
         }
         for reason in DropReason::ALL {
             counters.drops.push((reason.name(), sum("DROPS", &self.drops, *reason as u32)?));
@@ -68,6 +65,11 @@ impl Tallies {
             counters.endpoints.insert(slot, self.traffic(slot)?);
         }
         Ok(counters)
+    }
+
+    /// How many took one way.
+    pub(super) fn took(&self, way: Way) -> Result<u64, Error> {
+        sum("PATHS", &self.ways, way as u32)
     }
 
     pub(super) fn traffic(&self, slot: u32) -> Result<EndpointTraffic, Error> {
@@ -82,6 +84,10 @@ impl Tallies {
             PerCpuValues::try_from(vec![EndpointTraffic::default(); cpus]).map_err(at("TRAFFIC".as_ref()))?;
         self.traffic.set(slot, zero, 0).map_err(failed("TRAFFIC"))
     }
+}
+
+fn sum(name: &'static str, map: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, Error> {
+    Ok(map.get(&index, 0).map_err(failed(name))?.iter().sum())
 }
 
 fn add(mut a: EndpointTraffic, b: &EndpointTraffic) -> EndpointTraffic {

@@ -23,7 +23,7 @@ use netd_common::{
     limits,
     policy::Trusted,
     rate::Rate,
-    stats::EndpointTraffic,
+    stats::{EndpointTraffic, Path as Way},
 };
 
 use super::{
@@ -252,6 +252,10 @@ impl Maps {
         let slots: Result<Vec<u32>, MapError> =
             self.ports.iter().map(|port| port.map(|(_, slot)| slot)).collect();
         self.tallies.counters(slots.map_err(failed("PORTS"))?)
+    }
+
+    pub(super) fn took(&self, way: Way) -> Result<u64, Error> {
+        self.tallies.took(way)
     }
 
     pub(super) fn traffic(&self, slot: u32) -> Result<EndpointTraffic, Error> {
