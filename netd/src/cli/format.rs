@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::api::view::Traffic;
+use crate::{api::view::Traffic, model::printable};
 
 /// Writes `text` to the standard output. A reader that has seen enough is no error.
 pub(super) fn print(text: &str) -> io::Result<()> {
@@ -15,7 +15,8 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// A table without lines, two spaces between columns. Columns of `numbers` are aligned to the right.
+/// A table without lines, two spaces between columns. Columns of `numbers` are aligned to the right. A cell may have lines; what
+/// else would act on the terminal is escaped.
 pub(super) fn table<const N: usize>(
     header: [&str; N],
     numbers: &[usize],
@@ -27,7 +28,7 @@ pub(super) fn table<const N: usize>(
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(header);
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.map(|cell| cell.split('\n').map(printable).collect::<Vec<_>>().join("\n")));
     }
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
@@ -182,5 +183,7 @@ mod tests {
     fn columns_are_two_spaces_apart_and_lines_end_where_their_text_does() {
         let rows = [["a".to_owned(), "1".to_owned()], ["bcd".to_owned(), "12".to_owned()]];
         assert_eq!(table(["NAME", "N"], &[1], rows.into_iter()), "NAME   N\na      1\nbcd   12\n");
+        let acts = [["a\x1b[2Jb".to_owned()]];
+        assert_eq!(table(["NAME"], &[], acts.into_iter()), "NAME\na\\u{1b}[2Jb\n");
     }
 }

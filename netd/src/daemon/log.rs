@@ -10,7 +10,7 @@ use log::{Level, LevelFilter};
 
 use crate::{
     config::{Log, LogFormat},
-    model::Timestamp,
+    model::{Timestamp, printable},
 };
 
 /// Whether lines are objects of JSON.
@@ -38,7 +38,7 @@ pub(super) fn change(log: Log) {
 }
 
 fn plain(time: &Timestamp, level: Level, message: &Arguments<'_>) -> String {
-    format!("{time} {level:5} {message}")
+    format!("{time} {level:5} {}", printable(&message.to_string()))
 }
 
 /// As Docker's daemon writes it.
@@ -58,6 +58,7 @@ mod tests {
     fn lines_are_for_people_or_for_programs() {
         let time = Timestamp::now();
         assert_eq!(plain(&time, Level::Info, &format_args!("a \"b\"")), format!("{time} INFO  a \"b\""));
+        assert_eq!(plain(&time, Level::Warn, &format_args!("a\nb")), format!("{time} WARN  a\\nb"));
         assert_eq!(
             json(&time, Level::Warn, &format_args!("a \"b\"")),
             format!(r#"{{"level":"warning","msg":"a \"b\"","time":"{time}"}}"#)
