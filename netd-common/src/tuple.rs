@@ -52,6 +52,38 @@ pub struct Tuple<A> {
 }
 
 impl<A: Copy> Tuple<A> {
+    /// The tuple of a packet from a container.
+    #[inline(always)]
+    pub const fn outbound(
+        source: A,
+        destination: A,
+        source_port: Be16,
+        destination_port: Be16,
+        protocol: u8,
+    ) -> Self {
+        Self {
+            source,
+            destination,
+            source_port,
+            destination_port,
+            protocol,
+            direction: OUTBOUND,
+            pad: [0; 2],
+        }
+    }
+
+    /// The tuple of a packet from the outside.
+    #[inline(always)]
+    pub const fn inbound(
+        source: A,
+        destination: A,
+        source_port: Be16,
+        destination_port: Be16,
+        protocol: u8,
+    ) -> Self {
+        Self { source, destination, source_port, destination_port, protocol, direction: INBOUND, pad: [0; 2] }
+    }
+
     /// The tuple of an answer.
     #[inline(always)]
     pub const fn reversed(&self) -> Self {

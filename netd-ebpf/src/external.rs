@@ -8,7 +8,7 @@ use netd_common::{
     external::External,
     fib::NextHop,
     stats::Path,
-    tuple::INBOUND,
+    tuple::{INBOUND, Tuple},
 };
 
 use crate::{
@@ -17,7 +17,6 @@ use crate::{
     frag, guard,
     icmp::{self, Quoted},
     maps::{ENDPOINTS, NETWORKS},
-    open,
     packet::Packet,
     parse::{
         Ip,
@@ -405,6 +404,6 @@ fn answered_flow<F: Family>(skb: *mut __sk_buff) -> Option<u32> {
         return None;
     }
     let (from, to) = (l4.ports.source, l4.ports.destination);
-    let key = open::inbound(ip.source, ip.destination, from, to, ip.protocol);
+    let key = Tuple::inbound(ip.source, ip.destination, from, to, ip.protocol);
     Some(conntrack::find::<F>(&key)?.index)
 }

@@ -12,7 +12,7 @@ use netd_common::{
     endpoint::VIA_BRIDGE,
     nat::PEER,
     stats::Path,
-    tuple::{INBOUND, OUTBOUND},
+    tuple::{INBOUND, OUTBOUND, Tuple},
 };
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     icmp::{self, Quoted, Reporter},
     maps::{ENDPOINTS, NETWORKS},
     nat,
-    open::{self, Opened},
+    open::Opened,
     packet::Packet,
     parse::{
         icmp::Kind,
@@ -270,7 +270,7 @@ fn flow_within<F: Hairpin>(skb: *mut __sk_buff) -> i64 {
         _ => return NOT_OURS,
     }
     let (source, destination) = (l4.ports.source, l4.ports.destination);
-    let mut key = open::outbound(ip.source, ip.destination, source, destination, ip.protocol);
+    let mut key = Tuple::outbound(ip.source, ip.destination, source, destination, ip.protocol);
     let mut code = NOT_OURS;
     if let Some(found) = conntrack::find::<F>(&key)
         && is_within::<F>(&found)

@@ -17,6 +17,7 @@ mod family;
 mod fib;
 mod filtering;
 mod frag;
+mod gateway;
 mod guard;
 mod hairpin;
 mod hook;

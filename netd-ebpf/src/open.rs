@@ -5,16 +5,17 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use netd_common::{
-    addr::{Address as _, Be16, IfIndex, Ipv4, Ipv6},
+    addr::{Address as _, IfIndex, Ipv4, Ipv6},
     binding::is_bindable,
     bridge::{INDEPENDENT_FILTERING, INDEPENDENT_MAPPING},
+    conntrack::flags::RST,
     drop::DropReason,
     event::{Refused, Sweep},
     fib::NextHop,
     globals::Globals,
     nat::{ACCEPTED, BINDING, BOUND, CHOSEN, OUTSIDE, OWN_ADDRESS, THROUGH_STACK, UNFILTERED},
     stats::Path,
-    tuple::{INBOUND, OUTBOUND, Tuple},
+    tuple::Tuple,
 };
 
 use crate::{
@@ -27,6 +28,7 @@ use crate::{
     mapping::{self, Mapping},
     maps::{EVENTS, NETWORKS},
     packet::Packet,
+    parse::{icmp::Kind, l4::L4Kind},
     stats,
 };
 
@@ -51,6 +53,22 @@ pub struct Request<A> {
 pub const FIT: u32 = u32::MAX;
 /// The stack sends the packet, if it may go where it wants to.
 pub const BY_STACK: u32 = u32::MAX - 1;
+
+/// Why a message cannot begin a flow, or [`FIT`].
+#[inline(always)]
+pub fn unfit(kind: L4Kind) -> u32 {
+    match kind {
+        L4Kind::Ports | L4Kind::Icmp(Kind::EchoRequest) => FIT,
+        L4Kind::Icmp(_) => DropReason::IcmpUnrelated as u32,
+        L4Kind::Other => DropReason::Protocol as u32,
+    }
+}
+
+/// A reset resets what there is, and begins nothing.
+#[inline(always)]
+pub fn unless_reset(unfit: u32, tcp: u8) -> u32 {
+    if tcp & RST != 0 { DropReason::TcpUnrelated as u32 } else { unfit }
+}
 
 /// The answer.
 pub enum Opened {
@@ -394,28 +412,4 @@ fn tell<F: Family>(request: *const Request<F::Address>, reason: u32) -> i64 {
     });
     event.submit(0);
     0
-}
-
-/// The tuple of a packet from the outside.
-#[inline(always)]
-pub fn inbound<A>(
-    source: A,
-    destination: A,
-    source_port: Be16,
-    destination_port: Be16,
-    protocol: u8,
-) -> Tuple<A> {
-    Tuple { source, destination, source_port, destination_port, protocol, direction: INBOUND, pad: [0; 2] }
-}
-
-/// The tuple of a packet from a container.
-#[inline(always)]
-pub fn outbound<A>(
-    source: A,
-    destination: A,
-    source_port: Be16,
-    destination_port: Be16,
-    protocol: u8,
-) -> Tuple<A> {
-    Tuple { source, destination, source_port, destination_port, protocol, direction: OUTBOUND, pad: [0; 2] }
 }

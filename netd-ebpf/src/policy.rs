@@ -11,7 +11,7 @@ use netd_common::{
     nat::{ACCEPTED, OPEN, OUTSIDE, OWN_ADDRESS, PEER},
     policy::{Access, Origin, Service, Trusted},
     publish::PublishedPort,
-    tuple::{INBOUND, OUTBOUND},
+    tuple::{INBOUND, OUTBOUND, Tuple},
 };
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     family::{Family, V4, V6},
     fib, frag, guard,
     maps::{ENDPOINTS, NETWORKS, TRUSTED},
-    open::{self, Opened, STACK, or_drop},
+    open::{Opened, STACK, or_drop},
     packet::Packet,
     parse::{
         Ip,
@@ -216,7 +216,7 @@ fn record<F: Family>(packet: &Packet, admitted: i64, peer: u32) -> Result<i64, D
         return Ok(STACK);
     }
     let Ports { source, destination } = l4.ports;
-    let key = open::inbound(ip.source, ip.destination, source, destination, ip.protocol);
+    let key = Tuple::inbound(ip.source, ip.destination, source, destination, ip.protocol);
     if let Some(found) = conntrack::find::<F>(&key)
         && conntrack::refresh::<F>(found.flow, INBOUND, l4.flags, globals)
     {
@@ -267,7 +267,7 @@ fn answered<F: Family>(skb: *mut __sk_buff) -> Option<u32> {
     }
     let l4 = l4::parse(packet, &ip, F::L4, F::ICMP).ok()?;
     let Ports { source, destination } = l4.ports;
-    let key = open::outbound(ip.source, ip.destination, source, destination, ip.protocol);
+    let key = Tuple::outbound(ip.source, ip.destination, source, destination, ip.protocol);
     let found = conntrack::find::<F>(&key)?;
     // SAFETY: the flow points into an array map.
     let is_between_networks = unsafe { (*found.flow).flags } & PEER != 0;

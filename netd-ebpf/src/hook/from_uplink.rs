@@ -8,7 +8,7 @@ use netd_common::{
     addr::{Be16, IfIndex},
     drop::DropReason,
     nat::OUTSIDE,
-    tuple::INBOUND,
+    tuple::{INBOUND, Tuple},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     icmp,
     maps::UPLINKS,
     nat, nd,
-    open::{self, Opened},
+    open::Opened,
     packet::{BARE, Packet},
     parse::{
         Ip, eth,
@@ -124,7 +124,7 @@ fn inside<F: Translate + Policy>(packet: &Packet) -> Outcome {
     match l4.kind {
         L4Kind::Ports | L4Kind::Icmp(Kind::EchoReply) => {
             let (source, destination) = (l4.ports.source, l4.ports.destination);
-            let key = open::inbound(ip.source, ip.destination, source, destination, ip.protocol);
+            let key = Tuple::inbound(ip.source, ip.destination, source, destination, ip.protocol);
             if let Some(found) = conntrack::find::<F>(&key)
                 && conntrack::refresh::<F>(found.flow, INBOUND, l4.flags, globals)
             {

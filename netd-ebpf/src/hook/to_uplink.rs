@@ -8,7 +8,7 @@ use netd_common::{
     fib::Uplink,
     frag::BY_STACK,
     nat::HOST,
-    tuple::{OUTBOUND, protocol},
+    tuple::{OUTBOUND, Tuple, protocol},
 };
 
 use crate::{
@@ -18,11 +18,10 @@ use crate::{
     fib,
     filtering::{self, Filter},
     frag,
-    hook::from_container::{may_belong, unfit, unless_reset},
     icmp::{self, Sender},
     maps::{NETWORKS, UPLINKS},
     nat, nd,
-    open::{self, FIT, Opened, Request},
+    open::{self, FIT, Opened, Request, unfit, unless_reset},
     own_error,
     packet::{BARE, Packet},
     parse::{
@@ -147,7 +146,7 @@ fn container<F: Translate + Filter>(packet: &Packet, ip: &Ip<F::Address>, networ
     let mut request = request::<F>(packet, ip, &l4, endpoint, network, unfit(l4.kind));
     let index = match conntrack::find::<F>(&request.tuple) {
         Some(found)
-            if may_belong(l4.kind)
+            if l4.kind.may_belong()
                 && conntrack::refresh::<F>(found.flow, OUTBOUND, l4.flags, globals)
                 && filtering::answer::<F>(&found) =>
         {
@@ -242,7 +241,7 @@ fn host<F: Translate + Filter>(packet: &Packet, ip: &Ip<F::Address>, uplink: Opt
         None if !l4.is_first(ip.protocol) => return Ok(Verdict::NEXT),
         None => {
             let (source, destination) = (ip.destination, ip.source);
-            let key = open::inbound(source, destination, l4.ports.destination, l4.ports.source, ip.protocol);
+            let key = Tuple::inbound(source, destination, l4.ports.destination, l4.ports.source, ip.protocol);
             if !is_echo && conntrack::find::<F>(&key).is_none() {
                 return Ok(Verdict::NEXT);
             }
@@ -270,7 +269,7 @@ fn request<F: Family>(
     unfit: u32,
 ) -> Request<F::Address> {
     Request {
-        tuple: open::outbound(ip.source, ip.destination, l4.ports.source, l4.ports.destination, ip.protocol),
+        tuple: Tuple::outbound(ip.source, ip.destination, l4.ports.source, l4.ports.destination, ip.protocol),
         endpoint,
         network,
         unfit,

@@ -80,6 +80,14 @@ pub enum L4Kind {
     Other,
 }
 
+impl L4Kind {
+    /// Whether a message can belong to a flow, be it that it can only answer.
+    #[inline(always)]
+    pub fn may_belong(self) -> bool {
+        !matches!(self, Self::Icmp(Kind::Error | Kind::Other))
+    }
+}
+
 pub const NO_PORTS: Ports = Ports { source: Be16(0), destination: Be16(0) };
 
 /// Parses the transport header at `ip.l4`; `fixed` is how far behind the IP header's beginning it stands if there are no
