@@ -12,8 +12,9 @@ use netd_common::{
 use crate::{
     atomic::Word,
     conntrack::{self, Found},
+    expiry,
     family::{Family, V4, V6},
-    fib, mapping,
+    fib, flow_table, mapping,
     open::{Open, Opened, or_drop},
     packet::Packet,
     port_usage,
@@ -197,7 +198,7 @@ fn join<F: Family>(index: u32) -> i64 {
     let (endpoint, port) = unsafe { ((*found.flow).endpoint, (*found.flow).external_port) };
     if endpoint != end.endpoint {
         // Of who had the address before, and has left it this moment.
-        conntrack::end::<F>(found.index, conntrack::clock(found.flow));
+        expiry::end::<F>(found.index, conntrack::clock(found.flow));
         return UNBOUND;
     }
     // Who comes to a container's port holds nothing before he is answered.
@@ -322,8 +323,8 @@ fn draw<F: Family>(index: u32) -> Result<i64, DropReason> {
     // SAFETY: a drawn record is nobody else's until its keys are in the table.
     let flow = unsafe { &*flow };
     let end = BoundEnd::of(flow);
-    let drawn = conntrack::draw::<F>(end.endpoint, globals)?;
-    let binding = conntrack::blank::<F>(drawn)?;
+    let drawn = flow_table::draw::<F>(end.endpoint, globals)?;
+    let binding = flow_table::blank::<F>(drawn)?;
     // SAFETY: as above.
     unsafe {
         (*binding).next_hop = flow.next_hop;
@@ -347,7 +348,7 @@ fn forgo<F: Family>(index: u32) -> i64 {
     leave_one::<F>(index);
     if let Some(flow) = F::flows().get_ptr_mut(index) {
         // SAFETY: a drawn record is nobody else's until its keys are in the table.
-        conntrack::give_back::<F>(index, unsafe { (*flow).endpoint });
+        flow_table::give_back::<F>(index, unsafe { (*flow).endpoint });
     }
     0
 }

@@ -12,7 +12,7 @@ use netd_common::{
 };
 
 use crate::{
-    conntrack, external,
+    conntrack, expiry, external,
     family::{Family, V4, V6},
     fib::{self, Route, Way},
     maps::{ENDPOINTS, NETWORKS, UPLINKS, WAYS},
@@ -56,7 +56,7 @@ pub trait Egress: Rewrite {
         }
         // Here and not there, for a call less on the programs' short stack.
         if code == ENDED {
-            conntrack::end::<Self>(index, seen);
+            expiry::end::<Self>(index, seen);
         }
         code
     }

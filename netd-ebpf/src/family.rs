@@ -16,7 +16,7 @@ use netd_common::{
 };
 
 use crate::{
-    conntrack, maps,
+    conntrack, expiry, maps,
     packet::Packet,
     parse::{Ip, eth, ip4, ip6},
 };
@@ -241,7 +241,7 @@ impl Family for V4 {
     }
     #[inline(always)]
     fn end(index: u32, seen: u64) -> i64 {
-        conntrack::end4(index, seen)
+        expiry::end4(index, seen)
     }
     #[inline(always)]
     fn advance(flow: *mut Flow<Ipv4>, direction: u8, tcp: u8) -> i64 {
@@ -249,7 +249,7 @@ impl Family for V4 {
     }
     #[inline(always)]
     fn make_room(endpoint: u32) -> i64 {
-        conntrack::make_room4(endpoint)
+        expiry::make_room4(endpoint)
     }
 }
 
@@ -353,7 +353,7 @@ impl Family for V6 {
     }
     #[inline(always)]
     fn end(index: u32, seen: u64) -> i64 {
-        conntrack::end6(index, seen)
+        expiry::end6(index, seen)
     }
     #[inline(always)]
     fn advance(flow: *mut Flow<Ipv6>, direction: u8, tcp: u8) -> i64 {
@@ -361,6 +361,6 @@ impl Family for V6 {
     }
     #[inline(always)]
     fn make_room(endpoint: u32) -> i64 {
-        conntrack::make_room6(endpoint)
+        expiry::make_room6(endpoint)
     }
 }

@@ -19,8 +19,9 @@ use netd_common::{
 use crate::{
     binding::{self, Bind, at, hold, holds, of, of_seen, release},
     conntrack::{self, Found},
+    expiry,
     family::{Family, V4, V6},
-    fib, guard, mapping,
+    fib, flow_table, guard, mapping,
     maps::{ENDPOINTS, NETWORKS},
     open::{Opened, STACK, TO_BIND, or_drop},
     packet::Packet,
@@ -132,12 +133,12 @@ fn come<F: Family>(packet: &Packet, client: u32) -> Result<i64, DropReason> {
     if client != OUTSIDE && endpoint.flags & (VIA_BRIDGE | NO_GATEWAY) != 0 {
         return Err(DropReason::NoBackend);
     }
-    let index = match conntrack::draw::<F>(binding.endpoint, globals) {
+    let index = match flow_table::draw::<F>(binding.endpoint, globals) {
         Ok(index) => index,
         Err(DropReason::EndpointQuota) => return Ok(FULL | i64::from(binding.endpoint)),
         Err(_) => return Ok(FULL | i64::from(Sweep::ANY)),
     };
-    let flow = conntrack::blank::<F>(index)?;
+    let flow = flow_table::blank::<F>(index)?;
     let mut code = i64::from(index);
     // SAFETY: a drawn record is nobody else's until its keys are in the table.
     unsafe {
@@ -176,7 +177,7 @@ pub fn answer<F: Filter>(found: &Found<F::Address>) -> bool {
         return true;
     }
     // Here and not there, for a call less on the programs' short stack.
-    conntrack::end::<F>(found.index, conntrack::clock(found.flow));
+    expiry::end::<F>(found.index, conntrack::clock(found.flow));
     false
 }
 

@@ -20,6 +20,7 @@ use netd_common::{
 use crate::{
     binding::Bind,
     conntrack::{self, repeat},
+    expiry,
     family::{Family, V4, V6},
     fib,
     open::{Opened, STACK},
@@ -172,7 +173,7 @@ fn take_over<F: Family>(index: u32, holder: u32) -> i64 {
         // Another CPU is making the same flow, for its port can be no other. By the time that the stack is done it is there.
         return STACK;
     }
-    if conntrack::end_if_over::<F>(holder, globals)
+    if expiry::end_if_over::<F>(holder, globals)
         // SAFETY: as in `take_port`.
         && claim::<F>(&unsafe { (*flow).inbound_key() }, flow, index)
     {
@@ -270,7 +271,7 @@ fn claim<F: Family>(key: &Tuple<F::Address>, flow: *mut Flow<F::Address>, index:
 fn over_since<F: Family>(index: u32, globals: &Globals) -> Option<u64> {
     let flow = F::flows().get_ptr_mut(index)?;
     let seen = conntrack::clock(flow);
-    if conntrack::is_over(flow, seen, globals) { Some(seen.jiffies()) } else { None }
+    if expiry::is_over(flow, seen, globals) { Some(seen.jiffies()) } else { None }
 }
 
 /// Whether a socket of the host would receive packets with this inbound tuple.

@@ -24,7 +24,7 @@ use crate::{
     egress::{self, Egress, Exit, FOUND},
     external,
     family::{Family, V4, V6},
-    fib,
+    fib, flow_table,
     mapping::{self, Mapping},
     maps::{EVENTS, NETWORKS},
     packet::Packet,
@@ -330,8 +330,8 @@ fn record<F: Family>(
     hop: NextHop,
     globals: &Globals,
 ) -> Result<u32, DropReason> {
-    let index = conntrack::draw::<F>(request.endpoint, globals)?;
-    let flow = conntrack::blank::<F>(index)?;
+    let index = flow_table::draw::<F>(request.endpoint, globals)?;
+    let flow = flow_table::blank::<F>(index)?;
     let tuple = &request.tuple;
     // SAFETY: a drawn record is nobody else's until its keys are in the table.
     unsafe {
@@ -388,7 +388,7 @@ fn go_live<F: Family>(index: u32) -> i64 {
         return Opened::Flow(index).encode();
     }
     // Another CPU has opened the same flow at the same time: its record serves both. Or the table has no room.
-    conntrack::end_unkeyed::<F>(index, flow);
+    flow_table::end_unkeyed::<F>(index, flow);
     match conntrack::find::<F>(&key) {
         Some(found) => Opened::Flow(found.index).encode(),
         None => Opened::Drop(DropReason::FlowTableFull).encode(),

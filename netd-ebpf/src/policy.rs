@@ -17,7 +17,7 @@ use netd_common::{
 use crate::{
     conntrack,
     family::{Family, V4, V6},
-    fib, frag, guard,
+    fib, flow_table, frag, guard,
     maps::{ENDPOINTS, NETWORKS, TRUSTED},
     open::{Opened, STACK, or_drop},
     packet::Packet,
@@ -226,12 +226,12 @@ fn record<F: Family>(packet: &Packet, admitted: i64, peer: u32) -> Result<i64, D
         return Err(DropReason::TcpUnrelated);
     }
     let slot = admitted as u32;
-    let index = match conntrack::draw::<F>(slot, globals) {
+    let index = match flow_table::draw::<F>(slot, globals) {
         Ok(index) => index,
         Err(DropReason::EndpointQuota) => return Ok(FULL | i64::from(slot)),
         Err(_) => return Ok(FULL | i64::from(Sweep::ANY)),
     };
-    let flow = conntrack::blank::<F>(index)?;
+    let flow = flow_table::blank::<F>(index)?;
     let is_outside = peer == OUTSIDE;
     let open = if admitted & NO_PORT != 0 { OPEN } else { 0 };
     // SAFETY: a drawn record is nobody else's until its keys are in the table.

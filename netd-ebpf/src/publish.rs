@@ -21,7 +21,7 @@ use crate::{
     family::{Family, V4, V6},
     fib,
     filtering::{self, Filter},
-    guard, mapping,
+    flow_table, guard, mapping,
     maps::{ENDPOINTS, NETWORKS},
     open::Opened,
     packet::Packet,
@@ -226,12 +226,12 @@ fn record<F: Family>(packet: &Packet, client: u32) -> Result<Option<u32>, Refuse
     if !is_there || client != OUTSIDE && by_bridge {
         return Err(DropReason::NoBackend.into());
     }
-    let index = match conntrack::draw::<F>(publication.endpoint, globals) {
+    let index = match flow_table::draw::<F>(publication.endpoint, globals) {
         Ok(index) => index,
         Err(DropReason::EndpointQuota) => return Err(Refused::Full(publication.endpoint)),
         Err(_) => return Err(Refused::Full(Sweep::ANY)),
     };
-    let flow = conntrack::blank::<F>(index)?;
+    let flow = flow_table::blank::<F>(index)?;
     // Again, for the same reason.
     let ports: Ports = packet.load(ip.l4)?;
     // SAFETY: a drawn record is nobody else's until its keys are in the table.
@@ -334,7 +334,7 @@ fn take_seen_port<F: Family>(skb: *mut __sk_buff, index: u32) -> i64 {
     }
     // SAFETY: as in `record`.
     let (protocol, endpoint) = unsafe { ((*flow).protocol, (*flow).endpoint) };
-    conntrack::give_back::<F>(index, endpoint);
+    flow_table::give_back::<F>(index, endpoint);
     mapping::no_port(protocol)
 }
 

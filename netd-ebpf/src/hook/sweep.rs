@@ -7,7 +7,7 @@ use aya_ebpf::programs::TcContext;
 use netd_common::{event::Sweep, limits};
 
 use crate::{
-    conntrack,
+    conntrack, expiry,
     family::{Family, V4, V6},
     fib,
     packet::Packet,
@@ -43,10 +43,10 @@ extern "C" fn step<F: Family>(offset: u64, walk: *mut Walk) -> i64 {
     let Some(globals) = fib::globals() else { return 1 };
     let index = walk.request.first.wrapping_add(offset as u32);
     let ended = match walk.request.endpoint {
-        Sweep::ANY => conntrack::end_if_expired::<F>(index, globals),
-        Sweep::UNBOUND => conntrack::end_if_unbound::<F>(index),
-        Sweep::UNPUBLISHED => conntrack::end_if_unpublished::<F>(index),
-        endpoint => conntrack::end_of::<F>(index, endpoint),
+        Sweep::ANY => expiry::end_if_expired::<F>(index, globals),
+        Sweep::UNBOUND => expiry::end_if_unbound::<F>(index),
+        Sweep::UNPUBLISHED => expiry::end_if_unpublished::<F>(index),
+        endpoint => expiry::end_of::<F>(index, endpoint),
     };
     walk.ended += u32::from(ended);
     0
