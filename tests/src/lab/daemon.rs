@@ -182,9 +182,18 @@ impl Host {
 
     /// The daemon's resident memory, in bytes.
     pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// As much of it as is no file's, but what the daemon has written: its heap, for the most part.
+    pub fn written(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
         let pid = self.child().as_ref().expect("netd does not run").id();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("reading the daemon's status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB"));
         line.and_then(|kilobytes| kilobytes.parse::<u64>().ok()).expect("a number of kB") * 1024
     }
 
