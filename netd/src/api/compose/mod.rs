@@ -52,13 +52,18 @@ pub(super) fn names(state: &Model) -> Vec<Names> {
     networks
 }
 
+/// In seconds and whole milliseconds, so that no digit stands there which nobody has measured.
+fn seconds(time: Duration) -> f64 {
+    time.as_millis() as f64 / 1000.0
+}
+
 pub(super) fn status(state: &Model, host: &HostView, status: datapath::Status, uptime: Duration) -> Status {
     let [v4, v6] = status.flows;
     Status {
         version: system::VERSION.into(),
         abi: status.abi,
         kernel: system::kernel_version(),
-        uptime: uptime.as_secs_f64(),
+        uptime: seconds(uptime),
         pins: status.pins.display().to_string(),
         networks: state.networks.len(),
         endpoints: state.endpoints.len(),

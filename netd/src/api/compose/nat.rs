@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::network_name;
+use super::{network_name, seconds};
 use crate::{
     api::view::{self, Binding, External, Nat, Rule, RuleUplink},
     datapath::FlowView,
@@ -143,8 +143,8 @@ pub(in crate::api) fn nat(state: &Model, host: &HostView, flows: Vec<FlowView>) 
                 remote: flow.remote,
                 state: flow.state.into(),
                 accepted: flow.accepted,
-                age: flow.age.as_secs_f64(),
-                idle: flow.idle.as_secs_f64(),
+                age: seconds(flow.age),
+                idle: seconds(flow.idle),
                 network: endpoint.map(|endpoint| network_name(state, endpoint)),
                 endpoint: endpoint.map(|endpoint| endpoint.name.clone()),
                 uplink: host.interfaces.get(&flow.uplink).cloned(),
