@@ -81,7 +81,10 @@ impl<A: Copy> Tuple<A> {
         destination_port: Be16,
         protocol: u8,
     ) -> Self {
-        Self { source, destination, source_port, destination_port, protocol, direction: INBOUND, pad: [0; 2] }
+        Self {
+            direction: INBOUND,
+            ..Self::outbound(source, destination, source_port, destination_port, protocol)
+        }
     }
 
     /// The tuple of an answer.

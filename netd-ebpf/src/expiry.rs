@@ -59,6 +59,18 @@ fn take_apart<F: Family>(index: u32, seen: u64) -> bool {
     true
 }
 
+/// Ends a flow whose opener's key could not be inserted.
+#[inline(always)]
+pub fn end_unkeyed<F: Family>(index: u32, flow: *mut Flow<F::Address>) {
+    // SAFETY: as in `conntrack::clock_word`; only the answer's key leads here yet, and ends nothing.
+    let (answer, endpoint) = unsafe { ((*flow).answer_key(), (*flow).endpoint) };
+    conntrack::clock_word(flow).store(Clock::default().0);
+    let _ = F::flow_keys().remove(&answer);
+    // SAFETY: as above.
+    binding::let_go::<F>(unsafe { &*flow }, answer);
+    flow_table::give_back::<F>(index, endpoint);
+}
+
 /// Whether another may take the record's place.
 #[inline(always)]
 pub fn is_over<A: Address>(flow: *mut Flow<A>, seen: Clock, globals: &Globals) -> bool {

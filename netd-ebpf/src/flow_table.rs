@@ -1,7 +1,6 @@
 //! The records of the flow table: drawn, charged to an endpoint, and given back.
 
 use netd_common::{
-    conntrack::Clock,
     drop::DropReason,
     globals::Globals,
     nat::{Flow, HOST},
@@ -9,7 +8,7 @@ use netd_common::{
 
 use crate::{
     atomic::Word,
-    binding, conntrack,
+    conntrack,
     family::Family,
     maps::{ENDPOINT_FLOWS, FLOWS_DRAWN},
 };
@@ -78,16 +77,4 @@ pub fn give_back<F: Family>(index: u32, endpoint: u32) {
         held.add(u64::MAX);
     }
     let _ = F::free_flows().push(index, 0);
-}
-
-/// Ends a flow whose opener's key could not be inserted.
-#[inline(always)]
-pub fn end_unkeyed<F: Family>(index: u32, flow: *mut Flow<F::Address>) {
-    // SAFETY: as in `conntrack::clock_word`; only the answer's key leads here yet, and ends nothing.
-    let (answer, endpoint) = unsafe { ((*flow).answer_key(), (*flow).endpoint) };
-    conntrack::clock_word(flow).store(Clock::default().0);
-    let _ = F::flow_keys().remove(&answer);
-    // SAFETY: as above.
-    binding::let_go::<F>(unsafe { &*flow }, answer);
-    give_back::<F>(index, endpoint);
 }

@@ -21,7 +21,6 @@ use crate::{
     filtering::{self, Filter},
     frag::{self, Fragments, Hold},
     hairpin::{self, Hairpin},
-    hook::from_uplink::accepted,
     icmp::{self, Reporter, Sender},
     maps::{UPLINKS, WAYS},
     nat,
@@ -260,7 +259,7 @@ fn answer<F: Translate + Refuse>(packet: &Packet, error: Option<usize>, index: u
 fn neighbour<F: Translate + Policy>(packet: &Packet, ip: &Ip<F::Address>, from: &Sending) -> Option<Outcome> {
     let admitted = F::judge(packet, from.slot);
     if admitted >= 0 {
-        return Some(accepted::<F>(packet, policy::open::<F>(packet, admitted, from.slot), OUTBOUND));
+        return Some(nat::accepted::<F>(packet, policy::open::<F>(packet, admitted, from.slot), OUTBOUND));
     }
     match Opened::decode(admitted) {
         // Its first may be an answer, which is let through.

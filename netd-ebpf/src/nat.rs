@@ -13,7 +13,9 @@ use netd_common::{
 use crate::{
     conntrack,
     family::{Family, V4, V6},
+    frag::{self, Fragments},
     maps::{ENDPOINTS, NETWORKS, UPLINKS},
+    open::Opened,
     packet::Packet,
     parse::{
         Ip,
@@ -108,6 +110,24 @@ pub fn restore_first<F: Restore>(packet: &Packet, index: u32) -> Outcome {
         return Err(DropReason::of((DROPPED - answer) as u32));
     }
     Ok(Verdict::redirected(answer))
+}
+
+/// A packet of somebody who has come to a published port, or to a container itself. `from`: where fragments are held, the direction
+/// of their keys.
+///
+/// Nothing of the packet is held over these calls, for the programs' stack is short.
+#[inline(always)]
+pub fn accepted<F: Restore + Fragments>(packet: &Packet, opened: Opened, from: u8) -> Outcome {
+    let index = match opened {
+        Opened::Flow(index) => index,
+        Opened::Stack => return Ok(Verdict::NEXT),
+        Opened::Drop(DropReason::Fragment) => return frag::hold::<F>(packet, from).outcome(),
+        Opened::Drop(reason) => return Err(reason),
+    };
+    if F::note_first(packet, index) != 0 && frag::replay::<F>(packet, from) {
+        return Ok(Verdict::CONSUMED);
+    }
+    restore_first::<F>(packet, index)
 }
 
 #[inline(always)]

@@ -22,7 +22,7 @@ use crate::{
     binding::{self, Bind},
     conntrack,
     egress::{self, Egress, Exit, FOUND},
-    external,
+    expiry, external,
     family::{Family, V4, V6},
     fib, flow_table,
     mapping::{self, Mapping},
@@ -388,7 +388,7 @@ fn go_live<F: Family>(index: u32) -> i64 {
         return Opened::Flow(index).encode();
     }
     // Another CPU has opened the same flow at the same time: its record serves both. Or the table has no room.
-    flow_table::end_unkeyed::<F>(index, flow);
+    expiry::end_unkeyed::<F>(index, flow);
     match conntrack::find::<F>(&key) {
         Some(found) => Opened::Flow(found.index).encode(),
         None => Opened::Drop(DropReason::FlowTableFull).encode(),

@@ -28,8 +28,7 @@ use crate::{
         l4::{self, L4, L4Kind},
     },
     policy::{self, Policy},
-    port_usage,
-    publish::{self, Publish},
+    port_usage, publish,
     redirect::{self, TRANSLATED},
     rewrite,
     verdict::{Outcome, Verdict},
@@ -169,7 +168,7 @@ fn stranger<F: Translate + Policy>(packet: &Packet, ip: &Ip<F::Address>, l4: Opt
     }
     let outcome = match l4 {
         Some(l4) if l4.kind == L4Kind::Ports && l4.is_first(ip.protocol) => {
-            accepted::<F>(packet, publish::open::<F>(packet, OUTSIDE), INBOUND)
+            nat::accepted::<F>(packet, publish::open::<F>(packet, OUTSIDE), INBOUND)
         }
         // Nobody but who asked hears a reply; unless all of the outside may answer for the one that was asked.
         Some(l4)
@@ -177,7 +176,7 @@ fn stranger<F: Translate + Policy>(packet: &Packet, ip: &Ip<F::Address>, l4: Opt
                 && port_usage::Ports::of::<F>(ip.destination, ip.protocol)
                     .is_bound::<F>(l4.ports.destination) =>
         {
-            accepted::<F>(packet, filtering::open::<F>(packet, OUTSIDE), INBOUND)
+            nat::accepted::<F>(packet, filtering::open::<F>(packet, OUTSIDE), INBOUND)
         }
         _ => hosts::<F>(ip),
     };
@@ -192,27 +191,9 @@ fn unless_admitted<F: Translate + Policy>(packet: &Packet, outcome: Outcome) -> 
     }
     let admitted = F::judge(packet, OUTSIDE);
     if admitted >= 0 {
-        return accepted::<F>(packet, policy::open::<F>(packet, admitted, OUTSIDE), INBOUND);
+        return nat::accepted::<F>(packet, policy::open::<F>(packet, admitted, OUTSIDE), INBOUND);
     }
-    accepted::<F>(packet, Opened::decode(admitted), INBOUND)
-}
-
-/// A packet of somebody who has come to a published port, or to a container itself. `from`: where fragments are held, the direction
-/// of their keys.
-///
-/// Nothing of the packet is held over these calls, for the programs' stack is short.
-#[inline(always)]
-pub fn accepted<F: Translate + Publish>(packet: &Packet, opened: Opened, from: u8) -> Outcome {
-    let index = match opened {
-        Opened::Flow(index) => index,
-        Opened::Stack => return Ok(Verdict::NEXT),
-        Opened::Drop(DropReason::Fragment) => return frag::hold::<F>(packet, from).outcome(),
-        Opened::Drop(reason) => return Err(reason),
-    };
-    if F::note_first(packet, index) != 0 && frag::replay::<F>(packet, from) {
-        return Ok(Verdict::CONSUMED);
-    }
-    nat::restore_first::<F>(packet, index)
+    nat::accepted::<F>(packet, Opened::decode(admitted), INBOUND)
 }
 
 /// The host's affair, unless it is aimed straight at a container.

@@ -16,8 +16,8 @@ pub fn share_heap() {
     }
 }
 
-/// Gives back to the kernel what the allocator holds and nobody uses: to load the programs, or to publish ten thousand ports, takes
-/// many times what the daemon lives on afterwards.
+/// Gives back to the kernel what the heap holds and nobody uses: to load the programs, or to publish ten thousand ports, takes more
+/// than the daemon lives on afterwards, in small things too.
 pub(super) fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: glibc's own, which takes the locks that it needs.
