@@ -16,6 +16,7 @@ mod pod {
         forwarded::Foreign,
         frag::FragmentKey,
         globals::Globals,
+        link_local::LinkLocal,
         nat::Flow,
         policy::Trusted,
         publish::{Publication, PublishedPort},
@@ -44,6 +45,7 @@ mod pod {
         External<Ipv4>,
         External<Ipv6>,
         FdbKey,
+        LinkLocal,
         Uplink,
         Foreign,
         Globals,
@@ -82,6 +84,7 @@ mod tests {
         forwarded::Foreign,
         frag::{FragmentKey, Held, HeldKey},
         globals::Globals,
+        link_local::LinkLocal,
         nat::{Flow, PortRange, PortRanges},
         policy::Trusted,
         publish::{Publication, PublishedPort},
@@ -109,12 +112,13 @@ mod tests {
     fn layouts_are_those_of_this_version() {
         let mut out = format!("ABI version {}\n", super::ABI_VERSION);
         layout!(out, Network, bridge: IfIndex, flags: u32, gateway4: Ipv4, gateway6: Ipv6, source4: Ipv4, source6: Ipv6, mac: crate::addr::Mac, pad: [u8; 2]);
-        layout!(out, Endpoint, port: IfIndex, network: u32, flags: u32, ipv4: Ipv4, ipv6: Ipv6, mac: crate::addr::Mac, vlan: u16, sandbox: u32);
+        layout!(out, Endpoint, port: IfIndex, network: u32, flags: u32, ipv4: Ipv4, ipv6: Ipv6, mac: crate::addr::Mac, vlan: u16, sandbox: u32, beside: u32);
         layout!(out, Exempt<Ipv4>, network: u32, destination: Ipv4);
         layout!(out, Exempt<Ipv6>, network: u32, destination: Ipv6);
         layout!(out, External<Ipv4>, external: Ipv4, internal: Ipv4, length: u32, adjustment: u32);
         layout!(out, External<Ipv6>, external: Ipv6, internal: Ipv6, length: u32, adjustment: u32);
         layout!(out, FdbKey, network: u32, mac: crate::addr::Mac, pad: [u8; 2]);
+        layout!(out, LinkLocal, network: u32, address: Ipv6);
         layout!(out, Uplink, ipv4: Ipv4, ipv6: Ipv6, mac: crate::addr::Mac, route_mtu: u16, default4: Ipv4);
         layout!(out, Foreign, mac: crate::addr::Mac, forwards: u16);
         layout!(out, Trusted, uplink: IfIndex, network: u32);
@@ -127,7 +131,7 @@ mod tests {
         layout!(out, Held, since: u64, length: u64, frame: [u8; 2064]);
         layout!(out, PortRange, first: u16, last: u16);
         layout!(out, PortRanges, privileged: PortRange, below: PortRange, above: PortRange);
-        layout!(out, Globals, netns: u64, fib_generation: u32, hz: u32, ports: PortRanges, flows_per_endpoint: u32, fib_source: u32, flags: u32);
+        layout!(out, Globals, netns: u64, fib_generation: u32, hz: u32, ports: PortRanges, flows_per_container: [u32; 2], flags: u32);
         layout!(out, Traffic, packets: u64, bytes: u64);
         layout!(out, EndpointTraffic, sent: Traffic, delivered: Traffic);
         layout!(out, Flow<Ipv4>, clock: u64, created: u64, outbound: Traffic, inbound: Traffic, next_hop: NextHop,

@@ -63,6 +63,12 @@ impl Ipv4 {
         self.0.to_ne_bytes()[0] == 127
     }
 
+    /// Whether the address is in 0.0.0.0/8.
+    #[inline(always)]
+    pub const fn is_this_network(self) -> bool {
+        self.0.to_ne_bytes()[0] == 0
+    }
+
     /// Whether the address is in 169.254.0.0/16.
     #[inline(always)]
     pub const fn is_link_local(self) -> bool {

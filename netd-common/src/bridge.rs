@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::addr::{IfIndex, Ipv4, Ipv6, Mac};
+use crate::addr::{Address as _, IfIndex, Ipv4, Ipv6, Mac};
 
 /// Containers of this network have no way out and nobody has a way in.
 pub const INTERNAL: u32 = 1 << 0;
@@ -49,6 +49,14 @@ pub struct Network {
     pub mac: Mac,
     /// Always zero.
     pub pad: [u8; 2],
+}
+
+impl Network {
+    /// Whether the bridge has an address that leads out.
+    #[inline(always)]
+    pub fn has_gateway(&self) -> bool {
+        !self.gateway4.is_unspecified() || !self.gateway6.is_unspecified()
+    }
 }
 
 /// Key of the longest-prefix tables that tell which network an address belongs to.

@@ -33,6 +33,12 @@ pub fn sum<A: Address>(address: A) -> u32 {
     wrap(a + b + c + d)
 }
 
+/// The sum of words as they stand in memory.
+#[inline(always)]
+pub fn sum_words<const N: usize>(words: &[u32; N]) -> u32 {
+    wrap(words.iter().map(|word| u64::from(*word)).sum())
+}
+
 /// The sum of a fresh IPv4 header without options: its first two bytes, its length, and TTL and protocol as they stand in
 /// memory; identification, fragment and checksum are zero.
 #[inline(always)]

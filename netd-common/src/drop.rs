@@ -39,7 +39,8 @@ reasons! {
     Malformed = "malformed",
     /// The source MAC is not the endpoint's.
     SpoofedMac = "spoofed_mac",
-    /// The source address is not the endpoint's, in an IP header, an ARP or a neighbour advertisement.
+    /// The source address is not the endpoint's, in an IP header, an ARP or a neighbour advertisement; or who sends a router advertisement
+    /// or a redirect is no router. From the outside: an address that nobody there can have.
     SpoofedAddress = "spoofed_address",
     /// The veth or its network is not (or no longer) in the maps.
     UnknownEndpoint = "unknown_endpoint",
@@ -84,4 +85,6 @@ reasons! {
     NotForwarded = "not_forwarded",
     /// For seconds there has been no answer, and nobody on the uplink's link has the address, or the next router's.
     NoNeighbour = "no_neighbour",
+    /// The sender says by which hosts it is to go (RFC 791 section 3.1, RFC 7126 sections 4.3 and 4.4): past what a verdict could ask for.
+    SourceRoute = "source_route",
 }

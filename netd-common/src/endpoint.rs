@@ -46,4 +46,6 @@ pub struct Endpoint {
     pub vlan: u16,
     /// The same number for all endpoints of one container, and for no others; 0 if it is not known whose it is.
     pub sandbox: u32,
+    /// The slot of the next endpoint of the same container, in a ring; its own if there is no other.
+    pub beside: u32,
 }

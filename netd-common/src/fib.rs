@@ -12,6 +12,11 @@ pub const AF_INET6: u32 = 10;
 /// In the place of a family: the neighbour is known by its MAC, and by nothing else. As the kernel numbers packet sockets.
 pub const AF_PACKET: u32 = 17;
 
+/// Value of `LOCALS4/6`: the host's own, by a local route.
+pub const OWN: u32 = 0;
+/// Value of `LOCALS4`: all hosts of a link of this one.
+pub const BROADCAST: u32 = 1;
+
 /// An interface that leads outside: a value of `UPLINKS`, keyed by [`IfIndex`].
 ///
 /// The addresses serve kernels whose `bpf_fib_lookup` cannot give the source of a route (before 6.7).

@@ -10,6 +10,8 @@ pub const CLOSED4: u32 = 1 << 0;
 pub const CLOSED6: u32 = 1 << 1;
 /// There is more than one uplink.
 pub const MULTIHOMED: u32 = 1 << 2;
+/// `bpf_fib_lookup` knows BPF_FIB_LOOKUP_SRC (6.7).
+pub const FIB_SOURCE: u32 = 1 << 3;
 
 /// Settings that hold for all networks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -23,10 +25,8 @@ pub struct Globals {
     pub hz: u32,
     /// Ports that masquerade may take.
     pub ports: PortRanges,
-    /// Flows that one endpoint may hold, per family.
-    pub flows_per_endpoint: u32,
-    /// 1 where `bpf_fib_lookup` knows BPF_FIB_LOOKUP_SRC (6.7), else 0.
-    pub fib_source: u32,
-    /// [`CLOSED4`], [`CLOSED6`], [`MULTIHOMED`].
+    /// Flows that one container may hold, of IPv4 and of IPv6.
+    pub flows_per_container: [u32; 2],
+    /// [`CLOSED4`], [`CLOSED6`], [`MULTIHOMED`], [`FIB_SOURCE`].
     pub flags: u32,
 }

@@ -28,6 +28,7 @@ pub mod forwarded;
 pub mod frag;
 pub mod globals;
 pub mod limits;
+pub mod link_local;
 pub mod nat;
 pub mod nptv6;
 pub mod policy;

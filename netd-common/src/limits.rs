@@ -24,8 +24,12 @@ pub const TRUSTED: u32 = 4096;
 pub const FLOWS4: u32 = 131_072;
 /// Flows through NAT, IPv6.
 pub const FLOWS6: u32 = 65_536;
-/// Flows of one endpoint and family: half of the IPv4 table, so that no container can starve all others (RFC 6888 REQ-4).
-pub const FLOWS_PER_ENDPOINT: u32 = 65_536;
+/// Flows of one container by family, IPv4 first: half of the table, so that no container can starve all others (RFC 6888 REQ-4).
+pub const FLOWS_PER_CONTAINER: [u32; 2] = [FLOWS4 / 2, FLOWS6 / 2];
+/// Endpoints of one container whose flows are summed up; more than the kernel gives interfaces their names for (eth0 to eth99).
+pub const ENDPOINTS_SUMMED: u32 = 128;
+/// Link-local addresses that endpoints were given.
+pub const LINK_LOCALS: u32 = ENDPOINTS;
 /// Prefixes of published ports, per family.
 pub const PUBLICATIONS: u32 = 131_072;
 /// Prefixes of the host's own addresses, per family.

@@ -48,7 +48,13 @@ pub fn ask<F: Family>(
     }
     let Some(slot) = F::slot_of(target) else { return flood() };
     let Some(endpoint) = ENDPOINTS.get(slot) else { return flood() };
-    if slot == sender || endpoint.network != from.network || !hears(endpoint, from) {
+    if slot == sender || endpoint.network != from.network {
+        return flood();
+    }
+    if network.flags & ICC == 0 {
+        return Err(DropReason::Icc);
+    }
+    if !hears(endpoint, from) {
         return flood();
     }
     stats::took(Path::Bridged);

@@ -193,9 +193,13 @@ pub fn find_exit<F: Family>(
     exit: &mut Exit<F::Address>,
 ) -> i64 {
     let drop = |reason| Opened::Drop(reason).encode();
-    // Nothing that is to be forwarded; the stack knows how to drop it (RFC 4291 section 2.5.6, RFC 1812 section 5.3.7).
-    if F::is_unroutable(request.tuple.destination) || F::is_unroutable(request.tuple.source) {
+    // Nothing that is to be forwarded (RFC 4291 section 2.5.6, RFC 1812 section 5.3.7): the stack has what is for the host itself, and
+    // `from_host` lets none of it back. An internal network is not to reach more of the host than its gateway by such a source.
+    if F::is_unroutable(request.tuple.destination) {
         return STACK;
+    }
+    if F::is_unroutable(request.tuple.source) {
+        return if network.flags & INTERNAL == 0 { STACK } else { drop(DropReason::Internal) };
     }
     let wants_source = F::source(network).is_unspecified();
     let Route::Forward { mut hop, mut source } =

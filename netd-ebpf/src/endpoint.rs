@@ -45,8 +45,15 @@ pub fn beside<F: Family>(
     address: F::Address,
 ) -> Option<(u32, &'static Endpoint)> {
     let (other, found) = at(&F::slot_of(address)?)?;
-    let is_same = found.sandbox == endpoint.sandbox && found.sandbox != 0 && other != slot;
-    if is_same && endpoint.flags & VIA_BRIDGE == 0 { Some((other, found)) } else { None }
+    let is_another = found.sandbox == endpoint.sandbox && found.sandbox != 0 && other != slot;
+    if is_another && endpoint.flags & VIA_BRIDGE == 0 { Some((other, found)) } else { None }
+}
+
+/// Whether two slots are endpoints of the same container, or the same endpoint.
+#[inline(always)]
+pub fn is_of_one_container(slot: u32, other: u32) -> bool {
+    let sandbox = |slot| ENDPOINTS.get(slot).map_or(0, |endpoint| endpoint.sandbox);
+    slot == other || sandbox(slot) != 0 && sandbox(slot) == sandbox(other)
 }
 
 #[inline(always)]

@@ -14,7 +14,7 @@ use netd_common::{
 };
 
 use crate::{
-    binding, conntrack, external,
+    binding, conntrack, endpoint, external,
     family::{Family, V4, V6},
     flow_table,
     maps::{ENDPOINTS, GLOBALS, NETWORKS},
@@ -159,7 +159,8 @@ struct Room<'a> {
     ended: bool,
 }
 
-/// Makes room: looks at random records, and ends those that are over; only those of `endpoint`, unless it is [`Sweep::ANY`].
+/// Makes room: looks at random records, and ends those that are over; only those of the endpoint's container, unless it is
+/// [`Sweep::ANY`].
 #[inline(always)]
 fn make_room<F: Family>(endpoint: u32) -> i64 {
     let Some(globals) = GLOBALS.get(0) else { return 0 };
@@ -188,7 +189,8 @@ extern "C" fn end_some<F: Family>(_: u64, room: *mut Room) -> i64 {
     let index = ((u64::from(random) * u64::from(F::FLOWS)) >> 32) as u32;
     let Some(flow) = F::flows().get_ptr_mut(index) else { return 0 };
     // SAFETY: as in `conntrack::clock_word`.
-    if room.endpoint == Sweep::ANY || room.endpoint == unsafe { (*flow).endpoint } {
+    let slot = unsafe { (*flow).endpoint };
+    if room.endpoint == Sweep::ANY || endpoint::is_of_one_container(room.endpoint, slot) {
         room.ended |= end_if_over::<F>(index, room.globals);
     }
     0

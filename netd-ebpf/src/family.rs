@@ -7,7 +7,7 @@ use netd_common::{
     drop::DropReason,
     endpoint::{EXTERNAL4, EXTERNAL6, Endpoint},
     external::External,
-    fib::{AF_INET, AF_INET6, Uplink},
+    fib::{AF_INET, AF_INET6, OWN, Uplink},
     frag::FragmentKey,
     limits,
     nat::Flow,
@@ -16,7 +16,7 @@ use netd_common::{
 };
 
 use crate::{
-    conntrack, expiry, maps,
+    conntrack, expiry, flow_table, maps,
     packet::Packet,
     parse::{Ip, eth, ip4, ip6},
 };
@@ -57,6 +57,12 @@ pub trait Family: Sized + 'static {
     fn source(network: &Network) -> Self::Address;
     /// Addresses that mean more than one host, or no host that could be routed to.
     fn is_unroutable(address: Self::Address) -> bool;
+    /// Addresses that nobody on a wire has for a source (RFC 1812 section 5.3.7, RFC 4291 sections 2.5 and 2.7).
+    fn is_martian(address: Self::Address) -> bool;
+    /// Whether the packet is all there, as its header says, and the header as it was sent.
+    fn verify(packet: &Packet) -> Result<(), DropReason>;
+    /// Whether the sender says by which hosts the packet is to go.
+    fn is_source_routed(packet: &Packet) -> bool;
 
     fn flows() -> &'static Array<Flow<Self::Address>>;
     fn flow_keys() -> &'static HashMap<Tuple<Self::Address>, u32>;
@@ -77,13 +83,22 @@ pub trait Family: Sized + 'static {
     /// A packet passes that may change the flow's state; 0 if the flow has been ended.
     fn advance(flow: *mut Flow<Self::Address>, direction: u8, tcp: u8) -> i64;
 
-    /// Ends some flows that are over, of the endpoint or of any; 0 if none was found.
+    /// Live flows of the container that has the endpoint. A global function, too.
+    fn held_together(endpoint: u32) -> u64;
+
+    /// Ends some flows that are over, of the endpoint's container or of any; 0 if none was found.
     fn make_room(endpoint: u32) -> i64;
 
     /// Whether the address is the host's own, as its routes have it: loopback's are.
     #[inline(always)]
     fn is_local(address: Self::Address) -> bool {
-        Self::locals().get(Key::new(size_of::<Self::Address>() as u32 * 8, address)).is_some()
+        Self::locals().get(whole(address)).is_some_and(|kind| *kind == OWN)
+    }
+
+    /// Whether the address is the host's own, or means all hosts of a link of its.
+    #[inline(always)]
+    fn is_of_links(address: Self::Address) -> bool {
+        Self::locals().get(whole(address)).is_some()
     }
 
     /// Whether what leaves a network for `destination` takes another address.
@@ -192,6 +207,18 @@ impl Family for V4 {
         address.is_multicast_or_broadcast() || address.is_loopback() || address.0 == 0
     }
     #[inline(always)]
+    fn is_martian(address: Ipv4) -> bool {
+        address.is_multicast_or_broadcast() || address.is_loopback() || address.is_this_network()
+    }
+    #[inline(always)]
+    fn verify(packet: &Packet) -> Result<(), DropReason> {
+        ip4::verify(packet)
+    }
+    #[inline(always)]
+    fn is_source_routed(packet: &Packet) -> bool {
+        ip4::source_routed4(packet.skb(), packet.l3 as u32) != 0
+    }
+    #[inline(always)]
     fn flows() -> &'static Array<Flow<Ipv4>> {
         &maps::FLOWS4
     }
@@ -251,6 +278,10 @@ impl Family for V4 {
     fn make_room(endpoint: u32) -> i64 {
         expiry::make_room4(endpoint)
     }
+    #[inline(always)]
+    fn held_together(endpoint: u32) -> u64 {
+        flow_table::held_together4(endpoint)
+    }
 }
 
 impl Family for V6 {
@@ -302,6 +333,22 @@ impl Family for V6 {
     #[inline(always)]
     fn is_unroutable(address: Ipv6) -> bool {
         address.is_multicast() || address.is_link_local() || address.is_loopback() || address.is_unspecified()
+    }
+    #[inline(always)]
+    fn is_martian(address: Ipv6) -> bool {
+        address.is_multicast()
+            || address.is_loopback()
+            || address.is_unspecified()
+            || address.to_mapped().is_some()
+    }
+    #[inline(always)]
+    fn verify(packet: &Packet) -> Result<(), DropReason> {
+        ip6::verify(packet)
+    }
+    /// The kernel takes no routing header but those of protocols that it was set up for (`seg6_enabled`).
+    #[inline(always)]
+    fn is_source_routed(_packet: &Packet) -> bool {
+        false
     }
     #[inline(always)]
     fn flows() -> &'static Array<Flow<Ipv6>> {
@@ -362,5 +409,9 @@ impl Family for V6 {
     #[inline(always)]
     fn make_room(endpoint: u32) -> i64 {
         expiry::make_room6(endpoint)
+    }
+    #[inline(always)]
+    fn held_together(endpoint: u32) -> u64 {
+        flow_table::held_together6(endpoint)
     }
 }

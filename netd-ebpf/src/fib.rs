@@ -11,7 +11,7 @@ use aya_ebpf::{
 use netd_common::{
     addr::{Address as _, IfIndex},
     fib::NextHop,
-    globals::Globals,
+    globals::{FIB_SOURCE, Globals},
     nat::OUTSIDE,
     tuple::Tuple,
 };
@@ -140,7 +140,7 @@ pub fn lookup<F: Family>(
     let mut params = of::<F>(tuple, interface);
     // Any length makes the kernel report the route's MTU; one that always fits keeps it from judging.
     params.__bindgen_anon_1.tot_len = 1;
-    let asks_source = wants_source && globals.fib_source != 0;
+    let asks_source = wants_source && globals.flags & FIB_SOURCE != 0;
     if asks_source {
         flags |= BPF_FIB_LOOKUP_SRC;
     }

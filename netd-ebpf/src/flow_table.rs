@@ -1,16 +1,18 @@
 //! The records of the flow table: drawn, charged to an endpoint, and given back.
 
 use netd_common::{
+    addr::IfIndex,
     drop::DropReason,
     globals::Globals,
+    limits,
     nat::{Flow, HOST},
 };
 
 use crate::{
     atomic::Word,
     conntrack,
-    family::Family,
-    maps::{ENDPOINT_FLOWS, FLOWS_DRAWN},
+    family::{Family, V4, V6},
+    maps::{ENDPOINT_FLOWS, ENDPOINTS, FLOWS_DRAWN},
 };
 
 /// Live flows of an endpoint.
@@ -24,12 +26,41 @@ fn held<F: Family>(endpoint: u32) -> Option<Word> {
     Some(unsafe { Word::new(count) })
 }
 
+/// Live flows of a container, by the slot of one of its endpoints.
+#[inline(always)]
+fn held_together<F: Family>(slot: u32) -> u64 {
+    let (mut sum, mut next) = (0, slot);
+    for _ in 0..limits::ENDPOINTS_SUMMED {
+        sum += held::<F>(next).map_or(0, |held| held.load());
+        match ENDPOINTS.get(next) {
+            // One that has just left is the end of the ring: the others are about to be told.
+            Some(endpoint) if endpoint.port != IfIndex(0) && endpoint.beside != slot => {
+                next = endpoint.beside
+            }
+            _ => break,
+        }
+    }
+    sum
+}
+
+/// A global function, as the next: the verifier walks the ring once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn held_together4(slot: u32) -> u64 {
+    held_together::<V4>(slot)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn held_together6(slot: u32) -> u64 {
+    held_together::<V6>(slot)
+}
+
 /// A free record's index, charged to the endpoint.
 #[inline(always)]
 pub fn draw<F: Family>(endpoint: u32, globals: &Globals) -> Result<u32, DropReason> {
-    if let Some(held) = held::<F>(endpoint)
-        && held.load() >= u64::from(globals.flows_per_endpoint)
-    {
+    let share = u64::from(globals.flows_per_container[F::INDEX as usize]);
+    if endpoint != HOST && F::held_together(endpoint) >= share {
         return Err(DropReason::EndpointQuota);
     }
     let index = free_index::<F>().ok_or(DropReason::FlowTableFull)?;

@@ -53,6 +53,7 @@ pub fn ask<F: Translate + Refuse + Policy + Hairpin + Filter>(
     ip: &Ip<F::Address>,
     from: &Sending,
 ) -> Outcome {
+    F::verify(packet)?;
     if ip.destination == F::gateway(from.network) {
         return hairpin::forward::<F>(packet, from.slot).unwrap_or_else(|| to_host::<F>(packet, ip));
     }

@@ -16,6 +16,7 @@ use crate::{
     family::{Family, V4, V6},
     fib,
     frag::Fragments,
+    guard,
     nat::{self, Restore},
     open::Open,
     own_error::{own_error4, own_error6},
@@ -86,7 +87,7 @@ impl Quoted for V4 {
             return Err(DropReason::Malformed);
         }
         // RFC 5508 REQ-3a: a quoted header that is broken is not to be believed.
-        if length == Ipv4Hdr::LEN && !is_intact(&header) {
+        if length == Ipv4Hdr::LEN && !header.is_intact() {
             return Err(DropReason::Malformed);
         }
         let is_later = header.fragment.get() & 0x1fff != 0;
@@ -135,13 +136,6 @@ impl Quoted for V6 {
         rewrite::store(packet, quote.l3 + offset, &to)?;
         Ok(csum::delta(csum::sum(from), csum::sum(to)))
     }
-}
-
-#[inline(always)]
-fn is_intact(header: &ip4::Header) -> bool {
-    // SAFETY: twenty bytes of plain numbers, 4-byte aligned, seen as words.
-    let words = unsafe { &*(&raw const *header).cast::<[u32; 5]>() };
-    csum::fold(words.iter().fold(0, |sum, word| csum::add(sum, *word))) == 0xffff
 }
 
 #[inline(always)]
@@ -368,6 +362,9 @@ pub fn error_in<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Option<Outco
     let index = F::quoted_flow(packet, ip.l4, Reporter::Outside);
     if index < 0 {
         return None;
+    }
+    if let Err(reason) = guard::outsider::<F>(ip.source) {
+        return Some(Err(reason));
     }
     let Some(found) = conntrack::at::<F>(index as u32) else { return Some(Err(DropReason::IcmpUnrelated)) };
     // SAFETY: the flow points into an array map.

@@ -19,6 +19,7 @@ use netd_common::{
     frag::{FragmentKey, Held, HeldKey},
     globals::Globals,
     limits,
+    link_local::LinkLocal,
     nat::Flow,
     policy::Trusted,
     publish::{self, Publication, PublishedPort},
@@ -57,6 +58,9 @@ pub static STATION_SHORTCUTS: Array<u32> = Array::with_max_entries(limits::SHORT
 pub static ADDRESSES4: HashMap<Ipv4, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
 #[map]
 pub static ADDRESSES6: HashMap<Ipv6, u32> = HashMap::with_max_entries(limits::ENDPOINTS, 0);
+/// A link-local address that an endpoint was given to the endpoint's slot.
+#[map]
+pub static LINK_LOCALS: HashMap<LinkLocal, u32> = HashMap::with_max_entries(limits::LINK_LOCALS, 0);
 /// An address to the network whose prefix holds it.
 #[map]
 pub static SUBNETS4: LpmTrie<Ipv4, u32> = LpmTrie::with_max_entries(limits::SUBNETS, NO_PREALLOC);
@@ -105,7 +109,7 @@ pub static WAYS: PerCpuArray<NextHop> = PerCpuArray::with_max_entries(1, 0);
 /// A bit for each port that is published at some address and that sockets are refused, see [`publish::published_bit`].
 #[map]
 pub static PUBLISHED: Array<u64> = Array::with_max_entries(publish::ALL_WORDS, 0);
-/// The host's own addresses, loopback's too, by the prefixes of its local routes.
+/// The host's own addresses, loopback's too, by the prefixes of its local routes; and its links' broadcast addresses. See [`netd_common::fib::OWN`].
 #[map]
 pub static LOCALS4: LpmTrie<Ipv4, u32> = LpmTrie::with_max_entries(limits::LOCALS, NO_PREALLOC);
 #[map]

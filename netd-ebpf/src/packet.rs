@@ -13,7 +13,6 @@ use netd_common::{
 use network_types::{
     eth::EthHdr,
     ip::{Ipv4Hdr, Ipv6Hdr},
-    udp::UdpHdr,
 };
 
 use crate::parse::eth;
@@ -91,13 +90,11 @@ impl<'a> Packet<'a> {
         self.ctx.len()
     }
 
-    /// Bytes of the frames on the wire: of a super-frame, those that its segments' headers take at least, too.
+    /// Frames that a super-frame becomes; 0 or 1 if it is none.
     #[inline(always)]
-    pub fn wire_len(&self) -> u32 {
-        const LEAST_HEADERS: u32 = (EthHdr::LEN + Ipv4Hdr::LEN + UdpHdr::LEN) as u32;
+    pub fn segments(&self) -> u32 {
         // SAFETY: the kernel hands a valid context.
-        let segments = unsafe { (*self.skb()).gso_segs };
-        self.len() + segments.saturating_sub(1) * LEAST_HEADERS
+        unsafe { (*self.skb()).gso_segs }
     }
 
     /// The interface that the program is attached to.

@@ -196,10 +196,11 @@ fn record<F: Family>(packet: &Packet, client: u32) -> Result<Option<u32>, Refuse
     let Ports { destination: port, .. } = packet.load(ip.l4)?;
     let publication = at::<F>(ip.destination, ip.protocol, port);
     if client == OUTSIDE {
-        // A port of all addresses is one of the host's own, and of no address that it routes to.
+        // A port of all addresses is one of the host's own, and of no address that it routes to, nor of one that means all of a link.
         let is_host = |slot| {
             F::is_local(ip.destination)
-                || fib::is_host::<F>(packet, ip.source, ip.destination, bridge_of(slot))
+                || !F::is_of_links(ip.destination)
+                    && fib::is_host::<F>(packet, ip.source, ip.destination, bridge_of(slot))
         };
         if !publication.is_some_and(|it| is_host(it.endpoint)) {
             return match F::network_of(ip.destination) {

@@ -37,7 +37,7 @@ pub fn run(ctx: &TcContext) -> Outcome {
     }
     if !packet.take_mark(REPLAYED) {
         if endpoint.flags & SENT_LIMITED != 0 {
-            rate::pay(slot, packet.wire_len())?;
+            rate::pay(&packet, slot)?;
         }
         stats::sent(slot, packet.len());
     }
@@ -54,10 +54,13 @@ pub fn run(ctx: &TcContext) -> Outcome {
     match frame.ethertype {
         eth::IPV4 => {
             let ip = V4::parse(&packet)?;
+            if ip.options && V4::is_source_routed(&packet) {
+                return Err(DropReason::SourceRoute);
+            }
             if frame.destination.is_multicast() && strays::<V4>(&from, ip.destination) {
                 return Err(DropReason::Internal);
             }
-            let checked = guard::source4(&ip, endpoint.ipv4, frame.destination == network.mac);
+            let checked = guard::source4(&ip, slot, endpoint.ipv4, frame.destination == network.mac);
             if to_gateway {
                 return gateway::ask::<V4>(&packet, &ip, &speaker::<V4>(from, ip.source, checked)?);
             }
@@ -71,9 +74,9 @@ pub fn run(ctx: &TcContext) -> Outcome {
                 return Err(DropReason::Internal);
             }
             if guarded {
-                guard::advertisement(&packet, &ip, endpoint.ipv6)?;
+                guard::advertisement(&packet, &ip, &from)?;
             }
-            let checked = guard::source6(&ip, endpoint.ipv6);
+            let checked = guard::source6(&ip, slot, endpoint.ipv6);
             if to_gateway {
                 return gateway::ask::<V6>(&packet, &ip, &speaker::<V6>(from, ip.source, checked)?);
             }

@@ -29,6 +29,9 @@ pub fn run(ctx: &TcContext) -> Outcome {
     if is_strangers(&Packet::of(ctx)) {
         return Err(DropReason::DirectAccess);
     }
+    if turns_back(&Packet::of(ctx)) {
+        return Err(DropReason::Icc);
+    }
     let Some(sender) = socket::of(&Packet::of(ctx)) else { return Ok(Verdict::NEXT) };
     let packet = Packet::new(ctx);
     match packet.ethertype() {
@@ -51,6 +54,17 @@ fn is_strangers(packet: &Packet) -> bool {
     let (network, uplink) = unsafe { (BRIDGES.get(interface).copied(), UPLINKS.get(interface)) };
     let is_networks = network.is_some_and(|number| number < limits::NETWORKS);
     !is_networks && uplink.is_none() && endpoint::behind(interface).is_none()
+}
+
+/// Whether the stack sends a packet with a link-local address back to the link that it is from. It forwards those, too, and no program
+/// has asked whether the one may speak to the other: who may does so without a router (RFC 4291 section 2.5.6).
+/// <https://github.com/torvalds/linux/blob/v6.18/net/ipv6/ip6_output.c> (`ip6_forward`)
+#[inline(always)]
+fn turns_back(packet: &Packet) -> bool {
+    packet.ethertype() == eth::IPV6
+        && packet.came_by() == IfIndex(packet.ifindex())
+        && eth::parse(packet).is_ok_and(|frame| !frame.destination.is_multicast())
+        && V6::parse(packet).is_ok_and(|ip| V6::is_unroutable(ip.source) || V6::is_unroutable(ip.destination))
 }
 
 #[inline(always)]

@@ -100,6 +100,12 @@ fn asked(packet: &Packet) -> Outcome {
 #[inline(always)]
 fn inside<F: Translate + Policy>(packet: &Packet) -> Outcome {
     let Ok(ip) = &F::parse(packet) else { return unreadable::<F>(packet) };
+    if F::verify(packet).is_err() {
+        return unreadable::<F>(packet);
+    }
+    if ip.options && F::is_source_routed(packet) {
+        return Err(DropReason::SourceRoute);
+    }
     let globals = fib::globals().ok_or(DropReason::UnknownEndpoint)?;
     if ip.fragment.later {
         return match frag::find::<F>(ip, INBOUND) {
@@ -150,7 +156,7 @@ fn inside<F: Translate + Policy>(packet: &Packet) -> Outcome {
     stranger::<F>(packet, ip, Some(&l4))
 }
 
-/// What cannot be parsed cannot be a reply. The stack drops it as it would without netd; but for one with more extension headers than
+/// What cannot be parsed, or is not as it was sent, cannot be a reply. The stack drops it as it would without netd; but for one with more extension headers than
 /// are walked over here: whoever forwards reads none of them (RFC 8200 section 4).
 #[inline(always)]
 fn unreadable<F: Family>(packet: &Packet) -> Outcome {

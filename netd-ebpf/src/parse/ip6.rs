@@ -80,6 +80,14 @@ pub fn parse(packet: &Packet) -> Result<Ip<Ipv6>, DropReason> {
     Ok(ip)
 }
 
+/// Whether all of the payload is there; of super-frames the field may be too small for it, and is zero.
+#[inline(always)]
+pub fn verify(packet: &Packet) -> Result<(), DropReason> {
+    let header: &Header = packet.read(packet.l3)?;
+    let length = u32::from(header.payload_length.get()) + L4 as u32;
+    if length <= packet.len() - packet.l3 as u32 { Ok(()) } else { Err(DropReason::Malformed) }
+}
+
 #[inline(always)]
 fn is_extension(next_header: u8) -> bool {
     matches!(next_header, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)

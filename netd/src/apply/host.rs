@@ -66,6 +66,7 @@ impl Host {
             mac: row.mac.into(),
             vlan: row.vlan,
             sandbox: row.sandbox,
+            beside: row.beside,
         })
     }
 }
@@ -196,6 +197,7 @@ impl Target for Host {
                 let entry = self.endpoint_entry(row).await?;
                 // Before the flags that ask for it.
                 datapath.put_rate(*slot, row.rate)?;
+                datapath.put_link_locals(*slot, row.network, &row.link_locals)?;
                 datapath.put_endpoint(*slot, &entry)?;
             }
             Step::Endpoint { slot, to: None, .. } => datapath.remove_endpoint(*slot)?,

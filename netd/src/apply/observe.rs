@@ -206,7 +206,8 @@ impl Host {
         let networks = networks.collect();
         let endpoints = observed.endpoints.iter().map(|(&slot, entry)| {
             let rate = observed.rates.get(&slot).copied().unwrap_or_default();
-            (slot, endpoint_row(entry, port(entry.port), rate))
+            let link_locals = observed.link_locals.get(&slot).cloned().unwrap_or_default();
+            (slot, EndpointRow { link_locals, ..endpoint_row(entry, port(entry.port), rate) })
         });
         let endpoints = endpoints.collect();
         let mut forsaken = observed.ports.clone();
@@ -277,6 +278,8 @@ fn endpoint_row(entry: &EndpointEntry, port: LinkRef, rate: RateEntry) -> Endpoi
         mac: entry.mac.into(),
         vlan: entry.vlan,
         sandbox: entry.sandbox,
+        beside: entry.beside,
+        link_locals: BTreeSet::new(),
         rate,
     }
 }

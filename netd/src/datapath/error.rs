@@ -44,6 +44,14 @@ pub enum Error {
         /// What the kernel said.
         source: aya::maps::MapError,
     },
+    /// A map has no room for more.
+    #[error("{name}, a table of the datapath, is full: it has room for {capacity} entries")]
+    Full {
+        /// The map's name.
+        name: &'static str,
+        /// How many it takes.
+        capacity: u32,
+    },
     /// A pinned map is not what this build would make.
     #[error(
         "pinned map {path}: its {what} is {found}, this netd needs {expected}; `netd daemon --cleanup` removes what the other netd left"

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use netd_common::forwarded::Foreign;
 
 use super::{Datapath, Error, IfIndex, UplinkEntry, programs};
-use crate::model::Framing;
+use crate::model::{Framing, Local};
 
 impl Datapath {
     /// Makes an interface an uplink: its addresses known, both programs attached.
@@ -74,18 +74,18 @@ impl Datapath {
         self.maps().foreign()
     }
 
-    /// Tells that addresses are the host's own.
-    pub fn put_local(&self, prefix: IpNet) -> Result<(), Error> {
-        self.maps().put_local(prefix)
+    /// Tells what addresses are to the host itself.
+    pub fn put_local(&self, prefix: IpNet, local: Local) -> Result<(), Error> {
+        self.maps().put_local(prefix, local)
     }
 
-    /// Tells that addresses are not the host's own any more. Not an error if they were not.
+    /// Tells that addresses are nothing to the host itself any more. Not an error if they were not.
     pub fn remove_local(&self, prefix: IpNet) -> Result<(), Error> {
         self.maps().remove_local(prefix)
     }
 
-    /// The addresses that are known as the host's own.
-    pub fn locals(&self) -> Result<BTreeSet<IpNet>, Error> {
+    /// The addresses that are something to the host itself.
+    pub fn locals(&self) -> Result<BTreeMap<IpNet, Local>, Error> {
         self.maps().locals()
     }
 }

@@ -30,6 +30,7 @@ mod status;
 use std::{
     collections::BTreeSet,
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -258,6 +259,16 @@ impl Datapath {
     /// Writes an endpoint: its entry, its port, its station in the FDB, its addresses.
     pub fn put_endpoint(&self, slot: u32, entry: &EndpointEntry) -> Result<(), Error> {
         self.maps().put_endpoint(slot, entry)
+    }
+
+    /// Tells which link-local addresses an endpoint was given: no other on its link may speak under them.
+    pub fn put_link_locals(
+        &self,
+        slot: u32,
+        network: u32,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<(), Error> {
+        self.maps().put_link_locals(slot, network, addresses)
     }
 
     /// Writes how fast an endpoint may send. Its entry's flags say whether that is asked for.

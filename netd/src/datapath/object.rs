@@ -19,6 +19,7 @@ use netd_common::{
     frag::{FragmentKey, Held, HeldKey},
     globals::Globals,
     limits,
+    link_local::LinkLocal,
     nat::Flow,
     policy::Trusted,
     publish::{self, Publication, PublishedPort},
@@ -47,7 +48,7 @@ const fn map<K, V>(name: &'static str, kind: MapType, max_entries: u32) -> Defin
 type Prefix<A> = (u32, A);
 
 /// Every map of netd-ebpf/src/maps.rs.
-pub(super) const MAPS: [Definition; 49] = [
+pub(super) const MAPS: [Definition; 50] = [
     map::<u32, Globals>("GLOBALS", MapType::Array, 1),
     map::<u32, Network>("NETWORKS", MapType::Array, limits::NETWORKS),
     map::<IfIndex, u32>("BRIDGES", MapType::Hash, limits::NETWORKS),
@@ -58,6 +59,7 @@ pub(super) const MAPS: [Definition; 49] = [
     map::<u32, u32>("STATION_SHORTCUTS", MapType::Array, limits::SHORTCUTS),
     map::<Ipv4, u32>("ADDRESSES4", MapType::Hash, limits::ENDPOINTS),
     map::<Ipv6, u32>("ADDRESSES6", MapType::Hash, limits::ENDPOINTS),
+    map::<LinkLocal, u32>("LINK_LOCALS", MapType::Hash, limits::LINK_LOCALS),
     map::<Prefix<Exempt<Ipv4>>, u32>("EXEMPTS4", MapType::LpmTrie, limits::EXEMPTS),
     map::<Prefix<Exempt<Ipv6>>, u32>("EXEMPTS6", MapType::LpmTrie, limits::EXEMPTS),
     map::<Prefix<Ipv4>, u32>("SUBNETS4", MapType::LpmTrie, limits::SUBNETS),
@@ -153,7 +155,17 @@ pub(super) fn take_events(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, Error> {
 }
 
 pub(super) fn failed(name: &'static str) -> impl FnOnce(MapError) -> Error {
-    move |source| Error::Map { name, source }
+    move |source| match (&source, MAPS.iter().find(|map| map.name == name)) {
+        (MapError::SyscallError(error), Some(map)) if is_full(&error.io_error) => {
+            Error::Full { name, capacity: map.max_entries }
+        }
+        _ => Error::Map { name, source },
+    }
+}
+
+/// What the kernel says of a table without room: hashes the one, longest-prefix tries the other.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC))
 }
 
 /// A removal of what is not there is done already.

@@ -8,7 +8,8 @@ impl Engine {
     pub(super) async fn refresh_locals(&self, writer: &mut Writer) -> Result<(), Error> {
         let found = self.0.host.links.locals().await.map_err(internal)?;
         let state = self.state();
-        for prefix in found.difference(&writer.locals) {
+        let news = found.iter().filter(|(prefix, local)| writer.locals.get(prefix) != Some(local));
+        for (prefix, local) in news {
             if let Some(external) = state.externals.keys().find(|external| external.contains(&prefix.addr()))
             {
                 log::warn!(
@@ -16,9 +17,10 @@ impl Engine {
                     prefix.addr()
                 );
             }
-            self.datapath().put_local(*prefix).map_err(internal)?;
+            self.datapath().put_local(*prefix, *local).map_err(internal)?;
         }
-        let gone: Vec<_> = writer.locals.difference(&found).copied().collect();
+        let gone: Vec<_> =
+            writer.locals.keys().filter(|prefix| !found.contains_key(prefix)).copied().collect();
         for &prefix in &gone {
             self.datapath().remove_local(prefix).map_err(internal)?;
         }

@@ -40,7 +40,7 @@ use crate::{
     config::Config,
     datapath::{Datapath, Foreign, UplinkEntry},
     ipam::Pools,
-    model::{Endpoint, Id, Network, PortSet, State, Traffic, request},
+    model::{Endpoint, Id, Local, Network, PortSet, State, Traffic, request},
     plan::{self, Touched, World},
     store::{self, Change, Store},
 };
@@ -98,7 +98,7 @@ struct Writer {
     /// The ports that were published last of those that nobody named.
     ports: publish::Cursor,
     /// The host's own addresses that the datapath knows.
-    locals: BTreeSet<IpNet>,
+    locals: BTreeMap<IpNet, Local>,
     /// What the host's own sockets are kept from.
     reserved: Option<PortSet>,
 }

@@ -71,6 +71,11 @@ pub(super) fn read(
     boolean(options, DEFAULT_BRIDGE)?;
     let prefix = options.get(PREFIX).filter(|prefix| !prefix.is_empty()).cloned().unwrap_or(bridge.prefix);
     // The longest number is four digits: a sandbox has one interface in each network.
+    const MOST_PREFIX: usize = libc::IFNAMSIZ - 1 - 4;
+    if prefix.len() > MOST_PREFIX {
+        let why = format!("a number follows, and so it has at most {MOST_PREFIX} characters");
+        return Err(unreadable(PREFIX, &prefix, why));
+    }
     interface_name(&format!("{prefix}0000"))?;
     let gateway_mode4 = parsed(options, GATEWAY_MODE4)?.unwrap_or(bridge.gateway_mode4);
     let gateway_mode6 = parsed(options, GATEWAY_MODE6)?.unwrap_or(bridge.gateway_mode6);

@@ -114,7 +114,7 @@ impl Links {
 fn restrain_ipv6(name: &str, bridge: &BridgeLink) -> Result<(), Error> {
     sysctl::refuse_router_advertisements(name)?;
     sysctl::keep_addresses(name)?;
-    if bridge.segment { sysctl::set_ipv6(name, false) } else { Ok(()) }
+    if bridge.ipv6 { Ok(()) } else { sysctl::set_ipv6(name, false) }
 }
 
 /// What the kernel has to be told so that a bridge has the settings `to`.

@@ -1,7 +1,7 @@
 //! Routes.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -19,7 +19,7 @@ use rtnetlink::{
 };
 
 use super::{Doing as _, Error, Links, gone_is_as_good};
-use crate::model;
+use crate::model::{self, Local};
 
 /// The main routing table.
 pub(super) const MAIN: u32 = 254;
@@ -141,10 +141,14 @@ impl Links {
         Ok(routes)
     }
 
-    /// What routes of the host itself lead to: its own addresses, loopback's among them.
-    pub async fn locals(&self) -> Result<BTreeSet<IpNet>, Error> {
-        let messages = self.route_messages(RouteType::Local).await?;
-        Ok(messages.iter().filter_map(destination).collect())
+    /// What routes of the host itself lead to: its own addresses, loopback's among them, and the broadcast addresses of its links.
+    pub async fn locals(&self) -> Result<BTreeMap<IpNet, Local>, Error> {
+        let mut locals = BTreeMap::new();
+        for (kind, local) in [(RouteType::Broadcast, Local::Broadcast), (RouteType::Local, Local::Own)] {
+            let messages = self.route_messages(kind).await?;
+            locals.extend(messages.iter().filter_map(destination).map(|prefix| (prefix, local)));
+        }
+        Ok(locals)
     }
 
     /// Makes a link lead somewhere.

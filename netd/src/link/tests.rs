@@ -40,7 +40,7 @@ fn bridge(last: u8, addresses: &[&str]) -> BridgeLink {
         connected: true,
         adopted: false,
         given: BTreeSet::new(),
-        segment: false,
+        ipv6: true,
         settings: BridgeSettings::default(),
     }
 }

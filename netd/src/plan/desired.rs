@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
@@ -92,7 +92,7 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
         connected: true,
         adopted: bridge.adopted,
         given: bridge.given.iter().copied().collect(),
-        segment: false,
+        ipv6: !is_isolated(network, bridge),
         settings: bridge.settings,
     };
     world.bridges.insert(bridge.interface.clone(), link);
@@ -135,6 +135,11 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
     world.subnets.extend(telling.map(|pool| (pool.subnet, bridge.number)));
 }
 
+/// Whether the host has no part in a network's IPv6: as it was asked, or as it was for IPv4 where the network has no other.
+fn is_isolated(network: &Network, bridge: &Bridge) -> bool {
+    bridge.gateway_mode(network.enable_ipv6) == GatewayMode::Isolated
+}
+
 /// The segments that the network's endpoints are on, each with its trunk.
 fn add_segments(world: &mut World, state: &State, network: &Network, bridge: &Bridge) {
     let mut segments: BTreeMap<Segment, Vlans> = BTreeMap::new();
@@ -160,7 +165,7 @@ fn add_segments(world: &mut World, state: &State, network: &Network, bridge: &Br
             connected: true,
             adopted: false,
             given: BTreeSet::new(),
-            segment: true,
+            ipv6: false,
             settings,
         };
         world.bridges.insert(name.clone(), link);
@@ -240,6 +245,8 @@ fn add_endpoint(world: &mut World, state: &State, network: &Network, bridge: &Br
         mac: endpoint.mac,
         vlan,
         sandbox: sandbox_number(state, endpoint),
+        beside: next_beside(state, endpoint),
+        link_locals: link_locals(endpoint),
         rate: rates.egress.map(|rate| policed(rate, &endpoint.far_end)).unwrap_or_default(),
     };
     world.endpoints.insert(endpoint.slot, row);
@@ -369,6 +376,33 @@ fn sandbox_number(state: &State, endpoint: &Endpoint) -> u32 {
     }
 }
 
+/// The next of the endpoints of one container, by their slots, and the first after the last.
+fn next_beside(state: &State, endpoint: &Endpoint) -> u32 {
+    let slots: BTreeSet<u32> = match &endpoint.far_end {
+        model::FarEnd::Sandbox(sandbox) => state.endpoints.in_sandbox(sandbox).map(|it| it.slot).collect(),
+        model::FarEnd::Engine(handover) => {
+            let path = handover.joined.as_deref();
+            path.into_iter().flat_map(|path| state.endpoints.taken_to(path)).map(|it| it.slot).collect()
+        }
+    };
+    let next = slots.range(endpoint.slot + 1..).next().or(slots.first());
+    next.copied().unwrap_or(endpoint.slot)
+}
+
+/// The link-local addresses that nobody else on the endpoint's link is to speak under.
+fn link_locals(endpoint: &Endpoint) -> BTreeSet<IpAddr> {
+    let is_link_local = |address: &IpAddr| match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    endpoint
+        .nets()
+        .chain(endpoint.link_local.iter().copied())
+        .map(|net| net.addr())
+        .filter(is_link_local)
+        .collect()
+}
+
 /// A sandbox's end of the veth, as netd keeps it.
 fn interface(state: &State, network: &Network, endpoint: &Endpoint, sandbox: &Sandbox) -> Interface {
     let carries = |ipv6: bool| carrier(state, sandbox, ipv6).is_some_and(|carrier| carrier.id == endpoint.id);
@@ -395,17 +429,17 @@ fn add_external_flag(world: &mut World, endpoint: &Endpoint, external: &External
     }
 }
 
-fn ipv4(address: std::net::IpAddr) -> Option<Ipv4Addr> {
+fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
     match address {
-        std::net::IpAddr::V4(address) => Some(address),
-        std::net::IpAddr::V6(_) => None,
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
     }
 }
 
-fn ipv6(address: std::net::IpAddr) -> Option<Ipv6Addr> {
+fn ipv6(address: IpAddr) -> Option<Ipv6Addr> {
     match address {
-        std::net::IpAddr::V6(address) => Some(address),
-        std::net::IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
     }
 }
 

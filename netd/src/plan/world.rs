@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
@@ -67,8 +67,8 @@ pub struct BridgeLink {
     pub adopted: bool,
     /// Addresses that it did not bear before it was adopted.
     pub given: BTreeSet<IpNet>,
-    /// It continues another one, and the host has no part in it.
-    pub segment: bool,
+    /// Whether the host speaks IPv6 there, be it by a link-local address alone.
+    pub ipv6: bool,
     /// What it is set to; settings that nobody asked for are not mentioned.
     pub settings: BridgeSettings,
 }
@@ -248,6 +248,10 @@ pub struct EndpointRow {
     pub vlan: u16,
     /// The same number for all endpoints of one container, and for no others; 0 if it is not known whose it is.
     pub sandbox: u32,
+    /// The slot of the next endpoint of the same container, in a ring; its own if there is no other.
+    pub beside: u32,
+    /// Link-local addresses that it was given.
+    pub link_locals: BTreeSet<IpAddr>,
     /// How fast it may send; 0 for as fast as it can.
     pub rate: Rate,
 }

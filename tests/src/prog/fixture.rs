@@ -351,6 +351,7 @@ pub fn entry(container: Container, network: u32) -> EndpointEntry {
         mac: Mac::new(container.mac),
         vlan: 0,
         sandbox: container.slot + 1,
+        beside: container.slot,
     }
 }
 

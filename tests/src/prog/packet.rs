@@ -151,6 +151,27 @@ pub fn with_ipv4(packet: &[u8], change: impl FnOnce(&mut Ipv4Header)) -> Vec<u8>
     out
 }
 
+/// The IPv4 packet with a header that says it is so long, its checksum right.
+pub fn with_total_length(packet: &[u8], length: u16) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    packet[L3 + 2..L3 + 4].copy_from_slice(&length.to_be_bytes());
+    packet[L3 + 10..L3 + 12].fill(0);
+    let checksum = internet_checksum(&packet[L3..l4(false)]);
+    packet[L3 + 10..L3 + 12].copy_from_slice(&checksum.to_be_bytes());
+    packet
+}
+
+/// The packet with a header that says how long it is.
+pub fn with_length(packet: &[u8]) -> Vec<u8> {
+    if packet[L3] >> 4 == 4 {
+        return with_total_length(packet, (packet.len() - L3) as u16);
+    }
+    let mut packet = packet.to_vec();
+    let length = (packet.len() - l4(true)) as u16;
+    packet[L3 + 4..L3 + 6].copy_from_slice(&length.to_be_bytes());
+    packet
+}
+
 /// The IPv6 packet with `headers` put between its header and what it carries, `first` being the first one's number.
 pub fn with_extensions(packet: &[u8], first: u8, headers: &[u8]) -> Vec<u8> {
     let mut out = packet[..l4(true)].to_vec();

@@ -294,7 +294,7 @@ fn a_port_is_held_until_its_flows_have_ended() {
 #[test]
 fn when_there_is_no_room_the_sender_is_told_and_bindings_live_on() {
     let fixture = fixture();
-    fixture.change_globals(|globals| globals.flows_per_endpoint = 3);
+    fixture.change_globals(|globals| globals.flows_per_container = [3; 2]);
     for (family, v6) in [false, true].into_iter().enumerate() {
         assert_eq!(port(&fixture, A, other(v6), L4::Udp(5000, 53)), 5000);
         // A second binding would be one record more, and its flow another.

@@ -8,14 +8,14 @@ use netd::{
         EndpointEntry,
         endpoint::{EXTERNAL4, EXTERNAL6},
     },
-    model::{HostPorts, Protocol, Reserver},
+    model::{HostPorts, Local, Protocol, Reserver},
 };
 
 use crate::{
     fixture::{A, B, C, Container, Fixture, GATEWAY, NEXT, REDIRECTED, ROUTER, UPLINK, entry},
     packet::{
         ACK, L3, L4, Read, SYN, address, arriving, back, ethernet, external, fragments, frame, icmp_error,
-        l4, leaving, out, read, read_error, reassemble, remote, to,
+        l4, leaving, out, read, read_error, reassemble, remote, to, with_length,
     },
 };
 
@@ -135,7 +135,7 @@ fn a_flow_whose_address_is_given_away_is_ended() {
         fixture.assert_leaves(A, &out(A, v6, L4::Udp(5000, 53)));
         let given = external(v6);
         assert_eq!(fixture.datapath.end_unpublished().unwrap(), 0);
-        fixture.datapath.put_local(given.into()).unwrap();
+        fixture.datapath.put_local(given.into(), Local::Own).unwrap();
         fixture.datapath.put_external(given.into(), B.address(v6).into()).unwrap();
         assert_eq!(fixture.datapath.end_unpublished().unwrap(), 0, "the host has it still");
         fixture.datapath.remove_local(given.into()).unwrap();
@@ -361,9 +361,10 @@ fn nd_is_answered_for_external_addresses_alone() {
 fn a_packet_too_short_for_its_checksum_is_dropped() {
     let fixture = fixture();
     for v6 in [false, true] {
-        let short = arriving(remote(v6), known(v6), L4::Tcp(80, 5000, SYN))[..l4(v6) + 8].to_vec();
+        let cut = |packet: Vec<u8>| with_length(&packet[..l4(v6) + 8]);
+        let short = cut(arriving(remote(v6), known(v6), L4::Tcp(80, 5000, SYN)));
         fixture.assert_drops("from_uplink", "up0", &short, "rewrite");
-        let short = out(A, v6, L4::Tcp(5000, 80, SYN))[..l4(v6) + 8].to_vec();
+        let short = cut(out(A, v6, L4::Tcp(5000, 80, SYN)));
         fixture.assert_drops("from_container", A.veth, &short, "malformed");
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{fs, net::UdpSocket};
 
-use netd::datapath::bridge::{ICC, INDEPENDENT_FILTERING, INDEPENDENT_MAPPING, MASQUERADE};
+use netd::{
+    datapath::bridge::{ICC, INDEPENDENT_FILTERING, INDEPENDENT_MAPPING, MASQUERADE},
+    model::Local,
+};
 use netd_tests::lab::until;
 
 use crate::{
@@ -161,7 +164,7 @@ fn what_is_the_hosts_or_published_goes_before() {
 fn a_container_reaches_another_by_its_external_port_and_is_known_by_its_own() {
     let fixture = open_fixture();
     for v6 in [false, true] {
-        fixture.datapath.put_local(external(v6).into()).unwrap();
+        fixture.datapath.put_local(external(v6).into(), Local::Own).unwrap();
         for (of, reply) in [
             ((|from, to| L4::Udp(from, to)) as fn(u16, u16) -> L4, L4::Udp as fn(u16, u16) -> L4),
             (|from, to| L4::Tcp(from, to, SYN), |from, to| L4::Tcp(from, to, SYN | ACK)),

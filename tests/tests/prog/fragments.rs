@@ -1,6 +1,6 @@
 //! Datagrams in pieces.
 
-use netd::model::{HostPorts, Protocol, Reserver};
+use netd::model::{HostPorts, Local, Protocol, Reserver};
 use netd_common::frag::{HELD_BYTES, HELD_PARTS};
 
 use crate::{
@@ -133,7 +133,7 @@ fn fragments_wait_at_published_ports_too() {
     let fixture = Fixture::new();
     for (client, v6) in [(B, false), (B, true), (C, false), (C, true)] {
         let there = external(v6);
-        fixture.datapath.put_local(there.into()).unwrap();
+        fixture.datapath.put_local(there.into(), Local::Own).unwrap();
         let host = HostPorts { protocol: Protocol::Udp, address: there, first: 8080, last: 8080 };
         fixture.datapath.put_publication(&host, A.slot, 80, Reserver::Netd).unwrap();
         // The first of whoever opens the flow, and of whoever goes by it; each has to be the host's as well.

@@ -3,13 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::EtherType;
-use netd::datapath::EndpointEntry;
+use netd::{
+    datapath::{EndpointEntry, Mac, NetworkEntry, bridge::ICC},
+    model::Local,
+};
 
 use crate::{
-    fixture::{A, B, C, Fixture, GATEWAY, NEXT, REDIRECTED, entry},
+    fixture::{A, B, C, Container, Fixture, GATEWAY, NEXT, REDIRECTED, entry, index},
     packet::{
-        DESTINATION_OPTIONS, HOP_BY_HOP, L4, REMOTE, REMOTE6, address, ethernet, extension, fragments, frame,
-        out, remote, with_extensions,
+        DESTINATION_OPTIONS, HOP_BY_HOP, L4, REMOTE, REMOTE6, address, back, ethernet, extension, fragments,
+        frame, out, remote, with_extensions, with_ipv4,
     },
 };
 
@@ -101,6 +104,101 @@ fn link_local_addresses_stay_on_the_link() {
     assert_eq!(fixture.took("bridged"), 1);
     let beyond = frame([A.mac, GATEWAY], own.into(), address(REMOTE), 64, L4::Udp(1, 2), b"");
     fixture.assert_drops("from_container", A.veth, &beyond, "spoofed_address");
+}
+
+/// A link-local address is of its link alone, and there of one.
+#[test]
+fn a_link_local_address_is_whose_it_is_known_to_be() {
+    let fixture = Fixture::new();
+    let given: [IpAddr; 2] = [address("169.254.7.7"), address("fe80::7777")];
+    let give = |container: Container, network: u32| {
+        fixture.datapath.put_link_locals(container.slot, network, &given.into_iter().collect()).unwrap();
+    };
+    let asks =
+        || arp(A.mac, BROADCAST, 1, (A.mac, Ipv4Addr::new(169, 254, 7, 7)), Ipv4Addr::new(169, 254, 7, 9));
+    let to_b = |source: &str| {
+        let destination = if source.contains(':') { address("fe80::b") } else { address("169.254.7.9") };
+        frame([A.mac, B.mac], address(source), destination, 64, L4::Udp(1, 2), b"")
+    };
+    let claims = |source: &str| advertisement(A.ipv6.into(), source);
+    let theirs = ["fe80::7777", "fe80::ff:fe00:1103", "fe80::ff:fe00:1", "fe80::99"];
+    // What the kernel makes of B's MAC and of the bridge's, and an address of the host's.
+    fixture.datapath.put_local("fe80::ff:fe00:1/128".parse().unwrap(), Local::Own).unwrap();
+    fixture.datapath.put_local("fe80::99/128".parse().unwrap(), Local::Own).unwrap();
+    give(B, 0);
+    for packet in theirs.iter().flat_map(|it| [to_b(it), claims(it)]).chain([asks(), to_b("169.254.7.7")]) {
+        fixture.assert_drops("from_container", A.veth, &packet, "spoofed_address");
+    }
+    // Its own, those of nobody, and those that somebody has on another link.
+    let passes = |packet: &[u8]| {
+        let before = fixture.dropped();
+        fixture.send(A, packet);
+        assert_eq!(fixture.dropped(), before, "{packet:x?}");
+    };
+    for own in ["fe80::ff:fe00:1102", "fe80::1234"] {
+        passes(&to_b(own));
+        passes(&claims(own));
+    }
+    for (container, network) in [(B, 1), (A, 0)] {
+        fixture.datapath.put_link_locals(B.slot, 0, &Default::default()).unwrap();
+        give(container, network);
+        for packet in [to_b("fe80::7777"), claims("fe80::7777"), asks(), to_b("169.254.7.7")] {
+            passes(&packet);
+        }
+    }
+    fixture.datapath.put_link_locals(B.slot, 1, &Default::default()).unwrap();
+    assert_eq!(fixture.datapath.observe().unwrap().link_locals, [(A.slot, given.into())].into());
+    fixture.datapath.remove_endpoint(A.slot).unwrap();
+    assert_eq!(fixture.datapath.observe().unwrap().link_locals, Default::default());
+}
+
+/// CVE-2020-10749: one container's router advertisement leads all of its neighbours' IPv6 to it.
+#[test]
+fn routers_are_not_found_among_containers() {
+    let fixture = Fixture::new();
+    let message = |kind: u8| {
+        let all = [A.mac, [0x33, 0x33, 0, 0, 0, 1]];
+        frame(all, address("fe80::2"), address("ff02::1"), 255, L4::Other(58), &[kind, 0, 0, 0, 64, 0, 1, 0])
+    };
+    for kind in [134, 137] {
+        fixture.assert_drops("from_container", A.veth, &message(kind), "spoofed_address");
+    }
+    fixture.assert_passes("from_container", A.veth, &message(143));
+    // Where nobody else is the gateway, a container may be.
+    let bare =
+        NetworkEntry { bridge: index("br0"), flags: ICC, mac: Mac::new(GATEWAY), ..Default::default() };
+    fixture.datapath.put_network(0, &bare).unwrap();
+    fixture.assert_passes("from_container", A.veth, &message(134));
+}
+
+#[test]
+fn nobody_says_by_whom_a_packet_is_to_go() {
+    let fixture = Fixture::new();
+    let packet = out(A, false, L4::Udp(5000, 53));
+    let arrives = back(false, L4::Udp(53, 5000));
+    for (options, dropped) in [
+        (vec![131, 7, 4, 198, 51, 100, 9, 0], true),
+        (vec![137, 7, 4, 198, 51, 100, 9, 0], true),
+        // Behind others.
+        (vec![1, 1, 148, 4, 0, 0, 1, 131, 7, 4, 198, 51, 100, 9, 1, 0], true),
+        // A router alert; a record of the route, with a source route's number in it; one that ends before.
+        (vec![148, 4, 0, 0], false),
+        (vec![7, 7, 4, 131, 131, 131, 131, 0], false),
+        (vec![0, 131, 7, 4], false),
+        (vec![148, 0, 131, 7], false),
+    ] {
+        let with = |packet: &[u8]| with_ipv4(packet, |ip| ip.options = (&*options).try_into().unwrap());
+        for (program, interface, packet) in
+            [("from_container", A.veth, with(&packet)), ("from_uplink", "up0", with(&arrives))]
+        {
+            if dropped {
+                fixture.assert_drops(program, interface, &packet, "source_route");
+            } else {
+                fixture.run(program, interface, &packet);
+            }
+        }
+    }
+    assert_eq!(fixture.drops("source_route"), 6);
 }
 
 #[test]

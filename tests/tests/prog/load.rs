@@ -14,5 +14,5 @@ fn every_program_is_loaded_and_every_map_made() {
     for program in &status.programs {
         assert!(program.instructions > 0);
     }
-    assert_eq!(status.maps.len(), 49);
+    assert_eq!(status.maps.len(), 50);
 }

@@ -1,10 +1,10 @@
 //! Packets that are cut short or say something impossible.
 
 use crate::{
-    fixture::{A, Fixture},
+    fixture::{A, Context, Fixture, REDIRECTED},
     packet::{
         DESTINATION_OPTIONS, L3, L4, SYN, arriving, back, ethernet, extension, l4, leaving, out, remote,
-        with_extensions,
+        with_extensions, with_total_length,
     },
 };
 use etherparse::EtherType;
@@ -44,11 +44,42 @@ fn broken(of: impl Fn(bool, L4) -> Vec<u8>) -> Vec<Vec<u8>> {
         packets.push(with(&tcp, at + 12, 0x40));
     }
     packets.push(with(&of(false, L4::Udp(5000, 53)), L3, 0x44));
+    packets.extend(misstated(&of));
     packets.push(chain(&of(true, L4::Udp(5000, 53))));
     // An extension header of which nothing, or not enough, is there.
     packets.push(with(&of(true, L4::Udp(5000, 53))[..l4(true)], L3 + 6, 44));
     packets.push(with(&of(true, L4::Udp(5000, 53))[..l4(true) + 4], L3 + 6, DESTINATION_OPTIONS));
     packets
+}
+
+/// Packets that are not as long as they say, and one whose header was changed on the way.
+fn misstated(of: impl Fn(bool, L4) -> Vec<u8>) -> Vec<Vec<u8>> {
+    let udp = |v6| of(v6, L4::Udp(5000, 53));
+    let length = |length: u16| with_total_length(&udp(false), length);
+    let [_, low] = u16::from_be_bytes([udp(true)[L3 + 4], udp(true)[L3 + 5]]).to_be_bytes();
+    vec![
+        with(&udp(false), L3 + 10, udp(false)[L3 + 10] ^ 1),
+        length(0),
+        length(19),
+        length((udp(false).len() - L3 + 1) as u16),
+        with(&udp(true), L3 + 5, low + 1),
+        with(&udp(true), L3 + 4, 1),
+    ]
+}
+
+/// What comes behind the packet fills the frame up (RFC 894), and a super-frame may have no room for its length.
+#[test]
+fn a_frame_may_be_longer_than_its_packet() {
+    let fixture = Fixture::new();
+    for v6 in [false, true] {
+        let packet = [out(A, v6, L4::Udp(5000, 53)), vec![0; 18]].concat();
+        assert_eq!(fixture.send(A, &packet).verdict, REDIRECTED);
+        assert_eq!(fixture.arrive(&[back(v6, L4::Udp(53, 5000)), vec![0; 18]].concat()).verdict, REDIRECTED);
+    }
+    let large = with_total_length(&out(A, false, L4::Tcp(5000, 80, SYN)), 0);
+    let set = |context: &mut Context| (context.gso_segs, context.gso_size) = (2, 1000);
+    assert_eq!(fixture.run_with("from_container", A.veth, &large, set).verdict, REDIRECTED);
+    assert_eq!(fixture.dropped(), 0);
 }
 
 #[test]

@@ -70,8 +70,6 @@ fn who_has_an_address_is_asked_alone() {
     for (sender, v6) in [("0.0.0.0", false), ("169.254.1.1", false), ("::", true), ("fe80::2", true)] {
         assert_asks(&fixture, A, &who_has(A.mac, address(sender), B.address(v6)), B);
     }
-    // It is whoever answers that `icc` drops.
-    fixture.network(0, "br0", 17, MASQUERADE);
     fixture.endpoint(B, 0, DELIVERED_LIMITED, 0);
     let (bridged, counted) = (fixture.took("bridged"), fixture.traffic(B).delivered.packets);
     for question in questions(A, 3) {
@@ -81,6 +79,11 @@ fn who_has_an_address_is_asked_alone() {
     assert_eq!(fixture.traffic(B).delivered.packets, counted, "the veth counts what goes by its queue");
     assert_eq!((fixture.took("flooded"), fixture.dropped()), (0, 0));
     assert_eq!(fixture.keys(), [0, 0]);
+    // Without `icc` they hear nothing of each other, be it a question.
+    fixture.network(0, "br0", 17, MASQUERADE);
+    for question in questions(A, 3) {
+        fixture.assert_drops("from_container", A.veth, &question, "icc");
+    }
 }
 
 #[test]

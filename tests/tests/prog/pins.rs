@@ -14,7 +14,7 @@ use aya::programs::{
     links::{FdLink, PinnedLink},
 };
 use netd::datapath::{Datapath, Error, Mac, Options, PortRange};
-use netd::model::{HostPorts, Protocol, Reserver};
+use netd::model::{HostPorts, Local, Protocol, Reserver};
 use netd_common::{drop::DropReason, globals::Globals, limits};
 
 use crate::{
@@ -153,7 +153,7 @@ fn another_builds_programs_are_replaced() {
 #[test]
 fn sockets_call_the_next_daemons_programs() {
     let fixture = Fixture::new();
-    fixture.datapath.put_local("127.0.0.0/8".parse().unwrap()).unwrap();
+    fixture.datapath.put_local("127.0.0.0/8".parse().unwrap(), Local::Own).unwrap();
     let host =
         HostPorts { protocol: Protocol::Udp, address: "127.0.0.1".parse().unwrap(), first: 8080, last: 8080 };
     fixture.datapath.put_publication(&host, A.slot, 80, Reserver::Netd).unwrap();

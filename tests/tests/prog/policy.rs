@@ -8,7 +8,7 @@ use netd::{
         bridge::{ICC, INTERNAL, MASQUERADE, ROUTED4, ROUTED6, UNPROTECTED4, UNPROTECTED6},
         endpoint::VIA_BRIDGE,
     },
-    model::{HostPorts, Protocol, Reserver},
+    model::{HostPorts, Local, Protocol, Reserver},
 };
 
 use crate::{
@@ -127,7 +127,7 @@ fn the_outside_speaks_for_nobody_inside() {
             let length = if v6 { 128 } else { 32 };
             let whole = |address: IpAddr| format!("{address}/{length}").parse().unwrap();
             let known = address(if v6 { "2001:db8::9" } else { "203.0.113.9" });
-            fixture.datapath.put_local(whole(external(v6))).unwrap();
+            fixture.datapath.put_local(whole(external(v6)), Local::Own).unwrap();
             fixture.datapath.put_external(whole(known), whole(B.address(v6))).unwrap();
             let gateway = address(if v6 { "fd00:17::1" } else { "172.17.0.1" });
             for source in [C.address(v6), gateway, external(v6), known] {

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use netd::model::{HostPorts, Protocol, Reserver};
+use netd::model::{HostPorts, Local, Protocol, Reserver};
 
 use crate::{
     fixture::{A, B, Container, Fixture, GATEWAY, REDIRECTED, ROUTER, UPLINK, ip},
-    packet::{ACK, L4, SYN, address, arriving, back, external, frame, out, read, remote},
+    packet::{ACK, L4, REMOTE, SYN, address, arriving, back, external, frame, out, read, remote},
 };
 
 fn publish(fixture: &Fixture, at: &str, protocol: Protocol, ports: [u16; 2], to: Container, container: u16) {
@@ -146,6 +146,29 @@ fn a_port_of_all_addresses_is_of_the_hosts_addresses() {
     }
 }
 
+/// An address that means all of a link is nobody's to answer under, nor to ask under.
+#[test]
+fn broadcast_addresses_neither_have_a_port_nor_ask_for_one() {
+    let fixture = Fixture::new();
+    publish_everywhere(&fixture, [8080, 8080], A, 80);
+    for broadcast in ["203.0.113.255", "172.17.255.255"] {
+        fixture.datapath.put_local(format!("{broadcast}/32").parse().unwrap(), Local::Broadcast).unwrap();
+    }
+    let asks = |source: &str, destination: &str, v6| {
+        arriving(
+            address(source),
+            if destination.is_empty() { external(v6) } else { address(destination) },
+            L4::Udp(5000, 8080),
+        )
+    };
+    fixture.assert_passes("from_uplink", "up0", &asks(REMOTE, "203.0.113.255", false));
+    fixture.assert_drops("from_uplink", "up0", &asks(REMOTE, "172.17.255.255", false), "direct_access");
+    for (source, v6) in [("203.0.113.255", false), ("0.1.2.3", false), ("::ffff:198.51.100.7", true)] {
+        fixture.assert_drops("from_uplink", "up0", &asks(source, "", v6), "spoofed_address");
+    }
+    assert_eq!(fixture.flows(), 0);
+}
+
 #[test]
 fn only_who_asks_for_a_connection_gets_one() {
     let fixture = Fixture::new();
@@ -211,7 +234,7 @@ fn a_port_of_nobody_is_told_apart() {
 fn who_never_confirms_makes_room_for_others() {
     let fixture = Fixture::new();
     publish_everywhere(&fixture, [8080, 8080], A, 80);
-    fixture.change_globals(|globals| globals.flows_per_endpoint = 64);
+    fixture.change_globals(|globals| globals.flows_per_container = [64; 2]);
     for v6 in [false, true] {
         for port in 0..2000 {
             let ran = fixture.arrive(&back(v6, L4::Tcp(10000 + port, 8080, SYN)));
@@ -268,7 +291,7 @@ fn a_hop_limit_of_1_leads_to_a_published_port_from_within() {
     let fixture = Fixture::new();
     publish_everywhere(&fixture, [8080, 8080], B, 80);
     for v6 in [false, true] {
-        fixture.datapath.put_local(external(v6).into()).unwrap();
+        fixture.datapath.put_local(external(v6).into(), Local::Own).unwrap();
         let of = |ttl, port| {
             let l4 = L4::Udp(5000, port);
             frame([A.mac, GATEWAY], A.address(v6), external(v6), ttl, l4, b"within")

@@ -3,8 +3,8 @@
 use netd::datapath::{RateEntry, endpoint::SENT_LIMITED};
 
 use crate::{
-    fixture::{A, B, DROPPED, Fixture, REDIRECTED},
-    packet::{L4, frame},
+    fixture::{A, B, Context, DROPPED, Fixture, REDIRECTED},
+    packet::{ACK, L4, frame},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -21,9 +21,9 @@ fn limit(fixture: &Fixture, seconds: u64) {
     fixture.endpoint(A, 0, SENT_LIMITED, 0);
 }
 
-fn super_frame(fixture: &Fixture, segments: u32) -> i32 {
-    let set = |context: &mut super::fixture::Context| (context.gso_segs, context.gso_size) = (segments, 1000);
-    fixture.run_with("from_container", A.veth, &datagram(false), set).verdict
+fn super_frame(fixture: &Fixture, packet: &[u8], segments: u32) -> i32 {
+    let set = |context: &mut Context| (context.gso_segs, context.gso_size) = (segments, 1000);
+    fixture.run_with("from_container", A.veth, packet, set).verdict
 }
 
 #[test]
@@ -44,12 +44,21 @@ fn a_burst_passes_and_what_follows_is_dropped() {
 
 #[test]
 fn a_super_frame_pays_for_the_headers_of_its_segments() {
-    // 42 bytes, and ten headers of 42 more.
-    for (segments, next) in [(0, REDIRECTED), (1, REDIRECTED), (11, DROPPED)] {
-        let fixture = Fixture::new();
-        limit(&fixture, 400);
-        assert_eq!(super_frame(&fixture, segments), REDIRECTED);
-        assert_eq!(super_frame(&fixture, 1), next);
+    // So many bytes of headers, and nothing else.
+    for (l4, v6, bytes) in [
+        (L4::Udp(5000, 53), false, 42),
+        (L4::Udp(5000, 53), true, 62),
+        (L4::Tcp(5000, 80, ACK), false, 54),
+        (L4::Tcp(5000, 80, ACK), true, 74),
+    ] {
+        let packet = frame([A.mac, B.mac], A.address(v6), B.address(v6), 64, l4, b"");
+        // The bucket is not empty after ten times as many, and it is after eleven.
+        for (segments, next) in [(0, REDIRECTED), (1, REDIRECTED), (10, REDIRECTED), (11, DROPPED)] {
+            let fixture = Fixture::new();
+            limit(&fixture, bytes * 10 + bytes / 2);
+            assert_eq!(super_frame(&fixture, &packet, segments), REDIRECTED);
+            assert_eq!(super_frame(&fixture, &packet, 1), next, "{l4:?} {v6}");
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Routes: taken from the host, followed as they change.
 
+use netd::model::Local;
+
 use crate::{
     fixture::{A, Fixture, index, ip},
     packet::{L4, address, arriving, back, external, out, to},
@@ -170,7 +172,7 @@ fn a_flow_keeps_its_address_for_as_long_as_the_host_has_it() {
     let own = |v6| format!("{}/{}", external(v6), if v6 { 128 } else { 32 }).parse().unwrap();
     for v6 in [false, true] {
         fixture.assert_leaves(A, &packet(v6));
-        fixture.datapath.put_local(own(v6)).unwrap();
+        fixture.datapath.put_local(own(v6), Local::Own).unwrap();
     }
     ip("addr add 203.0.113.2/24 dev up0");
     ip("route replace default via 203.0.113.10 src 203.0.113.2");

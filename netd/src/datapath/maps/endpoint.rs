@@ -1,12 +1,16 @@
 //! Endpoints: their records, and what leads to them.
 
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv6Addr},
+};
 
 use netd_common::{
     addr::{Address as _, IfIndex, Ipv6},
     endpoint::Endpoint,
     fdb::FdbKey,
     limits,
+    link_local::LinkLocal,
     rate::Rate,
 };
 
@@ -51,12 +55,44 @@ impl Maps {
         Ok(())
     }
 
+    /// Writes which link-local addresses an endpoint was given.
+    pub(in crate::datapath) fn put_link_locals(
+        &mut self,
+        slot: u32,
+        network: u32,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<(), Error> {
+        let failed = || failed("LINK_LOCALS");
+        let key = |address: &IpAddr| match *address {
+            IpAddr::V4(address) => LinkLocal { network, address: Ipv6::mapped(address.into()) },
+            IpAddr::V6(address) => LinkLocal { network, address: address.into() },
+        };
+        let wanted: Vec<LinkLocal> = addresses.iter().map(key).collect();
+        for entry in self.link_locals.iter().collect::<Result<Vec<_>, _>>().map_err(failed())? {
+            if entry.1 == slot && !wanted.contains(&entry.0) {
+                gone("LINK_LOCALS", self.link_locals.remove(&entry.0))?;
+            }
+        }
+        wanted.into_iter().try_for_each(|key| self.link_locals.insert(key, slot, 0).map_err(failed()))
+    }
+
+    /// The link-local addresses that endpoints were given, by their slots.
+    pub(super) fn link_locals(&self) -> Result<BTreeMap<u32, BTreeSet<IpAddr>>, Error> {
+        let mut all: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
+        for entry in self.link_locals.iter() {
+            let (LinkLocal { address, .. }, slot) = entry.map_err(failed("LINK_LOCALS"))?;
+            all.entry(slot).or_default().insert(Ipv6Addr::from(address).to_canonical());
+        }
+        Ok(all)
+    }
+
     pub(in crate::datapath) fn remove_endpoint(&mut self, slot: u32) -> Result<(), Error> {
         within("endpoint", slot, limits::ENDPOINTS)?;
         let before = self.endpoints.get(&slot, 0).map_err(failed("ENDPOINTS"))?;
         self.forget(slot, &before)?;
         self.endpoints.set(slot, Endpoint::default(), 0).map_err(failed("ENDPOINTS"))?;
         self.put_rate(slot, Rate::default())?;
+        self.put_link_locals(slot, before.network, &BTreeSet::new())?;
         self.tallies.clear(slot)
     }
 

@@ -1,7 +1,7 @@
 //! What holds for all networks.
 
 use netd_common::{
-    globals::{CLOSED4, CLOSED6, Globals},
+    globals::{CLOSED4, CLOSED6, FIB_SOURCE, Globals},
     limits,
     nat::{PortRange, PortRanges},
 };
@@ -29,9 +29,8 @@ impl Maps {
             fib_generation: before.fib_generation.wrapping_add(1),
             hz,
             ports: PortRanges::beside(host_ports),
-            flows_per_endpoint: limits::FLOWS_PER_ENDPOINT,
-            fib_source: u32::from(status::kernel_is_at_least(6, 7)),
-            flags: before.flags,
+            flows_per_container: limits::FLOWS_PER_CONTAINER,
+            flags: before.flags & !FIB_SOURCE | if status::kernel_is_at_least(6, 7) { FIB_SOURCE } else { 0 },
         };
         self.globals.set(0, globals, 0).map_err(failed("GLOBALS"))
     }

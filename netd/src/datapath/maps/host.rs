@@ -4,7 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use netd_common::{
-    addr::IfIndex, fib::Uplink, forwarded::Foreign, globals::MULTIHOMED, limits, policy::Trusted,
+    addr::IfIndex,
+    fib::{BROADCAST, OWN, Uplink},
+    forwarded::Foreign,
+    globals::MULTIHOMED,
+    limits,
+    policy::Trusted,
 };
 
 use super::{
@@ -15,12 +20,17 @@ use super::{
     },
     Maps,
 };
+use crate::model::Local;
 
 impl Maps {
-    pub(in crate::datapath) fn put_local(&mut self, prefix: IpNet) -> Result<(), Error> {
+    pub(in crate::datapath) fn put_local(&mut self, prefix: IpNet, local: Local) -> Result<(), Error> {
+        let kind = match local {
+            Local::Own => OWN,
+            Local::Broadcast => BROADCAST,
+        };
         match prefix {
-            IpNet::V4(prefix) => self.locals4.insert(&key4(prefix), 0, 0).map_err(failed("LOCALS4")),
-            IpNet::V6(prefix) => self.locals6.insert(&key6(prefix), 0, 0).map_err(failed("LOCALS6")),
+            IpNet::V4(prefix) => self.locals4.insert(&key4(prefix), kind, 0).map_err(failed("LOCALS4")),
+            IpNet::V6(prefix) => self.locals6.insert(&key6(prefix), kind, 0).map_err(failed("LOCALS6")),
         }
     }
 
@@ -31,13 +41,16 @@ impl Maps {
         }
     }
 
-    pub(in crate::datapath) fn locals(&self) -> Result<BTreeSet<IpNet>, Error> {
-        let mut locals = BTreeSet::new();
-        for key in self.locals4.keys() {
-            locals.extend(net4(&key.map_err(failed("LOCALS4"))?));
+    pub(in crate::datapath) fn locals(&self) -> Result<BTreeMap<IpNet, Local>, Error> {
+        let local = |kind| if kind == BROADCAST { Local::Broadcast } else { Local::Own };
+        let mut locals = BTreeMap::new();
+        for entry in self.locals4.iter() {
+            let (key, kind) = entry.map_err(failed("LOCALS4"))?;
+            locals.extend(net4(&key).map(|prefix| (prefix, local(kind))));
         }
-        for key in self.locals6.keys() {
-            locals.extend(net6(&key.map_err(failed("LOCALS6"))?));
+        for entry in self.locals6.iter() {
+            let (key, kind) = entry.map_err(failed("LOCALS6"))?;
+            locals.extend(net6(&key).map(|prefix| (prefix, local(kind))));
         }
         Ok(locals)
     }

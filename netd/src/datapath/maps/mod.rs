@@ -4,7 +4,10 @@ mod endpoint;
 mod globals;
 mod host;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use aya::{
     Ebpf,
@@ -21,6 +24,7 @@ use netd_common::{
     forwarded::Foreign,
     globals::Globals,
     limits,
+    link_local::LinkLocal,
     policy::Trusted,
     rate::Rate,
     stats::{EndpointTraffic, Path as Way},
@@ -43,6 +47,8 @@ pub struct Observed {
     pub endpoints: BTreeMap<u32, Endpoint>,
     /// How fast they may send, by their slot.
     pub rates: BTreeMap<u32, Rate>,
+    /// Link-local addresses that endpoints were given, by their slot.
+    pub link_locals: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// Prefixes, and the number of their network.
     pub subnets: BTreeMap<IpNet, u32>,
     /// Destinations that see containers' own addresses, and the number of the containers' network.
@@ -75,6 +81,7 @@ pub(super) struct Maps {
     buckets: Array<MapData, u64>,
     addresses4: HashMap<MapData, Ipv4, u32>,
     addresses6: HashMap<MapData, Ipv6, u32>,
+    link_locals: HashMap<MapData, LinkLocal, u32>,
     exempts4: LpmTrie<MapData, Exempt<Ipv4>, u32>,
     exempts6: LpmTrie<MapData, Exempt<Ipv6>, u32>,
     subnets4: LpmTrie<MapData, Ipv4, u32>,
@@ -106,6 +113,7 @@ impl Maps {
             buckets: take(ebpf, "BUCKETS")?,
             addresses4: take(ebpf, "ADDRESSES4")?,
             addresses6: take(ebpf, "ADDRESSES6")?,
+            link_locals: take(ebpf, "LINK_LOCALS")?,
             exempts4: take(ebpf, "EXEMPTS4")?,
             exempts6: take(ebpf, "EXEMPTS6")?,
             subnets4: take(ebpf, "SUBNETS4")?,
@@ -245,6 +253,7 @@ impl Maps {
             observed.externals.extend(net(row.external).zip(net(row.internal)));
         }
         observed.uplinks = self.uplinks()?;
+        observed.link_locals = self.link_locals()?;
         Ok(observed)
     }
 
@@ -275,6 +284,7 @@ impl Maps {
             "FDB" => Some(self.fdb.keys().count() as u64),
             "ADDRESSES4" => Some(self.addresses4.keys().count() as u64),
             "ADDRESSES6" => Some(self.addresses6.keys().count() as u64),
+            "LINK_LOCALS" => Some(self.link_locals.keys().count() as u64),
             "SUBNETS4" => Some(self.subnets4.keys().count() as u64),
             "SUBNETS6" => Some(self.subnets6.keys().count() as u64),
             "EXEMPTS4" => Some(self.exempts4.keys().count() as u64),

@@ -89,6 +89,12 @@ fn the_endpoints_of_one_container_are_known_as_such() {
     let inode = sandboxes(&all)[4];
     assert_eq!(sandboxes(&all), [1, 0, 3, 1, inode, inode]);
     assert_eq!(u64::from(inode), all[4].far_end.sandbox().unwrap().inode);
+    let beside = |all: &[Endpoint]| -> Vec<u32> {
+        let all: Vec<_> = all.iter().collect();
+        whole(&state(&[&network], &all)).endpoints.values().map(|row| row.beside).collect()
+    };
+    assert_eq!(beside(&all), [3, 1, 2, 0, 5, 4]);
+    assert_eq!(beside(&all[1..]), [1, 2, 3, 5, 4]);
     // Who gets the place of one that has left has nothing in common with the others.
     assert_eq!(sandboxes(&all[1..]), [0, 3, 4, inode, inode]);
 }
@@ -162,7 +168,7 @@ fn a_segment_is_a_bridge_and_its_trunk_for_as_long_as_it_has_endpoints() {
     // The ports of a spanning tree the bridge hears.
     assert_eq!(at(&world, &far.bridge()), [(far.far_end(), Some(1))]);
     let link = &world.bridges[&far.bridge()];
-    assert_eq!((link.segment, link.addresses.len(), link.mtu), (true, 0, 1400));
+    assert_eq!((link.ipv6, link.addresses.len(), link.mtu), (false, 0, 1400));
     let settings = link.settings;
     assert_eq!((settings.ageing_time, settings.priority), (Some(200), Some(u16::MAX)));
     assert_eq!((settings.stp, settings.mcast_querier), (Some(true), None));

@@ -144,7 +144,7 @@ fn bridge() -> impl Strategy<Value = BridgeLink> {
         connected: last == 1,
         adopted: false,
         given: BTreeSet::new(),
-        segment: false,
+        ipv6: true,
         settings: BridgeSettings { stp: Some(last == 1), ..BridgeSettings::default() },
     })
 }
@@ -276,6 +276,8 @@ fn world(stale: bool) -> impl Strategy<Value = World> {
                             mac: mac(0),
                             vlan: 0,
                             sandbox: 0,
+                            beside: slot,
+                            link_locals: BTreeSet::new(),
                             rate,
                         },
                     ))
