@@ -3,6 +3,7 @@
 //! It knows the network's endpoints by name, forwards the rest to the servers outside, and nothing for an internal network.
 
 mod responder;
+mod share;
 mod upstream;
 mod zone;
 

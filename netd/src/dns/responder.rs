@@ -14,6 +14,7 @@ use hickory_server::{
 
 use super::{
     addresses,
+    share::Asker,
     upstream::Upstream,
     zone::{Answer, Zone},
 };
@@ -67,8 +68,8 @@ impl Responder {
             Answer::Elsewhere if network.internal => Response::code(ResponseCode::NXDomain),
             Answer::Elsewhere => {
                 let own: Vec<_> = state.networks.values().flat_map(addresses).collect();
-                let question = request.as_slice();
-                let answer = self.upstream.ask(question, request.protocol(), &own).await;
+                let (asker, question) = (Asker::new(self.network, source), request.as_slice());
+                let answer = self.upstream.ask(asker, question, request.protocol(), &own).await;
                 answer.map_or_else(|| Response::code(ResponseCode::ServFail), Response::forwarded)
             }
         }

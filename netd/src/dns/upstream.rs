@@ -14,13 +14,14 @@ use hickory_net::{
     xfer::{DnsHandle as _, FirstAnswer as _, Protocol},
 };
 use hickory_proto::op::{DnsRequest, DnsRequestOptions, Message, ResponseCode};
-use tokio::sync::Semaphore;
 
+use super::share::{Asker, Places};
 use crate::link;
 
 /// The port of name servers (RFC 1035 section 4.2).
 const PORT: u16 = 53;
-/// How long one server may take, how many are tried, and how many questions may be under way: Docker's numbers.
+/// How long one server may take, how many are tried, and how many questions may be under way: Docker's numbers, but for all of the host
+/// together.
 const TIMEOUT: Duration = Duration::from_secs(4);
 const SERVERS: usize = 3;
 const QUESTIONS: usize = 1024;
@@ -30,12 +31,12 @@ const QUESTIONS: usize = 1024;
 pub(super) struct Upstream {
     /// Those that were configured; those of the system if there are none.
     configured: Arc<[IpAddr]>,
-    questions: Arc<Semaphore>,
+    questions: Arc<Places>,
 }
 
 impl Upstream {
     pub(super) fn new(configured: &[IpAddr]) -> Self {
-        Self { configured: configured.into(), questions: Arc::new(Semaphore::new(QUESTIONS)) }
+        Self { configured: configured.into(), questions: Places::new(QUESTIONS) }
     }
 
     /// Whom it would ask now, the first first. Read anew each time: the system's resolvers change with its networks.
@@ -51,9 +52,15 @@ impl Upstream {
     /// that an answer which is too large for one packet says so, and is fetched by TCP when the client asks again by TCP.
     ///
     /// `own` are netd's own addresses, which would only ask again.
-    pub(super) async fn ask(&self, question: &[u8], protocol: Protocol, own: &[IpAddr]) -> Option<Message> {
+    pub(super) async fn ask(
+        &self,
+        asker: Asker,
+        question: &[u8],
+        protocol: Protocol,
+        own: &[IpAddr],
+    ) -> Option<Message> {
         // Nobody waits in line: a client asks again, and a flood is not to hold up the others.
-        let _under_way = self.questions.try_acquire().ok()?;
+        let _under_way = self.questions.take(asker)?;
         let mut refusal = None;
         for server in self.servers().into_iter().filter(|server| !own.contains(server)) {
             match exchange(SocketAddr::new(server, PORT), question, protocol).await {
