@@ -44,6 +44,9 @@ pub(crate) enum Error {
          `netd daemon` (as root) starts it; --host or NETD_HOST names another socket."
     )]
     Connect { host: String, reason: io::Error },
+    /// Somebody there, perhaps, but not for this user.
+    #[error("Cannot connect to the netd daemon at {host}: {reason}. It is for root and the socket's group.")]
+    Denied { host: String, reason: io::Error },
     /// The daemon's own words.
     #[error("Error response from daemon: {message}")]
     Refused { status: StatusCode, message: String },
@@ -76,7 +79,13 @@ impl Client {
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Bytes, Error> {
-        let refused = |reason| Error::Connect { host: self.server.to_string(), reason };
+        let refused = |reason: io::Error| {
+            let host = self.server.to_string();
+            match reason.kind() {
+                io::ErrorKind::PermissionDenied => Error::Denied { host, reason },
+                _ => Error::Connect { host, reason },
+            }
+        };
         let connection = tokio::time::timeout(CONNECT_TIMEOUT, self.server.connect())
             .await
             .map_err(|_| refused(io::ErrorKind::TimedOut.into()))?

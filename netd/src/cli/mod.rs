@@ -16,6 +16,7 @@ use std::{env, ffi::OsString, path::Path, process::ExitCode};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use self::client::{Client, Server};
+pub(crate) use self::format::print;
 use crate::{
     cni,
     config::{self, Host},

@@ -13,7 +13,8 @@ use super::{
     pool,
 };
 use crate::model::request::{
-    EndpointAddresses, EndpointConfig, IpamRequest, NetworkConnect, NetworkCreate, NetworkDisconnect,
+    ConfigFrom, EndpointAddresses, EndpointConfig, IpamRequest, NetworkConnect, NetworkCreate,
+    NetworkDisconnect,
 };
 
 #[derive(Debug, Subcommand)]
@@ -103,6 +104,15 @@ pub(super) struct Create {
     /// Stored for Docker's clients
     #[arg(long)]
     attachable: bool,
+    /// Where addresses come from: `default`, or `null` for none
+    #[arg(long, value_name = "DRIVER", default_value = "default")]
+    ipam_driver: String,
+    /// No network, but what others are made like
+    #[arg(long)]
+    config_only: bool,
+    /// The network that it is made like
+    #[arg(long, value_name = "NETWORK")]
+    config_from: Option<String>,
     /// An option of the address management
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_or_key_value)]
     ipam_opt: Vec<(String, String)>,
@@ -253,12 +263,14 @@ impl Create {
             enable_ipv4: self.ipv4,
             enable_ipv6: self.ipv6,
             ipam: Some(IpamRequest {
-                driver: "default".to_owned(),
+                driver: self.ipam_driver.clone(),
                 options: Some(self.ipam_opt.iter().cloned().collect()),
                 config: pool::requests(&self.subnet, &self.ip_range, &self.gateway, &self.aux_address)?,
             }),
             internal: self.internal,
             attachable: self.attachable,
+            config_only: self.config_only,
+            config_from: self.config_from.clone().map(|network| ConfigFrom { network }),
             options: self.opt.iter().cloned().collect(),
             labels: self.label.iter().cloned().collect(),
             ..NetworkCreate::default()

@@ -18,11 +18,12 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
 #[group(skip)]
+#[command(subcommand_negates_reqs = true)]
 pub(super) struct Publish {
     #[command(subcommand)]
     verb: Option<Verb>,
     /// netns:NAME, pid:N, the path of a namespace, the endpoint's name or id, or NETWORK/ENDPOINT
-    #[arg(requires = "ports")]
+    #[arg(required = true, requires = "ports")]
     endpoint: Option<String>,
     /// [hostIP:][hostPort[-range]:]ctrPort[-range][/tcp|udp|sctp]
     #[arg(value_name = "SPEC")]

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use hyper::StatusCode;
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
@@ -24,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    client::{Client, escape},
+    client::{Client, Error, escape},
     network::Interface,
     publish,
     resolv_conf::ResolvConf,
@@ -47,6 +48,8 @@ const FORWARDED: [Signal; 6] =
 
 #[derive(Debug, Args)]
 #[group(skip)]
+#[command(after_help = "The exit status is the command's own, or 128 + N if signal N ended it; \
+                        125 if netd failed, 126 if the command cannot be executed, 127 if there is none.")]
 pub(super) struct Run {
     /// The network to attach it to
     #[arg(long, default_value = "bridge")]
@@ -96,8 +99,10 @@ async fn attached(client: &Client, run: Run) -> anyhow::Result<ExitCode> {
         Err(error) => Err(error),
     };
     let disconnect = NetworkDisconnect { container, force: true };
-    if let Err(error) = client.post(&path("disconnect"), &disconnect).await {
-        eprintln!("netd: endpoint {name} of network {} may be left: {error}", run.network);
+    match client.post(&path("disconnect"), &disconnect).await {
+        // Somebody has disconnected it meanwhile, or removed the network.
+        Ok(_) | Err(Error::Refused { status: StatusCode::NOT_FOUND, .. }) => {}
+        Err(error) => eprintln!("netd: endpoint {name} of network {} may be left: {error}", run.network),
     }
     outcome
 }

@@ -85,7 +85,7 @@ impl From<client::Error> for Error {
                 Self::new(code, message)
             }
             // A daemon that went away in the middle of an answer comes back, as one that is not there.
-            client::Error::Connect { .. } | client::Error::Protocol { .. } => {
+            client::Error::Connect { .. } | client::Error::Denied { .. } | client::Error::Protocol { .. } => {
                 Self::new(Code::TryAgainLater, "netd's daemon does not answer").with(error.to_string())
             }
         }

@@ -97,12 +97,16 @@ pub fn install(install: &Install) -> anyhow::Result<()> {
     fs::rename(&unfinished, &list).with_context(|| format!("writing {}", list.display()))
 }
 
-/// Removes what `install` made, and nothing else.
+/// Removes what `install` made, and nothing else. The links stay as long as another network needs them.
 pub fn uninstall(directories: &Directories) -> anyhow::Result<()> {
     let list = directories.list();
+    if !is_own_list(&list) {
+        bail!("{} is not there, or not netd's", list.display());
+    }
     // The list first: without it no runtime calls the plugin any more.
-    if is_own_list(&list) {
-        remove(&list)?;
+    remove(&list)?;
+    if has_own_list(&directories.conf_dir)? {
+        return Ok(());
     }
     for link in LINKS.map(|name| directories.bin_dir.join(name)) {
         if is_own_link(&link) {
@@ -151,6 +155,17 @@ fn is_own_list(path: &Path) -> bool {
     value["plugins"][0]["type"].as_str().is_some_and(|kind| LINKS.contains(&kind))
 }
 
+/// Whether there is a network of netd's in a directory.
+fn has_own_list(directory: &Path) -> anyhow::Result<bool> {
+    let reading = || format!("reading {}", directory.display());
+    for entry in fs::read_dir(directory).with_context(reading)? {
+        if is_own_list(&entry.with_context(reading)?.path()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Whether a file is a link to a netd, wherever that is.
 fn is_own_link(path: &Path) -> bool {
     fs::read_link(path).is_ok_and(|target| target.file_name().is_some_and(|name| name == LINKS[0]))
@@ -170,6 +185,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_links_stay_for_the_other_networks() {
+        let directory = tempfile::tempdir().unwrap();
+        let directories = |name: &str| Directories {
+            bin_dir: directory.path().join("bin"),
+            conf_dir: directory.path().join("conf"),
+            name: name.into(),
+        };
+        let links = LINKS.map(|name| directory.path().join("bin").join(name));
+        for made in ["bin", "conf"] {
+            fs::create_dir(directory.path().join(made)).unwrap();
+        }
+        for name in ["n1", "n2"] {
+            fs::write(directories(name).list(), content(name, &[], None).to_string()).unwrap();
+        }
+        for link in &links {
+            symlink("/nowhere/netd", link).unwrap();
+        }
+        let are_there = || links.iter().all(|link| link.symlink_metadata().is_ok());
+        assert!(uninstall(&directories("n3")).is_err() && are_there());
+        uninstall(&directories("n1")).unwrap();
+        assert!(!directories("n1").list().exists() && are_there());
+        uninstall(&directories("n2")).unwrap();
+        assert!(!directories("n2").list().exists());
+        assert!(links.iter().all(|link| link.symlink_metadata().is_err()));
+    }
+
+    #[test]
     fn what_is_somebody_else_s_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let directories = Directories {
@@ -185,7 +227,7 @@ mod tests {
         let request = Install { directories: directories.clone(), subnet: Vec::new(), socket: None };
         let error = install(&request).unwrap_err().to_string();
         assert!(error.ends_with("not netd's"), "{error}");
-        uninstall(&directories).unwrap();
+        assert!(uninstall(&directories).unwrap_err().to_string().ends_with("not netd's"));
         assert!(list.exists() && other.exists());
         fs::remove_file(&list).unwrap();
         fs::write(directories.bin_dir.join("netd"), "x").unwrap();

@@ -88,7 +88,8 @@ impl AddressPool {
         };
         let (from, to) = (base.prefix_len(), base.max_prefix_len());
         match u8::try_from(size) {
-            Ok(0) | Err(_) => Err(refused("is not in canonical form".to_owned())),
+            Ok(0) => Err(refused("has no target size".to_owned())),
+            Err(_) => Err(refused("is not in canonical form".to_owned())),
             Ok(size) if size < from => Err(refused(format!(
                 "has a smaller prefix (/{from}) than the target size of that pool (/{size})"
             ))),
@@ -156,13 +157,13 @@ mod tests {
                 "could not construct local v4 address space: network at index 1 ({10.0.0.0/8 33})"
             )
         );
-        for json in [
-            r#"{"base": "fd00::/48", "size": 0}"#,
-            r#"{"base": "fd00::/48"}"#,
-            r#"{"base": "fd00::/48", "size": -1}"#,
+        for (json, why) in [
+            (r#"{"base": "fd00::/48", "size": 0}"#, "has no target size"),
+            (r#"{"base": "fd00::/48"}"#, "has no target size"),
+            (r#"{"base": "fd00::/48", "size": -1}"#, "is not in canonical form"),
         ] {
             assert!(error(json).starts_with("could not construct local v6 address space"), "{json}");
-            assert!(error(json).ends_with("is not in canonical form"), "{json}");
+            assert!(error(json).ends_with(why), "{json}");
         }
         assert!(error(r#"{"size": 24}"#).starts_with("could not construct local address space"));
         assert_eq!(

@@ -17,7 +17,7 @@ mod tls;
 use std::{
     collections::BTreeMap,
     env, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
     path::{Path, PathBuf},
 };
 
@@ -224,12 +224,14 @@ fn group(settings: &Settings) -> Result<Group, Invalid> {
     })
 }
 
-/// `ADDR:PORT`, or `:PORT` at any address.
+/// `ADDR:PORT`, `NAME:PORT`, or `:PORT` at any address.
 fn metrics_addr(settings: &Settings) -> Result<Option<SocketAddr>, Invalid> {
     let Some(text) = settings.text("metrics-addr")? else { return Ok(None) };
     let full = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
-    let invalid = || Invalid::value("metrics-addr", format!("`{text}` is not an address and a port"));
-    full.parse().map(Some).map_err(|_| invalid())
+    let invalid =
+        |why: String| Invalid::value("metrics-addr", format!("`{text}` is not an address and a port: {why}"));
+    let mut found = full.to_socket_addrs().map_err(|error| invalid(error.to_string()))?;
+    found.next().map(Some).ok_or_else(|| invalid("the name has no address".to_owned()))
 }
 
 fn publish_address(settings: &Settings) -> Result<Option<IpAddr>, Invalid> {

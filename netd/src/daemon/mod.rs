@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
+    cli,
     config::{Config, Flags},
     datapath::{Datapath, Options},
     dns,
@@ -40,8 +41,7 @@ pub async fn run(flags: Flags) -> anyhow::Result<()> {
     let config = Config::load(&flags)?;
     if flags.validate {
         engine::validate(&config.bridge)?;
-        println!("configuration OK");
-        return Ok(());
+        return Ok(cli::print("configuration OK\n")?);
     }
     log::start(config.log);
     for warning in &config.warnings {

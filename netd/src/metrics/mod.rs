@@ -26,8 +26,16 @@ const ALLOCATION_FAILURES: [DropReason; 4] =
 
 /// What is counted among the ways of packets, and is none: each has a counter of its own.
 const EVENTS: [(Path, &str, &str); 7] = [
-    (Path::FlowCreated, "netd_flows_created", "Flows made"),
-    (Path::FlowAccepted, "netd_flows_accepted", "Flows made by who came to a published port"),
+    (
+        Path::FlowCreated,
+        "netd_flows_created",
+        "Flows made from within, by what a container or the host sends first",
+    ),
+    (
+        Path::FlowAccepted,
+        "netd_flows_accepted",
+        "Flows made from without, by who came to a published port or to a container's own address",
+    ),
     (Path::FlowEnded, "netd_flows_ended", "Flows expired, taken over, or gone with their endpoint"),
     (Path::BindingCreated, "netd_nat_bindings_created", "External ports bound for whoever the remote is"),
     (
@@ -286,6 +294,15 @@ mod tests {
 
     use super::*;
     use crate::api::view::{EndpointStats, FlowCounts, Map, NetworkStats, Uplink};
+
+    #[test]
+    fn what_is_counted_is_explained() {
+        let text = include_str!("../../../docs/counters.md");
+        let reasons = DropReason::ALL.iter().map(|reason| reason.name());
+        for name in reasons.chain(Path::ALL.iter().map(|path| path.name())) {
+            assert!(text.contains(&format!("`{name}`")), "docs/counters.md does not say what {name} is");
+        }
+    }
 
     fn sample() -> (Stats, Status) {
         let (sent, received) = (Traffic { packets: 5, bytes: 500 }, Traffic { packets: 2, bytes: 200 });
