@@ -100,9 +100,6 @@ fn asked(packet: &Packet) -> Outcome {
 #[inline(always)]
 fn inside<F: Translate + Policy>(packet: &Packet) -> Outcome {
     let Ok(ip) = &F::parse(packet) else { return unreadable::<F>(packet) };
-    if F::verify(packet).is_err() {
-        return unreadable::<F>(packet);
-    }
     if ip.options && F::is_source_routed(packet) {
         return Err(DropReason::SourceRoute);
     }
@@ -142,7 +139,7 @@ fn inside<F: Translate + Policy>(packet: &Packet) -> Outcome {
                 return nat::restore::<F>(packet, ip, Some(&l4), found.flow);
             }
         }
-        L4Kind::Icmp(Kind::Error) => {
+        L4Kind::Icmp(Kind::Error) if F::verify(packet).is_ok() => {
             if let Some(outcome) = icmp::error_in::<F>(packet, ip) {
                 return outcome;
             }
@@ -169,6 +166,9 @@ fn unreadable<F: Family>(packet: &Packet) -> Outcome {
 /// No flow of ours. A container's external address is its own wholly; of all others the host has what is not published.
 #[inline(always)]
 fn stranger<F: Translate + Policy>(packet: &Packet, ip: &Ip<F::Address>, l4: Option<&L4>) -> Outcome {
+    if F::verify(packet).is_err() {
+        return unreadable::<F>(packet);
+    }
     if external::is_external::<F>(ip.destination) {
         return external::enter::<F>(packet, external::error(ip, l4), From::Wire);
     }

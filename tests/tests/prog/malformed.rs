@@ -8,6 +8,7 @@ use crate::{
     },
 };
 use etherparse::EtherType;
+use netd::model::{HostPorts, Protocol, Reserver};
 
 /// The packet with one byte changed.
 fn with(packet: &[u8], at: usize, byte: u8) -> Vec<u8> {
@@ -44,7 +45,6 @@ fn broken(of: impl Fn(bool, L4) -> Vec<u8>) -> Vec<Vec<u8>> {
         packets.push(with(&tcp, at + 12, 0x40));
     }
     packets.push(with(&of(false, L4::Udp(5000, 53)), L3, 0x44));
-    packets.extend(misstated(&of));
     packets.push(chain(&of(true, L4::Udp(5000, 53))));
     // An extension header of which nothing, or not enough, is there.
     packets.push(with(&of(true, L4::Udp(5000, 53))[..l4(true)], L3 + 6, 44));
@@ -80,6 +80,26 @@ fn a_frame_may_be_longer_than_its_packet() {
     let set = |context: &mut Context| (context.gso_segs, context.gso_size) = (2, 1000);
     assert_eq!(fixture.run_with("from_container", A.veth, &large, set).verdict, REDIRECTED);
     assert_eq!(fixture.dropped(), 0);
+}
+
+/// Of a flow that there is it is the receiver who drops it.
+#[test]
+fn what_is_not_as_it_was_sent_begins_nothing() {
+    let fixture = Fixture::new();
+    for at in ["0.0.0.0", "::"] {
+        let host = HostPorts { protocol: Protocol::Udp, address: at.parse().unwrap(), first: 53, last: 53 };
+        fixture.datapath.put_publication(&host, A.slot, 53, Reserver::Netd).unwrap();
+    }
+    for packet in misstated(|v6, l4| out(A, v6, l4)) {
+        fixture.assert_drops("from_container", A.veth, &packet, "malformed");
+    }
+    for packet in misstated(back) {
+        fixture.assert_passes("from_uplink", "up0", &packet);
+    }
+    assert_eq!(fixture.keys(), [0, 0]);
+    for v6 in [false, true] {
+        fixture.assert_returns(A, &back(v6, L4::Udp(5000, 53)));
+    }
 }
 
 #[test]
