@@ -32,13 +32,12 @@ fn held_together<F: Family>(slot: u32) -> u64 {
     let (mut sum, mut next) = (0, slot);
     for _ in 0..limits::ENDPOINTS_SUMMED {
         sum += held::<F>(next).map_or(0, |held| held.load());
-        match ENDPOINTS.get(next) {
-            // One that has just left is the end of the ring: the others are about to be told.
-            Some(endpoint) if endpoint.port != IfIndex(0) && endpoint.beside != slot => {
-                next = endpoint.beside
-            }
-            _ => break,
+        let Some(endpoint) = ENDPOINTS.get(next) else { break };
+        // One that has just left is the end of the ring: the others are about to be told.
+        if endpoint.port == IfIndex(0) || endpoint.beside == slot {
+            break;
         }
+        next = endpoint.beside;
     }
     sum
 }
