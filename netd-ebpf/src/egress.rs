@@ -194,9 +194,11 @@ pub fn find_exit<F: Family>(
 ) -> i64 {
     let drop = |reason| Opened::Drop(reason).encode();
     // Nothing that is to be forwarded (RFC 4291 section 2.5.6, RFC 1812 section 5.3.7): the stack has what is for the host itself, and
-    // `from_host` lets none of it back. An internal network is not to reach more of the host than its gateway by such a source.
+    // `from_host` lets none of it back. An internal network is not to reach more of the host than its gateway by such a source, and
+    // without one nothing of it.
     if F::is_unroutable(request.tuple.destination) {
-        return STACK;
+        let is_alone = network.flags & INTERNAL != 0 && F::gateway(network).is_unspecified();
+        return if is_alone { drop(DropReason::Internal) } else { STACK };
     }
     if F::is_unroutable(request.tuple.source) {
         return if network.flags & INTERNAL == 0 { STACK } else { drop(DropReason::Internal) };

@@ -33,8 +33,8 @@ fn held_together<F: Family>(slot: u32) -> u64 {
     for _ in 0..limits::ENDPOINTS_SUMMED {
         sum += held::<F>(next).map_or(0, |held| held.load());
         let Some(endpoint) = ENDPOINTS.get(next) else { break };
-        // One that has just left is the end of the ring: the others are about to be told.
-        if endpoint.port == IfIndex(0) || endpoint.beside == slot {
+        // One that has just left is the end of the ring, and so is who has its place: the others are about to be told.
+        if endpoint.port == IfIndex(0) || endpoint.beside == slot || endpoint.beside == next {
             break;
         }
         next = endpoint.beside;

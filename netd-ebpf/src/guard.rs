@@ -29,6 +29,17 @@ pub fn outsider<F: Family>(source: F::Address) -> Result<(), DropReason> {
     if is_inside || F::is_martian(source) { Err(DropReason::SpoofedAddress) } else { Ok(()) }
 }
 
+/// Who reports an error is any router on the way, under whichever of its addresses: it may be one that a network here has as well, or be
+/// link-local, which says of nobody that he is this host. But none is the host itself, or no host at all.
+#[inline(always)]
+pub fn reporter<F: Family>(source: F::Address) -> Result<(), DropReason> {
+    let is_routable = !F::is_unroutable(source);
+    if F::is_martian(source) || is_routable && F::is_of_links(source) {
+        return Err(DropReason::SpoofedAddress);
+    }
+    Ok(())
+}
+
 /// The frame's source is the endpoint's MAC.
 #[inline(always)]
 pub fn frame(frame: &Frame, endpoint: &Endpoint) -> Result<(), DropReason> {

@@ -363,7 +363,7 @@ pub fn error_in<F: Quoted>(packet: &Packet, ip: &Ip<F::Address>) -> Option<Outco
     if index < 0 {
         return None;
     }
-    if let Err(reason) = guard::outsider::<F>(ip.source) {
+    if let Err(reason) = guard::reporter::<F>(ip.source) {
         return Some(Err(reason));
     }
     let Some(found) = conntrack::at::<F>(index as u32) else { return Some(Err(DropReason::IcmpUnrelated)) };

@@ -100,8 +100,8 @@ pub fn install(install: &Install) -> anyhow::Result<()> {
 /// Removes what `install` made, and nothing else. The links stay as long as another network needs them.
 pub fn uninstall(directories: &Directories) -> anyhow::Result<()> {
     let list = directories.list();
-    if !is_own_list(&list) {
-        bail!("{} is not there, or not netd's", list.display());
+    if list.exists() && !is_own_list(&list) {
+        bail!("{} is not netd's", list.display());
     }
     // The list first: without it no runtime calls the plugin any more.
     remove(&list)?;
@@ -158,7 +158,11 @@ fn is_own_list(path: &Path) -> bool {
 /// Whether there is a network of netd's in a directory.
 fn has_own_list(directory: &Path) -> anyhow::Result<bool> {
     let reading = || format!("reading {}", directory.display());
-    for entry in fs::read_dir(directory).with_context(reading)? {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries.with_context(reading)?,
+    };
+    for entry in entries {
         if is_own_list(&entry.with_context(reading)?.path()) {
             return Ok(true);
         }
@@ -203,11 +207,15 @@ mod tests {
             symlink("/nowhere/netd", link).unwrap();
         }
         let are_there = || links.iter().all(|link| link.symlink_metadata().is_ok());
-        assert!(uninstall(&directories("n3")).is_err() && are_there());
-        uninstall(&directories("n1")).unwrap();
-        assert!(!directories("n1").list().exists() && are_there());
-        uninstall(&directories("n2")).unwrap();
-        assert!(!directories("n2").list().exists());
+        for name in ["n3", "n1"] {
+            uninstall(&directories(name)).unwrap();
+            assert!(!directories(name).list().exists() && are_there());
+        }
+        // As often as one likes, and where only the links are left.
+        fs::remove_file(directories("n2").list()).unwrap();
+        for _ in 0..2 {
+            uninstall(&directories("n2")).unwrap();
+        }
         assert!(links.iter().all(|link| link.symlink_metadata().is_err()));
     }
 

@@ -68,7 +68,8 @@ impl Responder {
             Answer::Elsewhere if network.internal => Response::code(ResponseCode::NXDomain),
             Answer::Elsewhere => {
                 let own: Vec<_> = state.networks.values().flat_map(addresses).collect();
-                let (asker, question) = (Asker::new(self.network, source), request.as_slice());
+                let asker = Asker::of(&state, self.network, source);
+                let question = request.as_slice();
                 let answer = self.upstream.ask(asker, question, request.protocol(), &own).await;
                 answer.map_or_else(|| Response::code(ResponseCode::ServFail), Response::forwarded)
             }

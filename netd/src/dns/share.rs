@@ -3,30 +3,42 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::model::Id;
+use crate::model::{FarEnd, Id, State};
 
-/// Who asks: an address of a network; all of those that a container may have any number of are one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Asker {
-    network: Id,
-    address: Option<IpAddr>,
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Asker {
+    /// A container, in however many networks it is: the inode of its namespace.
+    Sandbox(u64),
+    /// A container, by the path that its engine has it at.
+    Path(PathBuf),
+    /// All else in a network together.
+    Network(Id),
 }
 
 impl Asker {
-    pub(super) fn new(network: Id, address: IpAddr) -> Self {
-        let is_link_local = match address {
-            IpAddr::V4(address) => address.is_link_local(),
-            IpAddr::V6(address) => address.is_unicast_link_local(),
-        };
-        Self { network, address: (!is_link_local).then_some(address) }
+    /// Who has an address of a network.
+    pub(super) fn of(state: &State, network: Id, address: IpAddr) -> Self {
+        let endpoint = state.endpoints_of(network).find(|endpoint| endpoint.has(address));
+        let by_path = |far_end: &FarEnd| far_end.path().map(|path| Self::Path(path.to_owned()));
+        match endpoint.map(|endpoint| &endpoint.far_end) {
+            Some(FarEnd::Sandbox(sandbox)) => Self::Sandbox(sandbox.inode),
+            Some(far_end) => by_path(far_end).unwrap_or(Self::Network(network)),
+            None => Self::Network(network),
+        }
     }
 }
 
-/// Places for questions. An asker may have as many as are left for all others: one alone has half of them, two a third each, and there
-/// always is one for the next (Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998).
+/// An asker may have this part of the places that are left.
+const PART: usize = 4;
+
+/// Places for questions. An asker may have a quarter as many as are left: one alone has a fifth of all, and when two dozen have taken what
+/// they can get there still is one for the next (Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
+/// Switches", 1998).
 #[derive(Debug)]
 pub(super) struct Places {
     all: usize,
@@ -49,10 +61,10 @@ impl Places {
         let mut taken = self.taken();
         let left = self.all - taken.sum;
         let own = taken.by.get(&asker).copied().unwrap_or_default();
-        if own >= left {
+        if own * PART >= left {
             return None;
         }
-        taken.by.insert(asker, own + 1);
+        taken.by.insert(asker.clone(), own + 1);
         taken.sum += 1;
         drop(taken);
         Some(Place { places: self.clone(), asker })
@@ -86,37 +98,56 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Endpoint, Handover, sample};
 
-    fn asker(text: &str) -> Asker {
-        Asker::new(Id::try_from("0".repeat(64)).unwrap(), text.parse().unwrap())
-    }
-
-    fn take_all(places: &Arc<Places>, asker: Asker) -> Vec<Place> {
-        std::iter::from_fn(|| places.take(asker)).collect()
+    fn take_all(places: &Arc<Places>, inode: u64) -> Vec<Place> {
+        std::iter::from_fn(|| places.take(Asker::Sandbox(inode))).collect()
     }
 
     #[test]
     fn one_leaves_room_for_the_next_however_many_there_are() {
         let places = Places::new(1024);
-        let mut held = Vec::new();
-        for last in 1..=9 {
-            held.push(take_all(&places, asker(&format!("10.0.0.{last}"))));
-        }
+        let mut held: Vec<_> = (0..24).map(|inode| take_all(&places, inode)).collect();
         let counts: Vec<_> = held.iter().map(Vec::len).collect();
-        assert_eq!(counts, [512, 256, 128, 64, 32, 16, 8, 4, 2]);
+        assert_eq!(counts[..5], [205, 164, 131, 105, 84]);
+        assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
         // Whoever has more than his share by now gets no other, and what is given back is for all.
-        held[0].truncate(500);
-        assert!(places.take(asker("10.0.0.1")).is_none());
-        assert!(places.take(asker("10.0.0.9")).is_some());
+        held[0].truncate(190);
+        assert!(places.take(Asker::Sandbox(0)).is_none());
+        assert!(places.take(Asker::Sandbox(23)).is_some());
         drop(held);
-        assert_eq!(take_all(&places, asker("10.0.0.9")).len(), 512);
+        assert_eq!(take_all(&places, 23).len(), 205);
         assert!(places.taken().by.is_empty() && places.taken().sum == 0);
     }
 
     #[test]
-    fn link_local_addresses_are_one_asker() {
-        assert_eq!(asker("fe80::1"), asker("fe80::2"));
-        assert_eq!(asker("169.254.0.1"), asker("169.254.0.2"));
-        assert_ne!(asker("10.0.0.1"), asker("10.0.0.2"));
+    fn a_container_is_one_asker_in_all_of_its_networks() {
+        let networks = [1, 2].map(|byte| sample::network(byte, "n", Vec::new()));
+        let mut endpoints = [0, 1].map(|at: u8| Endpoint {
+            ipv4: Some(format!("10.{at}.0.2/16").parse().unwrap()),
+            ipv6: Some(format!("fd00:{at}::2/64").parse().unwrap()),
+            ..sample::endpoint(&networks[usize::from(at)], at, "box")
+        });
+        let state = |all: &[Endpoint]| State { endpoints: all.iter().cloned().collect(), ..State::default() };
+        let askers = |endpoints: &[Endpoint]| -> Vec<Asker> {
+            let state = state(endpoints);
+            endpoints
+                .iter()
+                .flat_map(|it| {
+                    it.addresses().map(|address| Asker::of(&state, it.network, address)).collect::<Vec<_>>()
+                })
+                .collect()
+        };
+        let all = askers(&endpoints);
+        assert!(all.iter().all(|asker| *asker == all[0]), "{all:?}");
+        let joined =
+            |path: &str| FarEnd::Engine(Handover { id: "e".into(), joined: Some(path.into()), name: None });
+        endpoints[0].far_end = joined("/run/docker/netns/a");
+        endpoints[1].far_end = joined("/run/docker/netns/a");
+        let all = askers(&endpoints);
+        assert!(all.iter().all(|asker| *asker == Asker::Path("/run/docker/netns/a".into())), "{all:?}");
+        // Whoever has no address of its own is one with all that have none.
+        let nobody = Asker::of(&state(&endpoints), networks[0].id, [10, 9, 9, 9].into());
+        assert_eq!(nobody, Asker::Network(networks[0].id));
     }
 }

@@ -140,9 +140,11 @@ impl Engine {
                     Ok(_) => return Ok(()),
                 }
             }
-            // It went with the container: there is nothing on the host to get ready.
+            // It went with the container: there is nothing on the host to get ready, but the container's other endpoints are without it.
+            let mut others = engine.beside(endpoint);
+            others.remove(&endpoint.id);
             let left = Change::PutEndpoint(placed(endpoint, None));
-            engine.change(&mut writer, vec![left], Touched::default()).await
+            engine.change(&mut writer, vec![left], Touched { endpoints: others, ..Touched::default() }).await
         })
         .await
     }

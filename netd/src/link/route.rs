@@ -141,12 +141,14 @@ impl Links {
         Ok(routes)
     }
 
-    /// What routes of the host itself lead to: its own addresses, loopback's among them, and the broadcast addresses of its links.
+    /// What routes of the host itself lead to: its own addresses, loopback's among them, and the broadcast addresses of its links. Not
+    /// what leads everything to it, which is for packets with a mark (a transparent proxy's).
     pub async fn locals(&self) -> Result<BTreeMap<IpNet, Local>, Error> {
         let mut locals = BTreeMap::new();
         for (kind, local) in [(RouteType::Broadcast, Local::Broadcast), (RouteType::Local, Local::Own)] {
             let messages = self.route_messages(kind).await?;
-            locals.extend(messages.iter().filter_map(destination).map(|prefix| (prefix, local)));
+            let prefixes = messages.iter().filter_map(destination).filter(|prefix| prefix.prefix_len() > 0);
+            locals.extend(prefixes.map(|prefix| (prefix, local)));
         }
         Ok(locals)
     }

@@ -40,21 +40,28 @@ fn left(fixture: &Fixture, packet: &[u8]) -> (Vec<u8>, u16) {
     (ran.packet[L3..].to_vec(), port)
 }
 
-/// Nobody outside speaks under an address of the host's, its networks' or a link's, or one that no host has.
+/// No router is this host, or no host at all.
 #[test]
-fn errors_under_an_address_that_nobody_outside_has_are_dropped() {
+fn errors_under_an_address_that_no_router_has_are_dropped() {
     let fixture = Fixture::new();
     fixture.datapath.put_local("203.0.113.1/32".parse().unwrap(), Local::Own).unwrap();
     fixture.datapath.put_local("203.0.113.255/32".parse().unwrap(), Local::Broadcast).unwrap();
     fixture.datapath.put_local("2001:db8::1/128".parse().unwrap(), Local::Own).unwrap();
     let v4 = ["127.0.0.1", "224.0.0.1", "0.0.0.0", "255.255.255.255", "203.0.113.1", "203.0.113.255"];
-    let v6 = ["::1", "::", "ff02::1", "2001:db8::1", "::ffff:192.0.2.1", "fd00:17::1", "fd00:17::3"];
-    let all = v4.iter().chain(&["172.17.0.1", "172.17.0.3"]).map(|it| (false, *it));
-    for (is6, source) in all.chain(v6.map(|it| (true, it))) {
+    let v6 = ["::1", "::", "ff02::1", "2001:db8::1", "::ffff:192.0.2.1"];
+    for (is6, source) in v4.map(|it| (false, it)).into_iter().chain(v6.map(|it| (true, it))) {
         let (about, _) = left(&fixture, &out(A, is6, L4::Udp(5000, 53)));
         let kind = if is6 { [1, 0] } else { [3, 0] };
         let error = icmp_error([ROUTER, UPLINK], address(source), external(is6), kind, 0, &about);
         fixture.assert_drops("from_uplink", "up0", &error, "spoofed_address");
+    }
+    // A router on the way may have an address of a network here, or a link-local one that this host has as well.
+    fixture.datapath.put_local("fe80::1/128".parse().unwrap(), Local::Own).unwrap();
+    for (is6, source) in [(false, "172.17.9.9"), (true, "fd00:17::9"), (true, "fe80::1")] {
+        let (about, _) = left(&fixture, &out(A, is6, L4::Udp(5000, 53)));
+        let kind = if is6 { [2, 0] } else { [3, 4] };
+        let error = icmp_error([ROUTER, UPLINK], address(source), external(is6), kind, 1280, &about);
+        assert_eq!(fixture.arrive(&error).verdict, REDIRECTED, "{source}");
     }
 }
 
