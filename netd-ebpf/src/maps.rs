@@ -109,7 +109,8 @@ pub static WAYS: PerCpuArray<NextHop> = PerCpuArray::with_max_entries(1, 0);
 /// A bit for each port that is published at some address and that sockets are refused, see [`publish::published_bit`].
 #[map]
 pub static PUBLISHED: Array<u64> = Array::with_max_entries(publish::ALL_WORDS, 0);
-/// The host's own addresses, loopback's too, by the prefixes of its local routes; and its links' broadcast addresses. See [`netd_common::fib::OWN`].
+/// The host's own addresses, loopback's too, by the prefixes of its local routes; and its links' broadcast addresses. See
+/// [`netd_common::fib::OWN`].
 #[map]
 pub static LOCALS4: LpmTrie<Ipv4, u32> = LpmTrie::with_max_entries(limits::LOCALS, NO_PREALLOC);
 #[map]

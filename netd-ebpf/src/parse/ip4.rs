@@ -1,13 +1,12 @@
 //! IPv4 (RFC 791).
 
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use netd_common::{
     addr::{Be16, Ipv4},
     csum,
     drop::DropReason,
 };
 use network_types::ip::Ipv4Hdr;
-
-use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 
 use super::{Fragment, Ip};
 use crate::{conntrack, packet::Packet};

@@ -16,9 +16,8 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
+#[command(arg_required_else_help = true, subcommand_negates_reqs = true)]
 #[group(skip)]
-#[command(subcommand_negates_reqs = true)]
 pub(super) struct Publish {
     #[command(subcommand)]
     verb: Option<Verb>,

@@ -8,7 +8,9 @@ use std::{
 use ipnet::IpNet;
 
 use super::{bridge, options, rate};
-use crate::model::{Bridge, Error, Network, Pool, Port, Rates, Sysctl, request::EndpointConfig};
+use crate::model::{
+    Bridge, Error, Network, Pool, Port, Rates, Sysctl, is_link_local, request::EndpointConfig,
+};
 
 /// Endpoint option: the interface's name.
 pub(super) const IFNAME: &str = "com.docker.network.endpoint.ifname";
@@ -97,11 +99,7 @@ fn address<A: FromStr + Copy>(
 
 /// A link-local address, with the prefix length that link-local addresses of its family have.
 fn link_local(text: &str, faults: &mut Vec<String>) -> Option<IpNet> {
-    let is_link_local = |address: &IpAddr| match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    };
-    let read = text.parse().ok().filter(is_link_local);
+    let read = text.parse().ok().filter(|address| is_link_local(*address));
     if read.is_none() {
         faults.push(format!("invalid link-local IP address: {text}"));
     }

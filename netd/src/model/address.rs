@@ -1,9 +1,21 @@
-//! Ethernet addresses as people and JSON write them.
+//! Ethernet addresses as people and JSON write them; and which addresses are of one link alone.
 
-use std::{fmt, net::Ipv6Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+};
 
 use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
+
+/// Whether an address is link-local, of either family (RFC 3927, RFC 4291 section 2.5.6).
+pub const fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
 
 /// Six bytes, first on the wire first; `02:42:ac:11:00:02` in text.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

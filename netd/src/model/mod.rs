@@ -34,7 +34,7 @@ mod sysctl;
 mod time;
 mod traffic;
 
-pub use address::MacAddress;
+pub use address::{MacAddress, is_link_local};
 pub use bridge::{Advertise, Bridge, BridgeSettings, GatewayMode, IPV6_MTU, UnknownGatewayMode};
 pub use endpoint::Endpoint;
 pub use endpoints::Endpoints;

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::model::{
     self, Bridge, BridgeSettings, DEFAULT_VLAN, Dependence, Endpoint, External, GatewayMode, HostPorts, Id,
-    Network, Pool, Port, Ports, Rate, Reserver, Sandbox, Segment, State, Target,
+    Network, Pool, Port, Ports, Rate, Reserver, Sandbox, Segment, State, Target, is_link_local,
 };
 
 /// What of a state is asked about.
@@ -128,10 +128,7 @@ fn add_network(world: &mut World, network: &Network, bridge: &Bridge) {
     world.networks.insert(bridge.number, row);
     world.exempts.extend(bridge.exempts.iter().map(|destination| (bridge.number, *destination)));
     // Link-local addresses are of every link: none of them says which network somebody is in.
-    let telling = network.ipam.pools.iter().filter(|pool| match pool.subnet {
-        IpNet::V4(subnet) => !subnet.addr().is_link_local(),
-        IpNet::V6(subnet) => !subnet.addr().is_unicast_link_local(),
-    });
+    let telling = network.ipam.pools.iter().filter(|pool| !is_link_local(pool.subnet.addr()));
     world.subnets.extend(telling.map(|pool| (pool.subnet, bridge.number)));
 }
 
@@ -367,40 +364,32 @@ fn reach(network: &Network, bridge: &Bridge, port: &Port) -> (u32, u16) {
 fn sandbox_number(state: &State, endpoint: &Endpoint) -> u32 {
     match &endpoint.far_end {
         model::FarEnd::Sandbox(sandbox) => u32::try_from(sandbox.inode).unwrap_or_default(),
+        model::FarEnd::Engine(_) => slots_of_container(state, endpoint).first().map_or(0, |slot| slot + 1),
+    }
+}
+
+/// The slots of the endpoints of one container; none while it is not known whose the endpoint is.
+fn slots_of_container(state: &State, endpoint: &Endpoint) -> BTreeSet<u32> {
+    match &endpoint.far_end {
+        model::FarEnd::Sandbox(sandbox) => state.endpoints.in_sandbox(sandbox).map(|it| it.slot).collect(),
         model::FarEnd::Engine(handover) => {
             let path = handover.joined.as_deref();
-            let slots =
-                path.into_iter().flat_map(|path| state.endpoints.taken_to(path)).map(|other| other.slot + 1);
-            slots.min().unwrap_or_default()
+            path.into_iter().flat_map(|path| state.endpoints.taken_to(path)).map(|it| it.slot).collect()
         }
     }
 }
 
 /// The next of the endpoints of one container, by their slots, and the first after the last.
 fn next_beside(state: &State, endpoint: &Endpoint) -> u32 {
-    let slots: BTreeSet<u32> = match &endpoint.far_end {
-        model::FarEnd::Sandbox(sandbox) => state.endpoints.in_sandbox(sandbox).map(|it| it.slot).collect(),
-        model::FarEnd::Engine(handover) => {
-            let path = handover.joined.as_deref();
-            path.into_iter().flat_map(|path| state.endpoints.taken_to(path)).map(|it| it.slot).collect()
-        }
-    };
+    let slots = slots_of_container(state, endpoint);
     let next = slots.range(endpoint.slot + 1..).next().or(slots.first());
     next.copied().unwrap_or(endpoint.slot)
 }
 
 /// The link-local addresses that nobody else on the endpoint's link is to speak under.
 fn link_locals(endpoint: &Endpoint) -> BTreeSet<IpAddr> {
-    let is_link_local = |address: &IpAddr| match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    };
-    endpoint
-        .nets()
-        .chain(endpoint.link_local.iter().copied())
-        .map(|net| net.addr())
-        .filter(is_link_local)
-        .collect()
+    let all = endpoint.nets().chain(endpoint.link_local.iter().copied()).map(|net| net.addr());
+    all.filter(|address| is_link_local(*address)).collect()
 }
 
 /// A sandbox's end of the veth, as netd keeps it.

@@ -8,18 +8,20 @@ use netd_common::nptv6;
 use crate::{
     engine::spec,
     ipam,
-    model::{Endpoint, Error, External, Network, Publication, State, Target, prefix},
+    model::{Endpoint, Error, External, Network, Publication, State, Target, is_link_local, prefix},
 };
 
 /// Whether an answer to the address finds its way there, and to one host alone.
 pub(in crate::engine) fn is_routable(address: IpAddr) -> bool {
     let is_hosts = match address {
-        IpAddr::V4(address) => {
-            address.octets()[0] != 0 && address.octets()[0] < 224 && !address.is_link_local()
-        }
-        IpAddr::V6(address) => !address.is_unicast_link_local() && address.to_ipv4_mapped().is_none(),
+        IpAddr::V4(address) => address.octets()[0] != 0 && address.octets()[0] < 224,
+        IpAddr::V6(address) => address.to_ipv4_mapped().is_none(),
     };
-    is_hosts && !address.is_multicast() && !address.is_loopback() && !address.is_unspecified()
+    is_hosts
+        && !is_link_local(address)
+        && !address.is_multicast()
+        && !address.is_loopback()
+        && !address.is_unspecified()
 }
 
 /// Reads an address, or a prefix whose host bits are zero.
