@@ -1,10 +1,6 @@
 //! The flow table: finding flows, and what each packet does to them.
 
-use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    cty::c_void,
-    helpers::generated::{bpf_jiffies64, bpf_loop},
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_jiffies64};
 use netd_common::{
     addr::{Address, Ipv4, Ipv6},
     conntrack::{Clock, Silence, State},
@@ -193,11 +189,4 @@ pub fn start<A: Address>(flow: *mut Flow<A>) {
     let state =
         if flags & BINDING != 0 { State::BOUND } else { State::first(protocol, flags & ACCEPTED != 0) };
     clock_word(flow).store(Clock::new(state, now()).0);
-}
-
-/// Calls `body` with `0..count` and `context` until it returns 1. A loop that the verifier walks once, not `count` times.
-#[inline(always)]
-pub fn repeat<C>(count: u32, context: &mut C, body: extern "C" fn(u64, *mut C) -> i64) {
-    // SAFETY: the helper calls `body` with what it is given here, and the context outlives the call.
-    unsafe { bpf_loop(count, body as *mut c_void, (&raw mut *context).cast(), 0) };
 }

@@ -16,7 +16,7 @@ use netd_common::{
 use crate::{
     binding, conntrack, endpoint, external,
     family::{Family, V4, V6},
-    flow_table,
+    flow_table, loops,
     maps::{ENDPOINTS, GLOBALS, NETWORKS},
     publish, stats,
 };
@@ -165,7 +165,7 @@ struct Room<'a> {
 fn make_room<F: Family>(endpoint: u32) -> i64 {
     let Some(globals) = GLOBALS.get(0) else { return 0 };
     let mut room = Room { endpoint, globals, ended: false };
-    conntrack::repeat(limits::PORT_DRAWS, &mut room, end_some::<F>);
+    loops::repeat(limits::PORT_DRAWS, &mut room, end_some::<F>);
     i64::from(room.ended)
 }
 

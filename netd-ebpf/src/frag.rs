@@ -18,9 +18,9 @@ use netd_common::{
 use network_types::eth::EthHdr;
 
 use crate::{
-    conntrack::{self, Found, repeat},
+    conntrack::{self, Found},
     family::{Family, V4, V6},
-    fib,
+    fib, loops,
     maps::{HELD, HOLDING},
     packet::Packet,
     parse::Ip,
@@ -258,7 +258,7 @@ fn keep(packet: &Packet, key: &mut HeldKey) -> bool {
         }
     }
     let mut place = Place { key, holding, found: false };
-    repeat(HELD_PARTS, &mut place, take_place);
+    loops::repeat(HELD_PARTS, &mut place, take_place);
     place.found
 }
 
@@ -288,7 +288,7 @@ extern "C" fn take_place(part: u64, place: *mut Place) -> i64 {
 fn send_held(packet: &Packet, key: &mut HeldKey, with_it: bool) -> i64 {
     let flags = if key.direction == BY_STACK { 0 } else { u64::from(BPF_F_INGRESS) };
     let mut train = Train { skb: packet.skb(), interface: packet.ifindex(), flags, key, with_it, sent: 0 };
-    repeat(HELD_PARTS, &mut train, send_one);
+    loops::repeat(HELD_PARTS, &mut train, send_one);
     train.sent
 }
 

@@ -24,6 +24,7 @@ mod guard;
 mod hairpin;
 mod hook;
 mod icmp;
+mod loops;
 mod mapping;
 mod maps;
 mod nat;

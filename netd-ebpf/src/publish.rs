@@ -21,7 +21,7 @@ use crate::{
     family::{Family, V4, V6},
     fib,
     filtering::{self, Filter},
-    flow_table, guard, mapping,
+    flow_table, guard, loops, mapping,
     maps::{ENDPOINTS, NETWORKS},
     open::Opened,
     packet::Packet,
@@ -329,7 +329,7 @@ fn take_seen_port<F: Family>(skb: *mut __sk_buff, index: u32) -> i64 {
     let keeps = is_fixed || !hidden && !is_known_otherwise;
     let key = record.outbound_key();
     let mut search = Search::<F> { skb, flow, index, draws: 0, claimed: false, hidden, keeps, is_fixed, key };
-    conntrack::repeat(limits::PORT_DRAWS, &mut search, try_seen_port::<F>);
+    loops::repeat(limits::PORT_DRAWS, &mut search, try_seen_port::<F>);
     if search.claimed {
         return Opened::Flow(index).encode();
     }

@@ -12,8 +12,15 @@ const THREADS: usize = 4;
 pub(crate) fn run() -> Result<()> {
     host::require_datapath("test")?;
     setup::for_tests()?;
-    // The tests in namespaces start the real daemon, which `cargo test` alone does not build.
-    process::run(process::cargo().args(["build", "--workspace", "--exclude=netd-ebpf", "--bin=netd"]))?;
+    // The tests in namespaces start the real daemon, which `cargo test` alone does not build. The tests with it: by itself it
+    // would be built with fewer features of what it depends on, and all of that, the datapath too, once more for the tests.
+    process::run(process::cargo().args([
+        "build",
+        "--workspace",
+        "--exclude=netd-ebpf",
+        "--bins",
+        "--tests",
+    ]))?;
     // Documentation first: there is little to run in it, and what is printed last should tell of the real tests.
     for targets in ["--doc", "--tests"] {
         let mut test = process::cargo();

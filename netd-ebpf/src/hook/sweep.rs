@@ -9,7 +9,7 @@ use netd_common::{event::Sweep, limits};
 use crate::{
     conntrack, expiry,
     family::{Family, V4, V6},
-    fib,
+    fib, loops,
     packet::Packet,
     rewrite,
 };
@@ -28,9 +28,9 @@ pub fn run(ctx: &TcContext) -> u32 {
     let mut walk = Walk { request, ended: 0 };
     let count = if request.count < limits::SWEEP_BATCH { request.count } else { limits::SWEEP_BATCH };
     if request.family == V4::AF {
-        conntrack::repeat(count, &mut walk, step::<V4>);
+        loops::repeat(count, &mut walk, step::<V4>);
     } else {
-        conntrack::repeat(count, &mut walk, step::<V6>);
+        loops::repeat(count, &mut walk, step::<V6>);
     }
     let now = conntrack::now();
     let _ = rewrite::store(&packet, offset_of!(Sweep, now), &now);

@@ -9,7 +9,7 @@ use netd_common::{
 use network_types::ip::Ipv4Hdr;
 
 use super::{Fragment, Ip};
-use crate::{conntrack, packet::Packet};
+use crate::{loops, packet::Packet};
 
 /// Where the transport header begins, behind the beginning of this one, if there are no options.
 pub const L4: usize = Ipv4Hdr::LEN;
@@ -89,7 +89,7 @@ fn is_source_routed(packet: &Packet) -> bool {
     let Ok(header) = packet.read::<Header>(packet.l3) else { return false };
     let (at, end) = (packet.l3 + L4, packet.l3 + header.length());
     let mut search = Search { packet, at, end, is_routed: false };
-    conntrack::repeat(MOST, &mut search, next_option);
+    loops::repeat(MOST, &mut search, next_option);
     search.is_routed
 }
 
