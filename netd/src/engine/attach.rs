@@ -288,6 +288,7 @@ impl Engine {
         let bridge = bridge(network)?;
         let asked = Asked::read(&config, network, bridge)?;
         let mac = choice::mac(state, network, bridge, &config.mac_address)?;
+        choice::link_local(state, network, bridge, &asked.link_local)?;
         let way_out = |address: Option<IpNet>| {
             let address = address.filter(|_| !network.internal)?.addr();
             network.ipam.pools.iter().find(|pool| pool.subnet.contains(&address))?.way_out()

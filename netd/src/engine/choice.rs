@@ -91,9 +91,29 @@ pub(super) fn address(
     Ok(Some(pool.sized(address)))
 }
 
-/// The addresses of a network's endpoints.
+/// The addresses of a network's endpoints, link-local ones that they were given among them.
 pub(super) fn addresses_in_use(state: &State, network: Id) -> impl Iterator<Item = IpAddr> {
-    state.endpoints_of(network).flat_map(Endpoint::addresses)
+    let link_local = |endpoint: &Endpoint| endpoint.link_local.clone().into_iter().map(|net| net.addr());
+    state.endpoints_of(network).flat_map(move |endpoint| endpoint.addresses().chain(link_local(endpoint)))
+}
+
+/// Refuses a link-local address that somebody else on the link has: the programs let one alone speak under it.
+pub(super) fn link_local(
+    state: &State,
+    network: &Network,
+    bridge: &Bridge,
+    wanted: &[IpNet],
+) -> Result<(), Error> {
+    let macs = state.endpoints_of(network.id).map(|other| other.mac).chain([bridge.mac]);
+    let used: BTreeSet<IpAddr> = addresses_in_use(state, network.id)
+        .chain(network.ipam.pools.iter().filter_map(|pool| pool.gateway))
+        .chain(macs.map(|mac| mac.link_local().addr().into()))
+        .collect();
+    let taken = wanted.iter().map(IpNet::addr).find(|address| used.contains(address));
+    taken.map_or(Ok(()), |taken| {
+        let name = &network.name;
+        Err(Error::forbidden(format!("link-local IP address {taken} is already in use in network {name}")))
+    })
 }
 
 /// The interface's name: the one asked for, or the first of eth0, eth1, ... that the sandbox does not have.

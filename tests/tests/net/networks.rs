@@ -284,6 +284,13 @@ fn an_endpoint_is_as_it_was_asked_to_be() {
             400,
             "invalid link-local IP address: 10.0.0.1",
         ),
+        (
+            json!({"IPAMConfig": {"LinkLocalIPs": ["169.254.1.1"]}}),
+            403,
+            "link-local IP address 169.254.1.1 is already in use in network n",
+        ),
+        // What the kernel makes of the other's MAC.
+        (json!({"IPAMConfig": {"LinkLocalIPs": ["fe80::ff:fe00:77"]}}), 403, "already in use"),
         (json!({"MacAddress": "02:00:00:00:00"}), 400, "invalid MAC address 02:00:00:00:00"),
         (json!({"MacAddress": "02:00:00:00:00:77"}), 403, "already in use"),
     ] {
