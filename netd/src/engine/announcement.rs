@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
 use tokio::{
     sync::MutexGuard,
     time::{Instant, sleep},
@@ -48,8 +47,7 @@ impl Announcer {
     /// out when this returns, so that whoever is told of the endpoint reaches it; the rest takes seconds, and ends early with the port.
     pub(super) async fn announce(self: Arc<Self>, host: &Host, endpoint: &Endpoint, advertise: Advertise) {
         let Ok(port) = host.links.index(&endpoint.host_interface).await.map(IfIndex) else { return };
-        let link_local = endpoint.link_local.iter().map(IpNet::addr);
-        let addresses: Vec<_> = endpoint.addresses().chain(link_local).collect();
+        let addresses: Vec<_> = endpoint.all_addresses().collect();
         let mut left = advertise.messages;
         let is_urgent = self.is_remembered(endpoint.network, &addresses);
         let word = Word { datapath: host.datapath.clone(), port, mac: endpoint.mac, addresses };

@@ -93,8 +93,7 @@ pub(super) fn address(
 
 /// The addresses of a network's endpoints, link-local ones that they were given among them.
 pub(super) fn addresses_in_use(state: &State, network: Id) -> impl Iterator<Item = IpAddr> {
-    let link_local = |endpoint: &Endpoint| endpoint.link_local.clone().into_iter().map(|net| net.addr());
-    state.endpoints_of(network).flat_map(move |endpoint| endpoint.addresses().chain(link_local(endpoint)))
+    state.endpoints_of(network).flat_map(Endpoint::all_addresses)
 }
 
 /// Refuses a link-local address that somebody else on the link has: the programs let one alone speak under it.

@@ -84,4 +84,9 @@ impl Endpoint {
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
         self.nets().map(|net| net.addr())
     }
+
+    /// Those and the link-local ones that it was given.
+    pub fn all_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses().chain(self.link_local.iter().map(IpNet::addr))
+    }
 }

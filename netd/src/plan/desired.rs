@@ -388,8 +388,7 @@ fn next_beside(state: &State, endpoint: &Endpoint) -> u32 {
 
 /// The link-local addresses that nobody else on the endpoint's link is to speak under.
 fn link_locals(endpoint: &Endpoint) -> BTreeSet<IpAddr> {
-    let all = endpoint.nets().chain(endpoint.link_local.iter().copied()).map(|net| net.addr());
-    all.filter(|address| is_link_local(*address)).collect()
+    endpoint.all_addresses().filter(|address| is_link_local(*address)).collect()
 }
 
 /// A sandbox's end of the veth, as netd keeps it.
